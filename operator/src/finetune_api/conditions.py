@@ -18,7 +18,7 @@ from finetune_api.kubernetes_types import keyed_by
 class ConditionType(StrEnum):
     """The condition types. Every kind has Ready and Stalled; only Evaluation has Passed.
 
-    Failed is set, to True, only on a FineTuneJob or Evaluation whose run is over for good.
+    Failed is set, to True, only on a FineTuneJob, Evaluation or FineTuneSweep whose run is over for good.
     """
 
     READY = "Ready"
@@ -49,6 +49,7 @@ class Reason(StrEnum):
     VALID = "Valid"
     DELETING = "Deleting"
     GATES_PASSED = "GatesPassed"
+    SEARCHING = "Searching"
     # Diagnoses: the reason of Stalled while it is True, and where something is limited that does not stall it.
     INVALID_SPEC = "InvalidSpec"
     CLASS_NOT_FOUND = "ClassNotFound"
@@ -87,6 +88,7 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     RETRY_LIMIT_REACHED = "RetryLimitReached"
     GRADER_FAILED = "GraderFailed"
+    TRIALS_FAILED = "TrialsFailed"
     GATE_FAILED = "GateFailed"
     INCONCLUSIVE = "Inconclusive"
     NAME_CONFLICT = "NameConflict"
@@ -106,7 +108,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.RETRYING: "An attempt ended early; the next one resumes from the newest checkpoint.",
     Reason.STOPPING: "The Pods of a suspended or superseded run are saving what is done and shutting down.",
     Reason.SUSPENDED: "spec.suspend is true; no Pods are running.",
-    Reason.SUCCEEDED: "The run is complete; the model is at status.result.uri.",
+    Reason.SUCCEEDED: "The run is complete; the model is at status.result.uri, or is that of the FineTuneJob "
+    "in status.best.",
     Reason.WAITING_FOR_MODEL: "The FineTuneJob that produces the model has not finished, or the ModelDeployment of one "
     "of the class's models does not serve.",
     Reason.CANCELLED: "spec.cancel is true; the run has ended for good, and what it saved stays.",
@@ -119,6 +122,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.DELETING: "The object is being deleted; with reclaimPolicy: Delete, its data in the storage is removed "
     "first.",
     Reason.GATES_PASSED: "Every gate passed.",
+    Reason.SEARCHING: "Trials are running or about to start; the best so far is status.best.",
     Reason.INVALID_SPEC: "The spec contradicts itself; change it.",
     Reason.CLASS_NOT_FOUND: "The FineTuneClass does not exist, or there is no default class. Create it, or name "
     "another one.",
@@ -166,6 +170,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.RETRY_LIMIT_REACHED: "The run failed more times than spec.retryLimit allows.",
     Reason.GRADER_FAILED: "Too many outputs could not be graded; the message has the first one and its error.",
     Reason.INCONCLUSIVE: "The evaluation has too few examples to tell whether a gate is reached.",
+    Reason.TRIALS_FAILED: "As many trials failed as spec.budget.failures allows, or none has a result.",
     Reason.GATE_FAILED: "A candidate did not reach a gate.",
     Reason.NAME_CONFLICT: "Another owner's object already has a name that this object needs.",
     Reason.DRIFT_CONTESTED: "Another client keeps changing fields of the serving objects after the operator corrects "

@@ -16,6 +16,7 @@ from finetune_api.base import GROUP, VERSION, ApiModel, cel
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassSpec, FineTuneClassStatus
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 
 Column = tuple[str, str, str]
@@ -153,7 +154,32 @@ MODEL_DEPLOYMENT = Kind(
         }
     },
 )
-KINDS = (FINE_TUNE_CLASS, FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT)
+FINE_TUNE_SWEEP = Kind(
+    "FineTuneSweep",
+    "finetunesweeps",
+    "fts",
+    "Namespaced",
+    FineTuneSweepSpec,
+    FineTuneSweepStatus,
+    (
+        ("Phase", "string", ".status.phase"),
+        ("Reason", "string", f"{_READY}.reason"),
+        ("Trials", "integer", ".status.finished"),
+        ("Running", "integer", ".status.running"),
+        ("Remaining", "integer", ".status.remaining"),
+        ("Best", "number", ".status.best.score"),
+        ("Trial", "string", ".status.best.jobName"),
+        _AGE,
+    ),
+    (
+        _RUN,
+        ("Algorithm", "string", ".spec.search.algorithm"),
+        ("Model", "string", ".spec.template.spec.model.uri"),
+        ("Dataset", "string", ".spec.template.spec.dataset.training.uri"),
+        _MESSAGE,
+    ),
+)
+KINDS = (FINE_TUNE_CLASS, FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT, FINE_TUNE_SWEEP)
 
 _NAME_RULE = (
     "self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
 
 from finetune_api.base import LONGEST_SECONDS, ApiModel, Timestamp
 from finetune_api.conditions import KindStatus
@@ -13,19 +15,27 @@ CHANGEABLE_WITHIN_A_RUN = frozenset(
 """The fields of a spec that may change while a run goes on."""
 
 
-class RunSpec(ApiModel):
-    """The fields of a spec that are about its run, and not about what runs."""
+RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=63)]
 
-    suspend: bool = Field(
-        False,
-        description="true: save what is done (a checkpoint, the outputs of models) and stop the Pods. false: run, or "
-        "resume from there.",
+
+def a_change_is_a_new_run(schema: dict[str, Any], changeable: frozenset[str]) -> dict[str, str]:
+    """A CEL rule: within a run, every field but these stays what it was."""
+    unchanged = " && ".join(
+        f"(has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field}))"
+        for field in schema["properties"]
+        if field not in changeable
     )
-    cancel: bool = Field(
-        False,
-        description="true: save what is done, stop the Pods and end the run as Cancelled, for good: only another runId "
-        "(with cancel false) runs again. What was saved stays.",
-    )
+    *first, last = [field for field in schema["properties"] if field in changeable and field != "runId"]
+    return {
+        "rule": f"self.runId != oldSelf.runId || ({unchanged})",
+        "message": f"changing the spec starts a new run: change spec.runId too (only {', '.join(first)} and {last} may "
+        "change during a run)",
+    }
+
+
+class RunLimits(ApiModel):
+    """How often a run is retried, how long it may take, and how long its Pods are kept."""
+
     retry_limit: int = Field(
         3,
         ge=0,
@@ -45,6 +55,21 @@ class RunSpec(ApiModel):
         ge=0,
         le=LONGEST_SECONDS,
         description="Seconds after the end of the run until its Jobs and Pods are removed; this object stays.",
+    )
+
+
+class RunSpec(RunLimits):
+    """The fields of a spec that are about its run, and not about what runs."""
+
+    suspend: bool = Field(
+        False,
+        description="true: save what is done (a checkpoint, the outputs of models) and stop the Pods. false: run, or "
+        "resume from there.",
+    )
+    cancel: bool = Field(
+        False,
+        description="true: save what is done, stop the Pods and end the run as Cancelled, for good: only another runId "
+        "(with cancel false) runs again. What was saved stays.",
     )
 
 

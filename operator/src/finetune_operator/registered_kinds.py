@@ -12,12 +12,14 @@ from finetune_operator.environment import Environment
 from finetune_operator.evaluation.kind import evaluation
 from finetune_operator.finetuneclass.kind import finetuneclass
 from finetune_operator.finetunejob.kind import finetunejob
+from finetune_operator.finetunesweep.kind import finetunesweep
 from finetune_operator.modeldeployment.kind import modeldeployment
 
-# In the order in which they are listed at a start: jobs, what evaluates them, what serves them.
+# In the order in which they are listed at a start: jobs, and what evaluates, serves and searches among them.
 KINDS: tuple[Callable[[Environment], Kind], ...] = (
     finetuneclass,
     finetunejob,
     evaluation,
     modeldeployment,
+    finetunesweep,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from finetune_view.object_view import ObjectView
-from finetune_view.resource import EVALUATION, FINE_TUNE_JOB, MODEL_DEPLOYMENT
+from finetune_view.resource import EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP, MODEL_DEPLOYMENT, WITH_PODS
 
 OPERATOR_NAMESPACE = "finetune-system"
 Spelling = Callable[[ObjectView, str], str]
@@ -39,7 +39,8 @@ def next_steps(view: ObjectView, spell: Spelling = command) -> list[str]:
         return [f"Resume from what is saved: {spell(view, 'resume')}"]
     if view.phase == "Retrying":
         return [*_suggestion(view), f"Nothing: the next try starts by itself. Why it is one: {spell(view, 'events')}"]
-    return [f"Follow it: {spell(view, 'watch')}", f"Its log: {spell(view, 'logs')}"]
+    log = [f"Its log: {spell(view, 'logs')}"] if view.kind in WITH_PODS else []
+    return [f"Follow it: {spell(view, 'watch')}", *log]
 
 
 def _suggestion(view: ObjectView) -> list[str]:
@@ -65,6 +66,9 @@ def _after_success(view: ObjectView) -> list[str]:
             "Compare it with its base: an Evaluation (docs/explanation/evaluating-and-serving.md).",
             "Load or download it: docs/how-to/read-results.md.",
         ]
+    if view.kind is FINE_TUNE_SWEEP:
+        best = view.status.text("best", "jobName")
+        return [f"The best model is that of FineTuneJob {best}."] if best else []
     if view.kind is MODEL_DEPLOYMENT and view.fields.whole("spec", "replicas") == 0:
         scale = f"kubectl -n {view.namespace} scale mdep/{view.name} --replicas=1"
         return [f"Serve it again: {scale}"]

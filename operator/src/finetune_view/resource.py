@@ -29,7 +29,12 @@ class Kind:
 FINE_TUNE_JOB = Kind("FineTuneJob", "finetunejobs", "ftj", ("preflight", "train"))
 EVALUATION = Kind("Evaluation", "evaluations", "eval", ("evaluate",))
 MODEL_DEPLOYMENT = Kind("ModelDeployment", "modeldeployments", "mdep", ("serve",))
-KINDS = (FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT)
+FINE_TUNE_SWEEP = Kind("FineTuneSweep", "finetunesweeps", "fts", ())
+KINDS = (FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT, FINE_TUNE_SWEEP)
+RUNS = (FINE_TUNE_JOB, EVALUATION, FINE_TUNE_SWEEP)
+"""What is suspended, cancelled and run again."""
+WITH_PODS = tuple(kind for kind in KINDS if kind.roles)
+"""Those that have Pods of their own; a sweep's are those of its trials."""
 
 
 @dataclass(frozen=True)

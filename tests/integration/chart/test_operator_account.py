@@ -53,6 +53,40 @@ def test_of_a_job_the_operator_may_write_finalizers_only(
     assert (refusal or "") in done.stderr
 
 
+SWEEP = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneSweep", "name": "search", "uid": "u-1"}
+
+
+@pytest.mark.parametrize(
+    ("owners", "refusal"),
+    [
+        ([], "the operator creates only jobs that are trials of a sweep"),
+        ([SWEEP], "the operator creates only jobs that are trials of a sweep"),
+        ([{**SWEEP, "kind": "Evaluation", "controller": True}], "the operator creates only jobs that are trials"),
+        ([{**SWEEP, "controller": True}], None),
+    ],
+    ids=["of nobody", "not controlled", "of another kind", "a trial"],
+)
+def test_of_jobs_the_operator_may_create_trials_only(
+    release: Release, platform: None, owners: list[Any], refusal: str | None
+) -> None:
+    meta = {"name": "trial", "namespace": TEAM, "ownerReferences": owners}
+    spec = {"model": {"uri": BASE}, "dataset": {"training": {"uri": DATA}}}
+    body = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": meta, "spec": spec}
+    done = subprocess.run(
+        [
+            *(release.commands["kubectl"], "--kubeconfig", account_kubeconfig(release)),
+            *("create", "--dry-run=server", "--validate=false", "-f", "-"),
+        ],
+        input=json.dumps(body),
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
+    assert (done.returncode == 0) == (refusal is None), done.stderr
+    assert (refusal or "") in done.stderr
+
+
 @pytest.mark.parametrize(
     ("finalizers", "refusal"),
     [

@@ -76,6 +76,21 @@ def test_an_evaluation_starts(release: Release, platform: None) -> None:
     release.wait("-n", TEAM, "pod", "-l", "finetune.dev/role=evaluate", until="create")
 
 
+def test_the_trials_of_a_sweep_are_created_suspended_and_cancelled(release: Release, platform: None) -> None:
+    dataset = {"training": {"uri": DATA}, "validation": {"splitPercent": 10}}
+    search = {"algorithm": "Grid", "parameters": [{"path": "adapter.lora.rank", "numbers": [8, 16]}]}
+    template = {"spec": {"model": {"uri": BASE}, "dataset": dataset}}
+    apply(release, "FineTuneSweep", "search", template=template, search=search)
+    trials = ("ftj", "-l", "finetune.dev/name=search,finetune.dev/role=trial")
+    release.wait("-n", TEAM, *trials, until="create")
+    release.wait_reason("fts/search", "Searching")
+    release.kubectl("-n", TEAM, "patch", "fts", "search", "--type=merge", "-p", '{"spec": {"suspend": true}}')
+    release.wait("-n", TEAM, *trials, until="jsonpath={.spec.suspend}=true")
+    release.kubectl("-n", TEAM, "patch", "fts", "search", "--type=merge", "-p", '{"spec": {"cancel": true}}')
+    release.wait("-n", TEAM, *trials, until="jsonpath={.spec.cancel}=true")
+    release.wait_reason("fts/search", "Cancelled")
+
+
 def test_a_model_is_served_and_replaced(release: Release, platform: None) -> None:
     apply(release, "ModelDeployment", "chat", model={"uri": BASE}, replicas=0)
     release.wait_reason("mdep/chat", "Available")
@@ -186,7 +201,8 @@ def test_the_operator_may_do_nothing_that_it_does_not_need(release: Release) -> 
         ("get", "", "nodes"),
         ("list", "", "namespaces"),
         ("list", "apiextensions.k8s.io", "customresourcedefinitions"),
-        *((verb, "finetune.dev", kind.plural) for kind in KINDS for verb in ("create", "update", "delete")),
+        *((verb, "finetune.dev", kind.plural) for kind in KINDS for verb in ("update", "delete")),
+        *(("create", "finetune.dev", kind.plural) for kind in KINDS if kind.name != "FineTuneJob"),
         *(("patch", "finetune.dev", kind.plural) for kind in KINDS if kind.name != "FineTuneJob"),
         *((verb, "coordination.k8s.io", "leases") for verb in ("get", "list", "create", "update", "delete")),
         *((verb, "", "configmaps") for verb in ("get", "update", "deletecollection")),
@@ -210,6 +226,6 @@ def test_a_tenant_gets_no_token_to_report_with(release: Release, operator: Opera
 
 def test_the_operator_may_own_what_blocks_the_deletion_of_its_owner(release: Release) -> None:
     # Asked for only where admission checks it (OpenShift), and so by nothing above.
-    owners = ("finetunejobs", "evaluations", "modeldeployments")
+    owners = ("finetunejobs", "evaluations", "modeldeployments", "finetunesweeps")
     questions = [("update", "finetune.dev", f"{plural}/finalizers") for plural in owners]
     assert all(release.allowed(ACCOUNT, ACCOUNT_GROUPS, questions).values())

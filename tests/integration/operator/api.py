@@ -25,6 +25,7 @@ PLURALS = {
     "FineTuneJob": f"{OURS}/namespaces/{{}}/finetunejobs",
     "Evaluation": f"{OURS}/namespaces/{{}}/evaluations",
     "ModelDeployment": f"{OURS}/namespaces/{{}}/modeldeployments",
+    "FineTuneSweep": f"{OURS}/namespaces/{{}}/finetunesweeps",
     "Job": "/apis/batch/v1/namespaces/{}/jobs",
     "Pod": "/api/v1/namespaces/{}/pods",
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",

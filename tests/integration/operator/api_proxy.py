@@ -25,7 +25,9 @@ from e2e.cluster.components.control_plane import ControlPlane
 ADDRESS = "127.0.0.1"
 START_SECONDS = 20.0
 _EVERYWHERE = re.compile(r"(/api/v1|/apis/[^/]+/[^/]+)/([a-z]+)")
-_OF_NAMESPACES = frozenset({"pods", "jobs", "deployments", "finetunejobs", "evaluations", "modeldeployments"})
+_OF_NAMESPACES = frozenset(
+    {"pods", "jobs", "deployments", "finetunejobs", "evaluations", "modeldeployments", "finetunesweeps"}
+)
 _NO_STATE_OF_A_JOB = ("/tokenreviews", "/leases", "/finetuneclasses/")
 
 

@@ -7,12 +7,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import structlog
 import uvloop
 
+from finetune_operator.core.kind_definition import Kind
+from finetune_operator.environment import Environment
+from finetune_operator.registered_kinds import KINDS
 from finetune_operator.settings import Settings
 from tests.integration.forked import preload, start_forked
 
@@ -24,8 +28,9 @@ preload("finetune_operator.runtime.manager", __name__)
 class ForkedOperator:
     """One operator that is started again and again, as the kubelet does with a container that ended."""
 
-    def __init__(self, settings: Settings, log: Path) -> None:
+    def __init__(self, settings: Settings, log: Path, kinds: Sequence[Callable[[Environment], Kind]] = KINDS) -> None:
         self.settings = settings
+        self.kinds = kinds
         self.log = log
         self.starts = 0
         self._process: BaseProcess | None = None
@@ -41,7 +46,7 @@ class ForkedOperator:
                 return
             self.kill()
         self._next_probe = time.monotonic() + PROBE_SECONDS
-        self._process = start_forked(_operate, self.settings, self.log, daemon=True)
+        self._process = start_forked(_operate, self.settings, self.log, self.kinds, daemon=True)
         self.starts += 1
 
     def _says_that_it_is_dead(self) -> bool:
@@ -61,7 +66,7 @@ class ForkedOperator:
             self._process.join(END_SECONDS)
 
 
-def _operate(settings: Settings, log: Path) -> None:
+def _operate(settings: Settings, log: Path, kinds: Sequence[Callable[[Environment], Kind]]) -> None:
     """What the process does: `finetune-operator run` without the command line."""
     from finetune_operator.runtime.manager import run
 
@@ -71,4 +76,4 @@ def _operate(settings: Settings, log: Path) -> None:
     structlog.configure(
         processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     )
-    uvloop.run(run(settings))
+    uvloop.run(run(settings, kinds=kinds))

@@ -16,6 +16,7 @@ import yaml
 from finetune_api import reference
 from finetune_api.conditions import METAV1_CONDITION
 from finetune_api.crd import KINDS, Kind, custom_resource_definition, write
+from finetune_api.finetunesweep import PATHS
 
 ROOT = Path(__file__).parents[3]
 IN_CHART = ROOT / "charts" / "finetune-operator" / "files" / "crds"
@@ -175,7 +176,7 @@ def test_a_rule_names_a_field_that_is_there(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_enum_values_are_pascal_case_and_fields_camel_case(kind: Kind) -> None:
-    names = {"training", "validation"}  # of fields
+    names = {"training", "validation", *PATHS}  # of fields
     for path, schema in of(kind):
         name = path.rsplit(".", 1)[-1].removesuffix("[]")
         assert name[0].islower() and "_" not in name, path

@@ -11,6 +11,7 @@ from finetune_api.base import ApiModel
 from finetune_api.evaluation import EvaluationSpec
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.finetunejob import FineTuneJobSpec
+from finetune_api.finetunesweep import FineTuneSweepSpec
 from finetune_api.modeldeployment import ModelDeploymentSpec
 
 JOB = {"model": {"uri": "s3://models/base"}, "dataset": {"training": {"uri": "s3://data/train.jsonl"}}}
@@ -19,6 +20,10 @@ EVALUATION = {
     "candidates": [{"name": "tuned", "model": {"fineTuneJobRef": {"name": "router"}}}],
     "dataset": {"uri": "s3://data/test.jsonl"},
     "graders": [{"name": "exact", "type": "StringCheck", "stringCheck": {}}],
+}
+SWEEP = {
+    "template": {"spec": {**JOB, "dataset": {**JOB["dataset"], "validation": {"splitPercent": 10}}}},
+    "search": {"parameters": [{"path": "adapter.lora.rank", "numbers": [8, 16]}]},
 }
 DEPLOYMENT = {"model": {"fineTuneJobRef": {"name": "router"}}}
 
@@ -30,8 +35,9 @@ DEPLOYMENT = {"model": {"fineTuneJobRef": {"name": "router"}}}
         (FineTuneClassSpec, CLASS),
         (EvaluationSpec, EVALUATION),
         (ModelDeploymentSpec, DEPLOYMENT),
+        (FineTuneSweepSpec, SWEEP),
     ],
-    ids=["FineTuneJob", "FineTuneClass", "Evaluation", "ModelDeployment"],
+    ids=["FineTuneJob", "FineTuneClass", "Evaluation", "ModelDeployment", "FineTuneSweep"],
 )
 def test_the_shortest_spec_is_complete_and_survives_the_wire(kind: type[ApiModel], spec: dict[str, Any]) -> None:
     parsed = kind.from_wire(spec)

@@ -31,7 +31,7 @@ from finetune_api.finetunejob.findings import (
 )
 from finetune_api.finetunejob.hyperparameters import EarlyStopping, Hyperparameters, ResolvedHyperparameters, Schedule
 from finetune_api.finetunejob.method import DPO, SETTINGS, SFT, Method, MethodRules, MethodType
-from finetune_api.finetunejob.spec import FineTuneJobSpec, Model, Parallelism
+from finetune_api.finetunejob.spec import FineTuneJobSpec, Model, Parallelism, TrainingSpec
 from finetune_api.finetunejob.status import (
     EndedRun,
     FineTuneJobStatus,
@@ -96,6 +96,7 @@ __all__ = [
     "StorageAccess",
     "StorageFolder",
     "TrainingData",
+    "TrainingSpec",
     "Usage",
     "ValidationData",
 ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field
 
 from finetune_api.base import ApiModel, LocalObjectReference, Name, cel
 from finetune_api.finetunejob.adapter import Adapter
@@ -13,7 +13,7 @@ from finetune_api.finetunejob.checkpoints import Checkpoints
 from finetune_api.finetunejob.dataset import Dataset, DatasetFormat
 from finetune_api.finetunejob.hyperparameters import Hyperparameters
 from finetune_api.finetunejob.method import SETTINGS, Method
-from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN, RunSpec
+from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN, RunId, RunLimits, RunSpec, a_change_is_a_new_run
 from finetune_api.sources import ModelUri
 from finetune_api.unions import OneOf
 
@@ -43,19 +43,9 @@ class Parallelism(ApiModel):
     )
 
 
-def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
-    """CEL: within a run every field but the changeable ones stays what it was."""
-    unchanged = " && ".join(
-        f"(has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field}))"
-        for field in schema["properties"]
-        if field not in CHANGEABLE_WITHIN_A_RUN
-    )
+def _rules_across_fields(schema: dict[str, Any]) -> None:
+    """CEL: what fields may not say beside each other."""
     schema |= cel(
-        (
-            f"self.runId != oldSelf.runId || ({unchanged})",
-            "changing the spec starts a new run: change spec.runId too (only suspend, cancel, retryLimit, "
-            "activeDeadlineSeconds and ttlSecondsAfterFinished may change during a run)",
-        ),
         (
             "!has(self.checkpoints) || !has(self.checkpoints.best) || self.checkpoints.best.metric != 'EvalLoss' "
             "|| has(self.dataset.validation)",
@@ -105,16 +95,13 @@ def _rules_of_methods() -> Iterator[tuple[str, str, str]]:
         yield rule, f"dataset.format {name} requires method {' or '.join(fitting)}", "dataset.format"
 
 
-class FineTuneJobSpec(RunSpec):
-    """A fine-tuning run. Changing the model, data or training settings requires changing runId too."""
+class TrainingSpec(RunLimits):
+    """What is trained, on what, and how."""
 
-    model_config = ConfigDict(json_schema_extra=_a_change_is_a_new_run)
+    model_config = ConfigDict(json_schema_extra=_rules_across_fields)
 
     class_name: Name | None = Field(
         None, description="Name of the FineTuneClass. Omitted: the default class at the time the run starts."
-    )
-    run_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=63)] = (
-        Field("1", description="Change it to run again, alone or together with other fields.")
     )
     model: Model
     method: Method = Method()
@@ -123,3 +110,17 @@ class FineTuneJobSpec(RunSpec):
     hyperparameters: Hyperparameters = Hyperparameters()
     parallelism: Parallelism = Parallelism()
     checkpoints: Checkpoints = Checkpoints()
+
+
+def _rules_of_a_job(schema: dict[str, Any]) -> None:
+    """CEL: within a run every field but the changeable ones stays what it was."""
+    _rules_across_fields(schema)
+    schema["x-kubernetes-validations"].insert(0, a_change_is_a_new_run(schema, CHANGEABLE_WITHIN_A_RUN))
+
+
+class FineTuneJobSpec(TrainingSpec, RunSpec):
+    """A fine-tuning run. Changing the model, data or training settings requires changing runId too."""
+
+    model_config = ConfigDict(json_schema_extra=_rules_of_a_job)
+
+    run_id: RunId = Field("1", description="Change it to run again, alone or together with other fields.")

@@ -41,15 +41,21 @@ def handlers(
     by_name = {kind.name: kind for kind in kinds}
     owners = frozenset(kind.name for kind in kinds if kind.owns)
 
+    owned = owned_resources(kinds)
+
     def parent_event(body: Mapping[str, Any], type: str | None, is_ours: bool) -> None:
         metadata = body["metadata"]
         key, kind = ObjectKey(body["kind"], metadata.get("namespace", ""), metadata["name"]), by_name[body["kind"]]
         references.update(key, frozenset() if type == "DELETED" else kind.references(body))
-        if not is_ours:  # Our own write was planned with: it needs no reconciliation.
+        owner = owner_key(body, owners) if by_name[body["kind"]].resource in owned else None
+        # Our own write was planned with: it needs no reconciliation, unless an owner of the object made it.
+        if not is_ours or owner is not None:
             queue.add(key)
         for name in (key, *kind.aliases(body, type)):
             for referrer in references.referrers(name):
                 queue.add(referrer)
+        if owner is not None:
+            queue.add_after(owner, CHILD_SECONDS)
 
     seen: dict[str, ChildState] = {}
 
@@ -58,8 +64,7 @@ def handlers(
         if key is not None and child_changed(seen, body, type):
             queue.add_after(key, CHILD_SECONDS)
 
-    owned = dict.fromkeys(owned_resources(kinds), child_event)
-    return {**owned, **{kind.resource: parent_event for kind in kinds}}
+    return {**dict.fromkeys(owned, child_event), **{kind.resource: parent_event for kind in kinds}}
 
 
 def informers(

@@ -11,7 +11,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
 def resource(argument: str, kinds: tuple[Kind, ...] = KINDS) -> Resource:
-    """`NAME`, `ftj/NAME`, `eval/NAME`, `mdep/NAME`. Raises PluginError for another kind or a name that can't be."""
+    """`NAME`, `ftj/NAME`, `eval/NAME`, ... Raises PluginError for another kind or a name that can't be."""
     kind_name, slash, name = argument.rpartition("/")
     if not slash:
         kind = FINE_TUNE_JOB

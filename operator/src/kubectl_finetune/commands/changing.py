@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune_view.resource import EVALUATION, FINE_TUNE_JOB
+from finetune_view.resource import RUNS
 from kubectl_finetune.cluster.kubectl import Kubectl
 from kubectl_finetune.cluster.resource import resource
 from kubectl_finetune.commands.app import RunArgument, read, with_cluster
@@ -35,7 +35,7 @@ def resume(kubectl: Kubectl, name: RunArgument) -> None:
 def _set_suspend(kubectl: Kubectl, name: str, wanted: bool) -> None:
     from kubectl_finetune.spec.patch import patch_spec
 
-    found = read(kubectl, resource(name, (FINE_TUNE_JOB, EVALUATION)))
+    found = read(kubectl, resource(name, RUNS))
     verb = "suspended" if wanted else "not suspended"
     if found.outcome is not None:
         raise PluginError(f"Run {found.run_id} of {found.resource} has ended already, as {found.phase}.")
@@ -60,7 +60,7 @@ def cancel(kubectl: Kubectl, name: RunArgument, yes: YesOption = False) -> None:
     """End a run for good, as Cancelled. What it has saved stays; `rerun` starts another run."""
     from kubectl_finetune.spec.patch import patch_spec
 
-    found = read(kubectl, resource(name, (FINE_TUNE_JOB, EVALUATION)))
+    found = read(kubectl, resource(name, RUNS))
     if found.outcome is not None:
         raise PluginError(f"Run {found.run_id} of {found.resource} has ended already, as {found.phase}.")
     _confirm(found, "ended for good", yes)
@@ -82,7 +82,7 @@ def rerun(
     from finetune_view.changes import next_run_id
     from kubectl_finetune.spec.patch import patch_spec
 
-    found = read(kubectl, resource(name, (FINE_TUNE_JOB, EVALUATION)))
+    found = read(kubectl, resource(name, RUNS))
     if found.outcome is None and found.status:
         _confirm(found, "stopped", yes)
     chosen = next_run_id(found) if run_id is None else run_id

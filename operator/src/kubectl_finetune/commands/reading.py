@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finetune_view.resource import WITH_PODS
 from kubectl_finetune.cluster.kubectl import Kubectl
 from kubectl_finetune.cluster.resource import resource
 from kubectl_finetune.commands.app import NameArgument, read, with_cluster
@@ -107,7 +108,7 @@ def logs(
 
     if every and rank is not None:
         raise typer.BadParameter("--rank and --all exclude each other.")
-    found = read(kubectl, resource(name))
+    found = read(kubectl, resource(name, WITH_PODS))
     wanted = Wanted("preflight" if preflight else None, rank, every, previous)
     try:
         pods = reading.pods_to_show(found, pods_of(kubectl, found), wanted)

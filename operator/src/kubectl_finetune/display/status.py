@@ -8,7 +8,7 @@ from datetime import datetime
 from finetune_view.fields import Fields
 from finetune_view.next_step import next_steps
 from finetune_view.object_view import ObjectView
-from finetune_view.resource import EVALUATION, FINE_TUNE_JOB
+from finetune_view.resource import EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP
 from kubectl_finetune.display.numbers import age, bar, counted, duration, figure, size
 from kubectl_finetune.display.terminal import STYLES, Row
 
@@ -77,6 +77,10 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
         yield Row("Ungraded", errors)
         yield Row("Report", [uri] if (uri := status.text("reportUri")) else [])
         return
+    if view.kind is FINE_TUNE_SWEEP:
+        yield from _run(view, now)
+        yield from _trials(status, most)
+        return
     wanted = view.fields.text("spec", "replicas") or "1"
     yield Row("Replicas", [f"{status.text('readyReplicas') or '0'} of {wanted} ready"])
     yield Row("Serves", [text for path in ("modelName", "url", "revision") if (text := status.text(path))])
@@ -100,6 +104,32 @@ def _run(view: ObjectView, now: datetime) -> Iterator[Row]:
     if run_id != view.run_id:
         parts.append(f"the spec asks for run {view.run_id}")
     yield Row("Run", [", ".join(parts)])
+
+
+def trial_counts(status: Fields) -> str:
+    """How far a search is."""
+    words = (("finished", "ended"), ("running", "running"), ("remaining", "to come"))
+    return ", ".join(f"{status.text(field) or '0'} {word}" for field, word in words)
+
+
+def _trials(status: Fields, most: int | None) -> Iterator[Row]:
+    """The trials of a search, the best ones first, then those without a score."""
+    yield Row("Trials", [trial_counts(status)])
+    scored = sorted(
+        (score, index, trial)
+        for index, trial in enumerate(status.at("trials"))
+        if (score := trial.number("score")) is not None
+    )
+    yield Row("Best", [f"{figure(score)}  {_trial(trial)}" for score, _, trial in scored[:most]])
+    others = [trial for trial in status.at("trials") if trial.number("score") is None]
+    lines = [f"{' '.join(filter(None, (one.text('state'), one.text('reason'))))}  {_trial(one)}" for one in others]
+    yield Row("Others", lines if most is None else lines[-most:])
+
+
+def _trial(trial: Fields) -> str:
+    values = trial.at("values").value
+    texts = [f"{path.rpartition('.')[2]} {value}" for path, value in values.items()] if isinstance(values, dict) else []
+    return "  ".join([trial.text("jobName"), ", ".join(texts)])
 
 
 def _evaluation_progress(progress: Fields) -> Iterator[Row]:

@@ -13,9 +13,9 @@ from rich.text import Text
 from finetune_view.children import Event, Pod, is_about, sorted_pods
 from finetune_view.fields import Fields, Object
 from finetune_view.object_view import ObjectView, object_view
-from finetune_view.resource import FINE_TUNE_JOB
+from finetune_view.resource import FINE_TUNE_JOB, FINE_TUNE_SWEEP
 from kubectl_finetune.display.numbers import age, figure, sparkline
-from kubectl_finetune.display.status import progress_rows, score_line
+from kubectl_finetune.display.status import progress_rows, score_line, trial_counts
 from kubectl_finetune.display.terminal import STYLES, Row, as_grid
 
 MOST_LOSSES = 4096
@@ -99,6 +99,9 @@ def headline(view: ObjectView) -> str:
         parts += _progress(status.at("progress"))
         if view.outcome == "Succeeded" and (uri := status.text("result", "uri")):
             parts.append(uri)
+    elif view.kind is FINE_TUNE_SWEEP:
+        best = status.number("best", "score")
+        parts += [trial_counts(status), f"best {figure(best)}" if best is not None else ""]
     elif view.outcome is None:
         parts += _progress(status.at("progress"))
     else:
@@ -124,6 +127,7 @@ def worth_a_line(view: ObjectView) -> tuple[object, ...]:
     return (
         *(view.uid, view.current, view.phase, view.condition("Ready").reason, stalled.status, stalled.reason),
         *(view.status.text("attempt", "number"), view.status.text("progress", "percent"), view.outcome),
+        *(view.status.text("finished"), view.status.text("best", "score")),
     )
 
 

@@ -20,7 +20,17 @@ EVALUATION: Object = {
     "graders": [GRADER],
 }
 DEPLOYMENT: Object = {"model": REFERENCE}
-GOOD = {"FineTuneJob": JOB, "FineTuneClass": CLASS, "Evaluation": EVALUATION, "ModelDeployment": DEPLOYMENT}
+SWEEP: Object = {
+    "template": {"spec": {**JOB, "dataset": {**JOB["dataset"], "validation": {"splitPercent": 10}}}},
+    "search": {"parameters": [{"path": "adapter.lora.rank", "numbers": [8, 16]}]},
+}
+GOOD = {
+    "FineTuneJob": JOB,
+    "FineTuneClass": CLASS,
+    "Evaluation": EVALUATION,
+    "ModelDeployment": DEPLOYMENT,
+    "FineTuneSweep": SWEEP,
+}
 
 
 def assert_refused(api: Api, kind: str, changes: dict[str, Any], told: list[str]) -> None:

@@ -14,13 +14,21 @@ from finetune_api.conditions import KindStatus
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassStatus
 from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.finetunesweep import FineTuneSweepStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
 
 MOMENT = "2026-11-22T12:00:00Z"
 UNKNOWN = {"text": "x", "list": [1, {"a": {}}], "empty": []}
-KINDS: tuple[type[KindStatus], ...] = (FineTuneJobStatus, EvaluationStatus, ModelDeploymentStatus, FineTuneClassStatus)
+KINDS: tuple[type[KindStatus], ...] = (
+    FineTuneJobStatus,
+    EvaluationStatus,
+    ModelDeploymentStatus,
+    FineTuneClassStatus,
+    FineTuneSweepStatus,
+)
 Path = tuple[str | int, ...]
 
+_MAPS = ("candidateDigests", "values")
 _CONDITION = {"status": "True", "reason": "Valid", "message": "", "observedGeneration": 1, "lastTransitionTime": MOMENT}
 
 
@@ -35,7 +43,7 @@ def full_status(kind: type[KindStatus]) -> dict[str, Any]:
 
 def objects_within(status: dict[str, Any]) -> list[Path]:
     """Where objects stand in a status, but for the conditions and the maps, whose keys are names."""
-    return [path for path in _paths(status) if path and path[0] not in ("conditions", "candidateDigests")]
+    return [path for path in _paths(status) if path and path[0] != "conditions" and path[-1] not in _MAPS]
 
 
 def with_unknown_fields(status: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from finetune_api.conditions import KindStatus
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.finetunesweep import FineTuneSweepStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_view.object_view import ObjectView, object_view
 from kubectl_finetune.display.status import status_rows
@@ -32,6 +33,7 @@ KINDS = {
     "FineTuneJob": FineTuneJobStatus,
     "Evaluation": EvaluationStatus,
     "ModelDeployment": ModelDeploymentStatus,
+    "FineTuneSweep": FineTuneSweepStatus,
 }
 
 
@@ -40,6 +42,29 @@ def shown(found: ObjectView, width: int = 100, terminal: bool = False, **options
     to = Console(file=file, width=width, force_terminal=terminal, highlight=False, markup=False, emoji=False)
     print_rows(to, status_rows(found, NOW, **options))
     return file.getvalue()
+
+
+def test_a_search_is_told_with_its_trials_the_best_first() -> None:
+    values = {"hyperparameters.learningRate": 0.001, "adapter.lora.rank": 8}
+    trials = [
+        {"number": 1, "jobName": "router-trial-1", "state": "Succeeded", "score": 0.5, "values": values},
+        {"number": 2, "jobName": "router-trial-2", "state": "Succeeded", "score": 0.25, "values": values},
+        {"number": 3, "jobName": "router-trial-3", "state": "Failed", "reason": "CUDAOutOfMemory", "values": values},
+        {"number": 4, "jobName": "router-trial-4", "state": "Running", "values": values},
+    ]
+    conditions = [condition("Ready", "False", "Searching", "At most 20 trials, 2 at a time.")]
+    counts = {"finished": 3, "running": 1, "remaining": 16}
+    status = {"observedGeneration": 1, "phase": "Running", "runId": "1", "conditions": conditions, "trials": trials}
+    meta = {"name": "router", "namespace": "team-a", "generation": 1}
+    text = shown(object_view({"kind": "FineTuneSweep", "metadata": meta, "spec": {}, "status": {**status, **counts}}))
+    for told in (
+        "3 ended, 1 running, 16 to come",
+        "Failed CUDAOutOfMemory  router-trial-3  learningRate 0.001, rank 8",
+        "kubectl finetune watch fts/router -n team-a",
+    ):
+        assert told in text, told
+    assert text.index("0.25  router-trial-2") < text.index("0.5  router-trial-1")
+    assert "logs" not in text, "a sweep has no Pods of its own"
 
 
 def test_a_training_is_told_with_its_progress_attempts_and_budget() -> None:

@@ -11,6 +11,7 @@ from finetune_api.conditions import Reason
 from finetune_api.crd import KINDS
 from finetune_api.evaluation import Phase as EvaluationPhase
 from finetune_api.finetunejob import AttemptState, Phase
+from finetune_api.finetunesweep import Phase as SweepPhase
 from finetune_api.modeldeployment import Phase as DeploymentPhase
 from finetune_operator import reference
 from finetune_operator.core.conditions import Readiness, failed, progressing, stalled
@@ -18,6 +19,7 @@ from finetune_operator.core.plan import Phases
 from finetune_operator.evaluation.plan import PHASES as EVALUATION_PHASES
 from finetune_operator.finetunejob.attempt_state import progress_reason
 from finetune_operator.finetunejob.plan import PHASES
+from finetune_operator.finetunesweep.plan import PHASES as SWEEP_PHASES
 from finetune_operator.modeldeployment.plan import PHASES as DEPLOYMENT_PHASES
 from tests.unit.operator.states import attempt_status, trained_status
 
@@ -25,6 +27,7 @@ TABLES: dict[str, tuple[Phases[Any], tuple[str, ...]]] = {
     "FineTuneJob": (PHASES, get_args(Phase)),
     "Evaluation": (EVALUATION_PHASES, get_args(EvaluationPhase)),
     "ModelDeployment": (DEPLOYMENT_PHASES, get_args(DeploymentPhase)),
+    "FineTuneSweep": (SWEEP_PHASES, get_args(SweepPhase)),
 }
 each_kind = pytest.mark.parametrize("kind", TABLES)
 

@@ -164,6 +164,21 @@ async def test_a_child_wakes_its_parent_and_a_stranger_nobody(
     assert await operator.woken() == woken
 
 
+@pytest.mark.parametrize("is_ours", [True, False], ids=["our write", "somebody's write"])
+async def test_a_trial_wakes_its_sweep_and_is_woken_by_what_its_sweep_writes(operator: Operator, is_ours: bool) -> None:
+    trial = body(JOB, {"finetune.dev/owner": "FineTuneSweep/search"})
+    trial["metadata"]["ownerReferences"] = [controlled_by("FineTuneSweep", "search", "u")]
+    operator.parent(trial, "MODIFIED", is_ours)
+    sweep = ObjectKey("FineTuneSweep", "team-a", "search")
+    assert operator.queue.delays == {sweep: watches.CHILD_SECONDS}
+    assert await operator.woken() == {JOB, EVALUATION, sweep}
+
+
+async def test_what_we_write_to_a_job_of_nobodys_does_not_wake_it(operator: Operator) -> None:
+    operator.parent(body(JOB, className="cpu"), "MODIFIED", True)
+    assert await operator.woken() == {EVALUATION}
+
+
 def child_body(kind: str, **status: Any) -> dict[str, Any]:
     metadata = {
         "name": "router-train",
@@ -248,6 +263,7 @@ async def test_what_decides_about_an_object_is_known_before_it_is_looked_at() ->
         ["finetunejobs"],
         ["evaluations"],
         ["modeldeployments"],
+        ["finetunesweeps"],
     ]
     listed = [informer.resource for group in (first, *then) for informer in group]
     assert len(listed) == len(set(listed))

@@ -1,0 +1,38 @@
+"""FineTuneSweep: a search for the hyperparameters of a FineTuneJob; runs again when runId changes."""
+
+from finetune_api.finetunesweep.parameters import (
+    PATHS,
+    Parameter,
+    Range,
+    Value,
+    accepts,
+    is_number,
+    is_whole,
+    set_value,
+    with_values,
+)
+from finetune_api.finetunesweep.spec import ASHA, Budget, FineTuneSweepSpec, Prune, Search, Template
+from finetune_api.finetunesweep.status import BestTrial, FineTuneSweepStatus, Phase, TrialState, TrialStatus
+
+__all__ = [
+    "ASHA",
+    "PATHS",
+    "BestTrial",
+    "Budget",
+    "FineTuneSweepSpec",
+    "FineTuneSweepStatus",
+    "Parameter",
+    "Phase",
+    "Prune",
+    "Range",
+    "Search",
+    "Template",
+    "TrialState",
+    "TrialStatus",
+    "Value",
+    "accepts",
+    "is_number",
+    "is_whole",
+    "set_value",
+    "with_values",
+]

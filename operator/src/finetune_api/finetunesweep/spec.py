@@ -1,0 +1,121 @@
+"""The spec of a FineTuneSweep."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from finetune_api.base import MOST_STEPS, ApiModel, cel
+from finetune_api.finetunejob import TrainingSpec
+from finetune_api.finetunesweep.parameters import Parameter
+from finetune_api.kubernetes_types import keyed_by
+from finetune_api.lifecycle import RunId, a_change_is_a_new_run
+
+MOST_TRIALS = 200
+CHANGEABLE_WITHIN_A_SWEEP = frozenset({"suspend", "cancel", "parallel", "budget", "runId"})
+"""The fields of a spec that may change while a sweep goes on."""
+
+
+class Template(ApiModel):
+    """The FineTuneJobs that are made."""
+
+    spec: TrainingSpec = Field(
+        description="As in a FineTuneJob, without runId, suspend and cancel, and without the fields that are searched."
+    )
+
+
+class Search(ApiModel):
+    """Which fields to vary, and how values are chosen."""
+
+    algorithm: Literal["TPE", "Random", "Grid"] = Field(
+        "TPE",
+        description="TPE: values near those of good trials, after ten random ones. Random: independent of other "
+        "trials. Grid: every combination of values, in order.",
+    )
+    seed: int = Field(
+        17, ge=0, le=4294967295, description="With the same seed, spec and scores, the same values are tried."
+    )
+    parameters: list[Parameter] = Field(
+        min_length=1, max_length=10, json_schema_extra=keyed_by("path"), description="Fields to vary."
+    )
+
+
+class ASHA(ApiModel):
+    """Asynchronous successive halving: https://arxiv.org/abs/1810.05934."""
+
+    minimum_steps: int = Field(
+        ge=1,
+        le=MOST_STEPS,
+        description="Step at which trials are compared for the first time: one after which the validation loss is "
+        "measured (checkpoints.everySteps).",
+    )
+    reduction_factor: int = Field(
+        3,
+        ge=2,
+        le=100,
+        description="One in so many goes on at each comparison, and the next one comes after so many times the steps.",
+    )
+
+
+class Prune(ApiModel):
+    """How trials that will not be the best are ended early."""
+
+    asha: ASHA
+
+
+class Budget(ApiModel):
+    """What the sweep may use."""
+
+    trials: int = Field(20, ge=1, le=MOST_TRIALS, description="Number of trials, however they end.")
+    accelerator_hours: float | None = Field(
+        None,
+        gt=0,
+        le=10_000_000,
+        description="Accelerators multiplied by the hours that trials train. A trial that would exceed it, by the mean "
+        "of those before, is not started. Omitted: no limit.",
+    )
+    failures: int = Field(
+        3,
+        ge=1,
+        le=MOST_TRIALS,
+        description="At so many failed trials the sweep ends as Failed, and what runs is ended.",
+    )
+
+
+def _rules_of_a_sweep(schema: dict[str, Any]) -> None:
+    """CEL: what is searched stays what it was within a run, and can be compared."""
+    schema |= cel(
+        (
+            "has(self.template.spec.dataset.validation)",
+            "trials are compared by the loss on template.spec.dataset.validation, which is missing",
+            "template.spec.dataset.validation",
+        ),
+        (
+            "self.search.algorithm != 'Grid' || self.search.parameters.all(one, has(one.numbers) || has(one.texts))",
+            "search.algorithm Grid needs numbers or texts, not a range, for each parameter",
+            "search.parameters",
+        ),
+    )
+    schema["x-kubernetes-validations"].insert(0, a_change_is_a_new_run(schema, CHANGEABLE_WITHIN_A_SWEEP))
+
+
+class FineTuneSweepSpec(ApiModel):
+    """A search for the hyperparameters with the lowest loss on the validation data: its trials are FineTuneJobs."""
+
+    model_config = ConfigDict(json_schema_extra=_rules_of_a_sweep)
+
+    run_id: RunId = Field("1", description="Change it to search again. Earlier trials stay until the sweep is deleted.")
+    suspend: bool = Field(
+        False, description="true: suspend the trials, which save a checkpoint, and start none. false: go on."
+    )
+    cancel: bool = Field(
+        False,
+        description="true: cancel the trials and end the search as Cancelled, for good: only another runId (with "
+        "cancel false) searches again. Checkpoints and results stay.",
+    )
+    template: Template
+    search: Search
+    parallel: int = Field(2, ge=1, le=50, description="Trials that run at the same time. May be changed during a run.")
+    budget: Budget = Field(Budget(), description="Limits of the search. May be changed during a run.")
+    prune: Prune | None = Field(None, description="Omitted: every trial trains to its end.")

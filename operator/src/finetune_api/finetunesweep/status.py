@@ -1,0 +1,66 @@
+"""The status of a FineTuneSweep, from which the search goes on after any interruption."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field
+
+from finetune_api.base import ApiModel, FiniteNumber, Line, Name, Timestamp
+from finetune_api.conditions import KindStatus, UnreadableStatusError
+from finetune_api.finetunesweep.spec import MOST_TRIALS
+
+Phase = Literal["Running", "Suspended", "Succeeded", "Failed", "Cancelled"]
+TrialState = Literal["Running", "Succeeded", "Pruned", "Failed", "Cancelled"]
+
+
+class TrialStatus(ApiModel):
+    """A trial."""
+
+    number: int = Field(description="Number within the run, counting from 1.")
+    job_name: Name = Field(description="Name of its FineTuneJob.")
+    values: dict[str, Any] = Field(default={}, description="Values of the searched fields, by path.")
+    state: TrialState = Field(
+        description="Running: not ended yet. Pruned: ended early, because others were better at the same step."
+    )
+    score: FiniteNumber = Field(None, description="Validation loss of its result; lower is better.")
+    rungs: list[float] = Field(
+        default=[], max_length=32, description="Validation loss at each step at which trials are compared (prune)."
+    )
+    seconds: int | None = Field(None, description="Seconds that it trained.")
+    accelerator_seconds: int | None = Field(None, description="The same, multiplied by its accelerators.")
+    reason: Line | None = Field(None, description="Failed: the diagnosis.")
+
+
+class BestTrial(ApiModel):
+    """The trial with the lowest validation loss."""
+
+    number: int = Field(description="Number of the trial.")
+    job_name: Name = Field(description="Name of its FineTuneJob.")
+    score: float = Field(description="Its validation loss.")
+    values: dict[str, Any] = Field(default={}, description="Values of the searched fields, by path.")
+
+
+class FineTuneSweepStatus(KindStatus):
+    """Trials and the best of them."""
+
+    phase: Phase | None = Field(None, description="Current phase of the run.")
+    run_id: Line | None = Field(None, description="spec.runId of the run that this status describes.")
+    run_number: int = Field(0, description="Number of the run, counting from 1; part of the names of its trials.")
+    start_time: Timestamp | None = None
+    completion_time: Timestamp | None = Field(None, description="When the run ended, however it ended.")
+    finished: int = Field(0, description="Trials that have ended, however they ended.")
+    running: int = Field(0, description="Trials that have not ended.")
+    remaining: int = Field(0, description="Trials that may still be started.")
+    best: BestTrial | None = None
+    trials: list[TrialStatus] = Field(
+        default=[], max_length=MOST_TRIALS, description="Every trial of the run, in the order in which they began."
+    )
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """As for every kind. A run that is over must also have a final phase, or it would go on."""
+        status = super().read(value)
+        if status.completion_time is not None and status.phase not in ("Succeeded", "Failed", "Cancelled"):
+            raise UnreadableStatusError(f"status.phase is {status.phase!r} with a completionTime")
+        return status

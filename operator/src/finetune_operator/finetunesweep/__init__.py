@@ -1,0 +1,1 @@
+"""The FineTuneSweep kind: a search whose trials are FineTuneJobs."""

@@ -1,0 +1,100 @@
+"""Reads everything that the plan of a FineTuneSweep depends on, once."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from finetune_api.conditions import ConditionType
+from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus
+from finetune_operator.core.conditions import Readiness
+from finetune_operator.core.ownership import Owner, is_controlled_by, owner_of
+from finetune_operator.core.references import Unreadable, read_referenced
+from finetune_operator.finetuneclass.observe import observe_class
+from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, TrialJob
+from finetune_operator.finetunesweep.refusal import search_refusal
+from finetune_operator.finetunesweep.trials import running
+from finetune_operator.kube.reader import Reader
+from finetune_operator.kube.resources import FINE_TUNE_JOBS, Object
+
+
+async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) -> ObservedFineTuneSweep:
+    """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError.
+
+    The jobs of trials that have ended are not read: what counts of them is in the status.
+    """
+    owner = owner_of(parent)
+    spec, status = FineTuneSweepSpec.from_storage(parent["spec"]), FineTuneSweepStatus.read(parent.get("status"))
+    is_over = status.run_id == spec.run_id and status.completion_time is not None
+    is_new = status.run_id != spec.run_id or not status.trials
+    if not is_over and spec.search.algorithm != "Grid":
+        # Its import takes a second or more, in which other objects must not wait.
+        await asyncio.to_thread(importlib.import_module, "optuna")
+    return ObservedFineTuneSweep(
+        owner=owner,
+        generation=parent["metadata"]["generation"],
+        spec=spec,
+        status=status,
+        jobs=await _jobs(reader, owner, status),
+        refusal=search_refusal(spec) if is_new and not is_over else None,
+        accelerators=await _accelerators(reader, spec, trainer_image) if not is_over else 0,
+    )
+
+
+async def _jobs(reader: Reader, owner: Owner, status: FineTuneSweepStatus) -> Mapping[str, TrialJob]:
+    names = [trial.job_name for trial in running(status)]
+    found = await asyncio.gather(*(reader.get(FINE_TUNE_JOBS, owner.namespace, name) for name in names))
+    ours = {job["metadata"]["name"]: job for job in found if job is not None and is_controlled_by(job, owner.uid)}
+    return {name: _view(job, datetime.now(UTC)) for name, job in ours.items()}
+
+
+def _view(body: Object, now: datetime) -> TrialJob:
+    version = body["metadata"]["resourceVersion"]
+    read = read_referenced(body, FineTuneJobSpec, FineTuneJobStatus)
+    if isinstance(read, Unreadable):
+        return TrialJob(version, None, message=read.message, is_stalled=True)
+    spec, status = read
+    by_type = {condition.type: condition for condition in status.conditions}
+    is_ready, is_stalled = by_type.get(ConditionType.READY), by_type.get(ConditionType.STALLED)
+    result, progress = status.result, status.progress
+    eval_loss = result.eval_loss if result is not None else None
+    if eval_loss is None and progress is not None:
+        eval_loss = progress.eval_loss
+    return TrialJob(
+        version,
+        status.phase,
+        reason=is_ready.reason if is_ready else "",
+        message=is_ready.message if is_ready else "",
+        is_stalled=is_stalled is not None and is_stalled.status == "True",
+        is_suspended=spec.suspend,
+        is_cancelled=spec.cancel,
+        step=result.step if result is not None else progress.step if progress is not None else 0,
+        eval_loss=eval_loss,
+        seconds=_seconds(status, now),
+        completed=status.completion_time,
+    )
+
+
+def _seconds(status: FineTuneJobStatus, now: datetime) -> int:
+    """How long the attempts have run; the last one may still."""
+    spans: list[tuple[Any, Any]] = [(one.start_time, one.end_time) for one in status.ended_attempts]
+    attempt = status.attempt
+    if attempt is not None and all(one.number != attempt.number for one in status.ended_attempts):
+        spans.append((attempt.pods_start_time or attempt.start_time, status.completion_time or now))
+    return sum(max(0, round((end - start).total_seconds())) for start, end in spans)
+
+
+async def _accelerators(reader: Reader, spec: FineTuneSweepSpec, trainer_image: str | None) -> int | Readiness:
+    """How many accelerators a trial has, if their hours are limited."""
+    if spec.budget.accelerator_hours is None:
+        return 0
+    training = spec.template.spec
+    class_ = await observe_class(reader, training.class_name, trainer_image)
+    if isinstance(class_, Readiness):
+        return class_
+    accelerator = class_.spec.accelerator
+    return 0 if accelerator is None else accelerator.count_per_node * training.parallelism.nodes

@@ -1,0 +1,54 @@
+"""The state of a FineTuneSweep from which its plan is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from finetune_api.finetunejob import Phase
+from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus
+from finetune_operator.core.conditions import Readiness
+from finetune_operator.core.ownership import Owner
+from finetune_operator.core.plan import Decision, Plan
+
+SweepPlan = Plan[FineTuneSweepStatus]
+SweepDecision = Decision[FineTuneSweepStatus]
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """The FineTuneJob of a trial that has not ended."""
+
+    resource_version: str
+    phase: Phase | None
+    reason: str = ""
+    message: str = ""
+    """Of its condition Ready."""
+    is_stalled: bool = False
+    is_suspended: bool = False
+    """spec.suspend."""
+    is_cancelled: bool = False
+    """spec.cancel."""
+    step: int = 0
+    eval_loss: float | None = None
+    """Of its result, or else the most recent one."""
+    seconds: int = 0
+    """How long its attempts have run."""
+    completed: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ObservedFineTuneSweep:
+    """The object, and the FineTuneJobs of the trials that its status has as running."""
+
+    owner: Owner
+    generation: int
+    spec: FineTuneSweepSpec
+    status: FineTuneSweepStatus
+    jobs: Mapping[str, TrialJob] = field(default_factory=dict)
+    """By name; a trial without one has not been created yet, or was deleted."""
+    refusal: Readiness | None = None
+    """Why the search can't begin."""
+    accelerators: int | Readiness = 0
+    """Of each trial; 0 if nothing limits their hours."""

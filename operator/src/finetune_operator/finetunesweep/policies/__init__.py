@@ -1,0 +1,1 @@
+"""What decides about a sweep: a file for each field or phase."""

@@ -1,0 +1,105 @@
+"""The ends of a sweep; a finished one stays as it is until runId changes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import Reason
+from finetune_api.finetunesweep import FineTuneSweepStatus, Phase
+from finetune_operator.core.conditions import Readiness, cancelled, failed, missing_failure, ready
+from finetune_operator.finetunesweep.objects import cancelled as cancelled_job
+from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
+from finetune_operator.finetunesweep.trials import (
+    accelerator_hours_are_used_up,
+    counted,
+    ended,
+    failures,
+    may_begin,
+    most_trials,
+    replaced,
+    running,
+)
+
+FINISHED: frozenset[Phase] = frozenset({"Succeeded", "Failed", "Cancelled"})
+
+
+def keep_finished(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
+    """Leave a finished sweep as it is until runId changes."""
+    if status.phase not in FINISHED or status.run_id != observed.spec.run_id:
+        return None
+    if status.phase == "Succeeded":
+        return SweepDecision(status, _found(observed, status), keeps_phase=True)
+    if missing_failure(status.conditions, None) is None:
+        return SweepDecision(status, None, keeps_phase=True)
+    return SweepDecision(status, _cancelled() if status.phase == "Cancelled" else _failed(status), keeps_phase=True)
+
+
+def cancel(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
+    """End the sweep, and all trials, for good."""
+    return _ended(observed, status, "Cancelled", _cancelled(), now) if observed.spec.cancel else None
+
+
+def fail_at_failures(
+    observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime
+) -> SweepDecision | None:
+    """End the sweep when too many trials have failed: what they have in common is wrong."""
+    if failures(status) < observed.spec.budget.failures:
+        return None
+    return _ended(observed, status, "Failed", _failed(status), now)
+
+
+def complete(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
+    """End the sweep when no trial runs and none may begin."""
+    if running(status) or may_begin(observed.spec, status):
+        return None
+    status = counted(observed.spec, status)
+    if status.best is None:
+        return _ended(observed, status, "Failed", _failed(status), now)
+    return _ended(observed, status, "Succeeded", _found(observed, status), now)
+
+
+def _ended(
+    observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, phase: Phase, end: Readiness, now: datetime
+) -> SweepDecision:
+    accelerators = observed.accelerators if isinstance(observed.accelerators, int) else 0
+    alive = [(trial, observed.jobs.get(trial.job_name)) for trial in running(status)]
+    status = replaced(status, *(ended(trial, job, accelerators, "Cancelled") for trial, job in alive))
+    status = counted(observed.spec, status, is_over=True)
+    return SweepDecision(
+        status.model_copy(update={"phase": phase, "completion_time": whole_seconds(now)}),
+        end,
+        merge=[cancelled_job(observed.owner, trial.job_name, job) for trial, job in alive if job is not None],
+        keeps_phase=True,
+    )
+
+
+def _cancelled() -> Readiness:
+    return cancelled(" What its trials have saved stays.")
+
+
+def _failed(status: FineTuneSweepStatus) -> Readiness:
+    lost = [trial for trial in status.trials if trial.state == "Failed"]
+    if not lost:
+        message = "No trial has a result: all were cancelled."
+    else:
+        message = (
+            f"{len(lost)} of {len(status.trials)} trials failed, the last one, FineTuneJob {lost[-1].job_name!r}, with "
+            f"{lost[-1].reason or 'an unknown reason'}: `kubectl describe ftj {lost[-1].job_name}` says more."
+        )
+    return failed(Reason.TRIALS_FAILED, f"{message} Fix the cause and change spec.runId to search again.")
+
+
+def _found(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Readiness:
+    best = status.best
+    if best is None:
+        return ready(Reason.SUCCEEDED, "The search is over.")
+    is_early = len(status.trials) < most_trials(observed.spec)
+    early = ""
+    if is_early and accelerator_hours_are_used_up(observed.spec, status):
+        early = " Another trial would exceed budget.acceleratorHours."
+    return ready(
+        Reason.SUCCEEDED,
+        f"Of {len(status.trials)} trials, FineTuneJob {best.job_name!r} has the lowest validation loss, "
+        f"{best.score:.5g}.{early}",
+    )

@@ -1,0 +1,109 @@
+"""What has become of the trials, which of them are pruned, and which ones begin.
+
+A trial is written into the status first, and its job is created by the reconciliation after that. So the values of a
+job never depend on what an operator that was killed had in mind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunesweep import FineTuneSweepStatus
+from finetune_operator.core.conditions import Readiness, known_reason, progressing, stalled, suspended
+from finetune_operator.finetunesweep.objects import cancelled, trial_job
+from finetune_operator.finetunesweep.objects import suspended as suspended_job
+from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision, SweepPlan
+from finetune_operator.finetunesweep.trials import (
+    counted,
+    ended,
+    ended_in_order,
+    most_trials,
+    pruned,
+    replaced,
+    running,
+    with_end,
+    with_next_trials,
+    with_rungs,
+)
+
+
+def record_trials(observed: ObservedFineTuneSweep, plan: SweepPlan, now: datetime) -> SweepPlan:
+    """Record which trials have ended, in their order, with the one that follows each; then prune."""
+    spec, status, jobs = observed.spec, plan.status, observed.jobs
+    accelerators = observed.accelerators if isinstance(observed.accelerators, int) else 0
+    seen = [(trial, jobs[trial.job_name]) for trial in running(status) if trial.job_name in jobs]
+    status = replaced(status, *(with_rungs(spec, trial, job) for trial, job in seen))
+    for trial in ended_in_order(status, jobs):
+        status = with_end(spec, status, trial, jobs[trial.job_name], accelerators)
+        status = _with_next(observed, status)
+    lost = pruned(spec, status)
+    status = replaced(status, *(ended(trial, jobs.get(trial.job_name), accelerators, "Pruned") for trial in lost))
+    ending = [cancelled(observed.owner, one.job_name, jobs[one.job_name]) for one in lost if one.job_name in jobs]
+    return replace(plan, status=status, merge=(*plan.merge, *ending))
+
+
+def refuse(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
+    """Start nothing with a template that can't have what is searched, or whose accelerators can't be counted."""
+    refusal = observed.refusal
+    if refusal is None and isinstance(observed.accelerators, Readiness):
+        refusal = observed.accelerators
+    return None if refusal is None else _going_on(observed, status, refusal)
+
+
+def suspend(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
+    """Suspend the trials while spec.suspend is true, and start none."""
+    if not observed.spec.suspend:
+        return None
+    busy = [trial.job_name for trial in running(status) if _is_busy(observed, trial.job_name)]
+    if not busy:
+        return _going_on(observed, status, suspended(" No trial starts."))
+    message = f"spec.suspend is true. Waiting for {len(busy)} trials to save a checkpoint, among them {busy[0]!r}."
+    return _going_on(observed, status, progressing(Reason.STOPPING, message))
+
+
+def search(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision:
+    """Start the trials that may begin, and wait for those that run."""
+    status = _with_next(observed, status)
+    is_new = len(status.trials) > len(observed.status.trials) or status.run_id != observed.status.run_id
+    alive = [observed.jobs.get(trial.job_name) for trial in running(status)]
+    stuck = [job for job in alive if job is not None and job.is_stalled]
+    readiness = progressing(
+        Reason.SEARCHING, f"At most {most_trials(observed.spec)} trials, {observed.spec.parallel} at a time."
+    )
+    if stuck and len(stuck) == len(alive):
+        readiness = stalled(known_reason(stuck[0].reason), f"Every trial that runs is Stalled. {stuck[0].message}")
+    return replace(_going_on(observed, status, readiness), requeue_at=now if is_new else None)
+
+
+def _with_next(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> FineTuneSweepStatus:
+    may_start = observed.refusal is None and isinstance(observed.accelerators, int)
+    if observed.spec.suspend or observed.spec.cancel or not may_start:
+        return status
+    return with_next_trials(observed.owner, observed.spec, status)
+
+
+def _going_on(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, readiness: Readiness) -> SweepDecision:
+    """The trials that the status had already are created, and suspended or resumed as the sweep is."""
+    suspend, known = observed.spec.suspend, {trial.job_name for trial in observed.status.trials}
+    alive = [(trial, observed.jobs.get(trial.job_name)) for trial in running(status)]
+    return SweepDecision(
+        counted(observed.spec, status),
+        readiness,
+        create=[
+            trial_job(observed.owner, observed.spec, trial)
+            for trial, job in alive
+            if job is None and trial.job_name in known and not suspend
+        ],
+        merge=[
+            suspended_job(observed.owner, trial.job_name, job, suspend=suspend)
+            for trial, job in alive
+            if job is not None and job.is_suspended != suspend
+        ],
+    )
+
+
+def _is_busy(observed: ObservedFineTuneSweep, name: str) -> bool:
+    job = observed.jobs.get(name)
+    return job is not None and job.phase != "Suspended"

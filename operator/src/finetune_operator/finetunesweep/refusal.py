@@ -1,0 +1,49 @@
+"""Whether a template can have the values that are searched, before a trial is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunesweep import FineTuneSweepSpec, Parameter, accepts, is_number, set_value
+from finetune_operator.core.conditions import Readiness, stalled
+
+_BATCH_SIZE = "hyperparameters.batchSize"
+
+
+def search_refusal(spec: FineTuneSweepSpec) -> Readiness | None:
+    """Why the search can't begin; None if it can."""
+    template = spec.template.spec.to_wire()
+    for position, parameter in enumerate(spec.search.parameters):
+        fault = next(_faults(spec, template, parameter), None)
+        if fault is not None:
+            place = f"spec.search.parameters[{position}] ({parameter.path})"
+            return stalled(Reason.INVALID_SPEC, f"{place}: {fault}. Change it, and spec.runId.")
+    return None
+
+
+def _faults(spec: FineTuneSweepSpec, template: dict[str, Any], parameter: Parameter) -> Iterator[str]:
+    own = set_value(template, parameter.path)
+    if own is not None:
+        yield f"template.spec.{parameter.path} is {own!r} already: a field is either set or searched"
+    if parameter.bounds is not None and not is_number(parameter.path):
+        yield "the field takes no numbers; name its texts instead of a range"
+        return
+    for value in parameter.extremes():
+        refused = accepts(template, parameter.path, value)
+        if refused is not None:
+            yield f"{value!r} is not possible. {refused}"
+    yield from _batch_faults(spec, parameter)
+
+
+def _batch_faults(spec: FineTuneSweepSpec, parameter: Parameter) -> Iterator[str]:
+    parallelism = spec.template.spec.parallelism
+    processes = parallelism.nodes * parallelism.processes_per_node
+    if parameter.path != _BATCH_SIZE or processes == 1:
+        return
+    if parameter.bounds is not None:
+        yield f"name numbers, all of them multiples of parallelism.nodes * processesPerNode, {processes}"
+    for value in parameter.values:
+        if isinstance(value, int) and value % processes != 0:
+            yield f"{value} is no multiple of parallelism.nodes * processesPerNode, {processes}"

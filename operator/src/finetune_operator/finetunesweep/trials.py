@@ -1,0 +1,151 @@
+"""The trials of a sweep as a sequence: how each ended, and when the next one may begin. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from finetune_api.base import LINE_LENGTH
+from finetune_api.finetunesweep import BestTrial, FineTuneSweepSpec, FineTuneSweepStatus, TrialState, TrialStatus
+from finetune_operator.core.ownership import Owner
+from finetune_operator.finetunesweep.asha import Runner, losers, rungs_at
+from finetune_operator.finetunesweep.objects import trial_name
+from finetune_operator.finetunesweep.observed import TrialJob
+from finetune_operator.finetunesweep.suggest import combinations, suggest
+
+_ENDED: Mapping[str, TrialState] = {"Succeeded": "Succeeded", "Failed": "Failed", "Cancelled": "Cancelled"}
+NO_SCORE = "NoValidationLoss"
+HOUR_SECONDS = 3600
+
+
+def running(status: FineTuneSweepStatus) -> list[TrialStatus]:
+    """The trials that have not ended."""
+    return [trial for trial in status.trials if trial.state == "Running"]
+
+
+def failures(status: FineTuneSweepStatus) -> int:
+    """How many trials have failed."""
+    return sum(trial.state == "Failed" for trial in status.trials)
+
+
+def ended_in_order(status: FineTuneSweepStatus, jobs: Mapping[str, TrialJob]) -> list[TrialStatus]:
+    """The running trials whose jobs have ended, the first one first: so are they learned from, however late."""
+    found = [trial for trial in running(status) if trial.job_name in jobs and jobs[trial.job_name].phase in _ENDED]
+    latest = datetime.max.replace(tzinfo=UTC)
+    return sorted(found, key=lambda trial: (jobs[trial.job_name].completed or latest, trial.number))
+
+
+def with_end(
+    spec: FineTuneSweepSpec, status: FineTuneSweepStatus, trial: TrialStatus, job: TrialJob, accelerators: int
+) -> FineTuneSweepStatus:
+    """The status in which the trial has ended as its job has."""
+    state, score, reason = _ENDED[job.phase or ""], None, None
+    if state == "Cancelled" and trial in pruned(spec, status):
+        state = "Pruned"  # by an operator that was killed before it could say so
+    if state == "Succeeded" and job.eval_loss is None:
+        state, reason = "Failed", NO_SCORE
+    elif state == "Succeeded":
+        score = job.eval_loss
+    elif state == "Failed":
+        reason = job.reason[:LINE_LENGTH]
+    return replaced(status, ended(trial, job, accelerators, state, score=score, reason=reason))
+
+
+def ended(
+    trial: TrialStatus,
+    job: TrialJob | None,
+    accelerators: int,
+    state: TrialState,
+    *,
+    score: float | None = None,
+    reason: str | None = None,
+) -> TrialStatus:
+    """The trial that has ended so."""
+    seconds = 0 if job is None else job.seconds
+    return trial.model_copy(
+        update={
+            "state": state,
+            "score": score,
+            "reason": reason,
+            "seconds": seconds,
+            "accelerator_seconds": seconds * accelerators,
+        }
+    )
+
+
+def with_rungs(spec: FineTuneSweepSpec, trial: TrialStatus, job: TrialJob) -> TrialStatus:
+    """The trial with its loss at each rung that it has reached since."""
+    if spec.prune is None or job.eval_loss is None:
+        return trial
+    new = rungs_at(spec.prune.asha, job.step) - len(trial.rungs)
+    return trial if new <= 0 else trial.model_copy(update={"rungs": [*trial.rungs, *[job.eval_loss] * new]})
+
+
+def pruned(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> list[TrialStatus]:
+    """The running trials that others have beaten."""
+    if spec.prune is None:
+        return []
+    lost = losers(spec.prune.asha, [Runner(trial.number, trial.rungs) for trial in status.trials])
+    return [trial for trial in running(status) if trial.number in lost]
+
+
+def replaced(status: FineTuneSweepStatus, *trials: TrialStatus) -> FineTuneSweepStatus:
+    """The status with these trials in place of those of the same numbers."""
+    new = {trial.number: trial for trial in trials}
+    return status.model_copy(update={"trials": [new.get(trial.number, trial) for trial in status.trials]})
+
+
+def with_next_trials(owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> FineTuneSweepStatus:
+    """The status with the trials that may begin now, in their order."""
+    while len(running(status)) < spec.parallel and may_begin(spec, status):
+        number = len(status.trials) + 1
+        trial = TrialStatus(
+            number=number,
+            job_name=trial_name(owner, status.run_number, number),
+            values=dict(suggest(spec.search, spec.prune, status.trials, number)),
+            state="Running",
+        )
+        status = status.model_copy(update={"trials": [*status.trials, trial]})
+    return status
+
+
+def may_begin(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> bool:
+    """Whether the budget allows another trial."""
+    return (
+        len(status.trials) < most_trials(spec)
+        and failures(status) < spec.budget.failures
+        and not accelerator_hours_are_used_up(spec, status)
+    )
+
+
+def most_trials(spec: FineTuneSweepSpec) -> int:
+    """How many trials there are if nothing ends the sweep before."""
+    return min(spec.budget.trials, combinations(spec.search) or spec.budget.trials)
+
+
+def accelerator_hours_are_used_up(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> bool:
+    """Whether another trial would exceed them, if it and those that run take as long as those before."""
+    limit, used = spec.budget.accelerator_hours, [trial.accelerator_seconds for trial in status.trials]
+    measured = [seconds for seconds in used if seconds]
+    if limit is None or not measured:
+        return False
+    mean = sum(measured) / len(measured)
+    return sum(measured) + mean * (len(running(status)) + 1) > limit * HOUR_SECONDS
+
+
+def counted(spec: FineTuneSweepSpec, status: FineTuneSweepStatus, *, is_over: bool = False) -> FineTuneSweepStatus:
+    """The status with its numbers and its best trial."""
+    left = 0 if is_over or not may_begin(spec, status) else most_trials(spec) - len(status.trials)
+    scored = [(trial.score, trial.number, trial) for trial in status.trials if trial.score is not None]
+    best = min(scored, key=lambda one: one[:2], default=None)
+    alive = len(running(status))
+    return status.model_copy(
+        update={
+            "finished": len(status.trials) - alive,
+            "running": alive,
+            "remaining": left,
+            "best": None
+            if best is None
+            else BestTrial(number=best[1], job_name=best[2].job_name, score=best[0], values=best[2].values),
+        }
+    )

@@ -1,0 +1,123 @@
+"""A search from its creation to the best trial, with Pods that are played and everything else real."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune_api.finetunejob import CheckpointStatus
+from finetune_api.outcome import TrainReport
+from finetune_operator.core.ownership import owner_of
+from finetune_operator.finetunesweep.objects import trial_name
+from tests.integration.operator import played
+from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
+from tests.integration.operator.finetunesweeps.trials import SWEEP, trials, wait_trial
+from tests.integration.operator.jobs import PREFLIGHT_REPORT, RESULT
+from tests.unit.operator.finetunesweep.sweeps import RANK, TEMPLATE
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def trains(api: Api, trial: Object, eval_loss: float) -> None:
+    """Play the Pods of a trial up to a result with this loss."""
+    job = api.get("FineTuneJob", trial["jobName"])
+    (pod,) = api.wait_children(job, "preflight", "Pod")
+    played.ends(api, pod, PREFLIGHT_REPORT)
+    (pod,) = api.wait_children(job, "train", "Pod")
+    played.runs(api, pod)
+    api.wait_reason("FineTuneJob", trial["jobName"], "Training")
+    result = RESULT.model_copy(update={"eval_loss": eval_loss})
+    checkpoint = CheckpointStatus(step=750, uri="s3://models/finetune/checkpoints/step-000750")
+    played.ends(api, pod, TrainReport(result=result, checkpoints=[checkpoint]))
+
+
+def states(api: Api) -> list[str]:
+    return [trial["state"] for trial in trials(api)]
+
+
+def test_a_grid_is_searched_two_trials_at_a_time_and_the_best_one_is_named(api: Api) -> None:
+    search = {"algorithm": "Grid", "parameters": [RANK]}
+    api.create("FineTuneSweep", "router", {**SWEEP, "search": search})
+    first, second = wait_trial(api, 1), wait_trial(api, 2)
+    assert [job["spec"]["adapter"]["lora"]["rank"] for job in by_rank(api)] == [8, 16]
+    assert len(api.items("FineTuneJob")) == 2
+    trains(api, first, 0.5)
+    third = wait_trial(api, 3)
+    trains(api, second, 0.3)
+    trains(api, third, 0.4)
+    done = api.wait_reason("FineTuneSweep", "router", "Succeeded")
+    status = done["status"]
+    assert condition(done, "Ready")["status"] == "True"
+    assert status["best"] == {
+        "number": 2,
+        "jobName": second["jobName"],
+        "score": 0.3,
+        "values": {"adapter.lora.rank": 16},
+    }
+    assert (status["phase"], status["finished"], status["running"], status["remaining"]) == ("Succeeded", 3, 0, 0)
+    assert states(api) == ["Succeeded"] * 3
+    told = f"Of 3 trials, FineTuneJob '{second['jobName']}' has the lowest validation loss, 0.3."
+    assert condition(done, "Ready")["message"] == told
+
+
+def by_rank(api: Api) -> list[Object]:
+    return sorted(api.items("FineTuneJob"), key=lambda job: int(job["spec"]["adapter"]["lora"]["rank"]))
+
+
+def test_a_search_is_suspended_resumed_and_cancelled(api: Api) -> None:
+    api.create("FineTuneSweep", "router", SWEEP)
+    names = [wait_trial(api, number)["jobName"] for number in (1, 2)]
+    for name in names:
+        api.wait_reason("FineTuneJob", name, "Validating")
+    api.patch("FineTuneSweep", "router", {"spec": {"suspend": True}})
+    for name in names:
+        api.wait("FineTuneJob", name, lambda found: found["spec"]["suspend"] is True)
+    api.wait_reason("FineTuneSweep", "router", "Suspended")
+    api.patch("FineTuneSweep", "router", {"spec": {"suspend": False}})
+    for name in names:
+        api.wait("FineTuneJob", name, lambda found: found["spec"]["suspend"] is False)
+    api.wait_reason("FineTuneSweep", "router", "Searching")
+    api.patch("FineTuneSweep", "router", {"spec": {"cancel": True}})
+    over = api.wait_reason("FineTuneSweep", "router", "Cancelled")
+    assert condition(over, "Failed")["status"] == "True"
+    assert states(api) == ["Cancelled", "Cancelled"]
+    for name in names:
+        api.wait_reason("FineTuneJob", name, "Cancelled")
+
+
+def test_another_run_cancels_the_trials_of_the_one_before(api: Api) -> None:
+    api.create("FineTuneSweep", "router", SWEEP)
+    before = [wait_trial(api, number)["jobName"] for number in (1, 2)]
+    api.patch("FineTuneSweep", "router", {"spec": {"runId": "2", "search": {"seed": 5}}})
+    for name in before:
+        api.wait_reason("FineTuneJob", name, "Cancelled")
+    wait_for(lambda: bool(trials(api)) and trials(api)[0]["jobName"] not in before, "trials of the second run")
+    assert api.get("FineTuneSweep", "router")["status"]["runId"] == "2"
+
+
+def test_the_trials_of_a_deleted_sweep_are_deleted(api: Api) -> None:
+    api.create("FineTuneSweep", "router", SWEEP)
+    wait_trial(api, 2)
+    api.delete("FineTuneSweep", "router")
+    wait_for(lambda: not api.items("FineTuneJob"), "the garbage collection", 60)
+
+
+def test_a_search_that_the_template_cannot_have_starts_nothing_and_says_why(api: Api) -> None:
+    template = {"spec": {**TEMPLATE, "className": "cpu", "adapter": {"type": "Full"}}}
+    api.create("FineTuneSweep", "router", {**SWEEP, "template": template})
+    refused = api.wait_reason("FineTuneSweep", "router", "InvalidSpec")
+    reason, message = stalled(refused)
+    assert reason == "InvalidSpec"
+    assert "spec.search.parameters[1] (adapter.lora.rank): 8 is not possible" in message
+    assert not api.items("FineTuneJob")
+
+
+def test_a_job_of_somebody_elses_with_the_name_of_a_trial_is_left_alone(api: Api) -> None:
+    """The name is known as soon as the sweep is suspended before its first trial is created."""
+    sweep = api.create("FineTuneSweep", "router", {**SWEEP, "suspend": True})
+    api.wait_reason("FineTuneSweep", "router", "Suspended")
+    name = trial_name(owner_of(sweep), 1, 1)
+    api.create("FineTuneJob", name, {**TEMPLATE, "className": "cpu", "suspend": True})
+    api.patch("FineTuneSweep", "router", {"spec": {"suspend": False}})
+    taken = api.wait_reason("FineTuneSweep", "router", "NameConflict")
+    assert name in stalled(taken)[1]
+    api.delete("FineTuneJob", name)

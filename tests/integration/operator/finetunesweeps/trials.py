@@ -1,0 +1,82 @@
+"""The sweeps that the tests make, and what becomes of their trials, which are played."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.integration.operator.api import WAIT_SECONDS, Api, Object, condition, wait_for
+from tests.integration.operator.forked_operator import ForkedOperator
+from tests.integration.operator.jobs import RESULT
+from tests.unit.operator.finetunesweep.sweeps import RANK, RATE, TEMPLATE, loss
+
+SEARCH_SECONDS = 60.0
+SWEEP: Object = {
+    "template": {"spec": {**TEMPLATE, "className": "cpu"}},
+    "search": {"parameters": [RATE, RANK]},
+    "budget": {"trials": 4},
+}
+
+
+@dataclass
+class Searched:
+    """A namespace, and the operator of its sweeps."""
+
+    api: Api
+    operator: ForkedOperator
+
+    def wait(self, until: Callable[[], bool], what: str) -> None:
+        """Until something is true, with the operator kept running. Raises AssertionError."""
+
+        def polled() -> bool:
+            self.operator.keep_running()
+            return until()
+
+        wait_for(polled, what, SEARCH_SECONDS)
+
+    def trial(self, number: int) -> Object:
+        """The trial of this number, once its job is there."""
+
+        def is_there() -> bool:
+            found = trials(self.api)
+            return len(found) >= number and self.api.exists("FineTuneJob", found[number - 1]["jobName"])
+
+        self.wait(is_there, f"trial {number}")
+        return trials(self.api)[number - 1]
+
+    def sweep(self, reason: str) -> Object:
+        """The sweep, once the reason of its Ready condition is this one."""
+        self.wait(lambda: condition(self.api.get("FineTuneSweep", "router"), "Ready").get("reason") == reason, reason)
+        return self.api.get("FineTuneSweep", "router")
+
+
+def trials(api: Api, name: str = "router") -> list[Object]:
+    found: list[Object] = api.get("FineTuneSweep", name).get("status", {}).get("trials", [])
+    return found
+
+
+def wait_trial(api: Api, number: int, seconds: float = WAIT_SECONDS) -> Object:
+    """The trial of this number, once its job is there."""
+    wait_for(
+        lambda: len(trials(api)) >= number and api.exists("FineTuneJob", trials(api)[number - 1]["jobName"]),
+        f"trial {number}",
+        seconds,
+    )
+    return trials(api)[number - 1]
+
+
+def has_ended(api: Api, trial: Object, phase: str = "Succeeded", **more: Any) -> None:
+    """The job of a trial says that it has ended, as the operator would write it."""
+    moment = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    status = {"phase": phase, "runId": "1", "completionTime": moment, **more}
+    if phase == "Succeeded":
+        status["result"] = {**RESULT.to_wire(), "evalLoss": loss(trial["values"])}
+    api.put_status("FineTuneJob", trial["jobName"], status)
+
+
+def pause(seconds: float) -> None:
+    """For an operator that is to be killed at some moment or other."""
+    time.sleep(seconds)

@@ -1,0 +1,120 @@
+"""A cluster with one FineTuneSweep in it: what is done with its plan by the API server and the operator of jobs."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, TrialStatus
+from finetune_operator.core.conditions import Readiness
+from finetune_operator.core.ownership import Owner
+from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepPlan, TrialJob
+from finetune_operator.finetunesweep.plan import plan
+from finetune_operator.finetunesweep.refusal import search_refusal
+
+NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
+OWNER = Owner("FineTuneSweep", "team-a", "router", "5a3c")
+RATE = {"path": "hyperparameters.learningRate", "logUniform": {"minimum": 1e-5, "maximum": 1e-2}}
+RANK = {"path": "adapter.lora.rank", "numbers": [8, 16, 32]}
+TEMPLATE: dict[str, Any] = {
+    "model": {"uri": "s3://models/base"},
+    "dataset": {"training": {"uri": "s3://data/train.jsonl"}, "validation": {"uri": "s3://data/valid.jsonl"}},
+}
+
+
+def sweep_spec(template: dict[str, Any] | None = None, search: dict[str, Any] | None = None, **rest: Any) -> Any:
+    """A spec that searches two fields, with changes."""
+    searched = {"parameters": [RATE, RANK], **(search or {})}
+    return FineTuneSweepSpec.from_wire(
+        {"template": {"spec": {**TEMPLATE, **(template or {})}}, "search": searched, **rest}
+    )
+
+
+def loss(values: dict[str, Any]) -> float:
+    """A loss that depends on the values alone."""
+    return round(abs(math.log10(values["hyperparameters.learningRate"]) + 3) + 1 / values["adapter.lora.rank"], 6)
+
+
+@dataclass
+class SweepWorld:
+    """Everything that is observed, and the clock."""
+
+    spec: FineTuneSweepSpec = field(default_factory=sweep_spec)
+    status: FineTuneSweepStatus = field(default_factory=FineTuneSweepStatus)
+    now: datetime = NOW
+    jobs: dict[str, TrialJob] = field(default_factory=dict)
+    created: list[dict[str, Any]] = field(default_factory=list)
+    accelerators: int | Readiness = 0
+
+    def observed(self) -> ObservedFineTuneSweep:
+        running = [trial.job_name for trial in self.status.trials if trial.state == "Running"]
+        return ObservedFineTuneSweep(
+            OWNER,
+            1,
+            self.spec,
+            self.status,
+            {name: self.jobs[name] for name in running if name in self.jobs},
+            search_refusal(self.spec) if not self.status.trials else None,
+            self.accelerators,
+        )
+
+    def reconcile(self, killed_after: int | None = None) -> SweepPlan:
+        """One reconciliation, killed after so many writes."""
+        decided = plan(self.observed(), self.now)
+        writes: list[Any] = [*decided.create, *decided.merge, decided.status]
+        for write in writes[:killed_after]:
+            if isinstance(write, FineTuneSweepStatus):
+                # As it comes back from the API server.
+                self.status = FineTuneSweepStatus.read(copy.deepcopy(write.to_wire()))
+            elif "resourceVersion" in write["metadata"]:
+                self._change(write["metadata"]["name"], write["spec"])
+            elif write["metadata"]["name"] not in self.jobs:
+                self.created.append(write)
+                self.jobs[write["metadata"]["name"]] = TrialJob("1", "Training", reason="Training")
+        return decided
+
+    def settle(self) -> None:
+        """Reconcile until nothing changes any more."""
+        for _ in range(20):
+            before = self.status, dict(self.jobs)
+            self.reconcile()
+            if before == (self.status, self.jobs):
+                return
+        raise AssertionError("it does not settle")
+
+    def ends(self, number: int, phase: Any = "Succeeded", **fields: Any) -> None:
+        """The job of a trial ends so; its loss follows from its values."""
+        trial = self.trial(number)
+        self.now += timedelta(seconds=10)
+        if "eval_loss" not in fields:
+            fields["eval_loss"] = loss(trial.values)
+        found = {"step": 100, "seconds": 3600, "completed": self.now, **fields}
+        self.jobs[trial.job_name] = replace(self.jobs[trial.job_name], phase=phase, **found)
+
+    def reports(self, number: int, step: int, eval_loss: float) -> None:
+        """The job of a trial tells how far it is."""
+        name = self.trial(number).job_name
+        self.jobs[name] = replace(self.jobs[name], step=step, eval_loss=eval_loss)
+
+    def trial(self, number: int) -> TrialStatus:
+        return self.status.trials[number - 1]
+
+    def states(self) -> list[str]:
+        return [trial.state for trial in self.status.trials]
+
+    def reason(self, kind: str = "Ready") -> tuple[str, str]:
+        """Status and reason of a condition."""
+        found = next(one for one in self.status.conditions if one.type == kind)
+        return found.status, found.reason
+
+    def _change(self, name: str, spec: dict[str, Any]) -> None:
+        job = self.jobs[name]
+        if "suspend" in spec:
+            phase: Any = "Suspended" if spec["suspend"] else "Training"
+            job = replace(job, is_suspended=spec["suspend"], phase=phase)
+        if spec.get("cancel") and job.phase != "Cancelled":
+            job = replace(job, is_cancelled=True, phase="Cancelled", completed=self.now)
+        self.jobs[name] = job

@@ -1,0 +1,59 @@
+"""Successive halving: of the trials at a rung, one in reductionFactor goes on."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_api.finetunesweep import ASHA
+from finetune_operator.finetunesweep.asha import Runner, losers, rung_step, rungs_at
+
+THIRDS = ASHA(minimum_steps=10, reduction_factor=3)
+LOSSES = st.lists(st.floats(0, 10, allow_nan=False), min_size=1, max_size=4)
+
+
+def at_first_rung(*values: float) -> list[Runner]:
+    return [Runner(number, [value]) for number, value in enumerate(values, 1)]
+
+
+def test_rungs_are_at_10_30_and_90_steps() -> None:
+    assert [rung_step(THIRDS, rung) for rung in range(3)] == [10, 30, 90]
+    assert [rungs_at(THIRDS, step) for step in (0, 9, 10, 29, 30, 89, 90)] == [0, 0, 1, 1, 2, 2, 3]
+
+
+def test_of_nine_trials_at_the_first_rung_the_best_three_go_on() -> None:
+    trials = at_first_rung(0.9, 0.1, 0.8, 0.7, 0.2, 0.6, 0.3, 0.5, 0.4)
+    assert losers(THIRDS, trials) == {1, 3, 4, 6, 8, 9}
+
+
+def test_two_trials_are_too_few_to_compare() -> None:
+    assert losers(THIRDS, at_first_rung(0.9, 0.1)) == frozenset()
+
+
+def test_of_equal_trials_the_first_ones_go_on() -> None:
+    assert losers(THIRDS, at_first_rung(*[0.5] * 6)) == {3, 4, 5, 6}
+
+
+def test_a_trial_is_judged_at_the_last_rung_that_it_has_reached() -> None:
+    """The second was the worst of three at 10 steps; at 30 steps it is one of two."""
+    trials = [Runner(1, [0.1, 0.1]), Runner(2, [0.9, 0.2]), Runner(3, [0.5])]
+    assert losers(THIRDS, trials) == {3}
+
+
+@given(st.lists(LOSSES, max_size=30), st.integers(2, 5))
+def test_never_more_go_on_than_one_in_so_many_and_the_best_always_does(drawn: list[list[float]], factor: int) -> None:
+    asha = ASHA(minimum_steps=1, reduction_factor=factor)
+    trials = [Runner(number, rungs) for number, rungs in enumerate(drawn, 1)]
+    lost = losers(asha, trials)
+    for rung in range(4):
+        there = [trial for trial in trials if len(trial.rungs) > rung]
+        waiting = [trial for trial in there if len(trial.rungs) == rung + 1]
+        if len(there) >= factor:
+            assert sum(trial.number not in lost for trial in waiting) <= len(there) // factor
+        best = min(there, key=lambda trial: (trial.rungs[rung], trial.number), default=None)
+        assert best is None or best not in waiting or best.number not in lost
+
+
+@given(st.permutations(at_first_rung(0.9, 0.1, 0.8, 0.7, 0.2, 0.6, 0.3)))
+def test_the_order_in_which_trials_come_does_not_matter(trials: list[Runner]) -> None:
+    assert losers(THIRDS, trials) == {1, 3, 4, 6, 7}

@@ -1,0 +1,62 @@
+"""A search that can't work is refused before a trial is started, with the field and what to change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.finetunesweep.refusal import search_refusal
+from tests.unit.operator.finetunesweep.sweeps import RANK, RATE, SweepWorld, sweep_spec
+
+
+@pytest.mark.parametrize(
+    ("parameter", "template", "told"),
+    [
+        (RATE, {"hyperparameters": {"learningRate": 1e-4}}, "is 0.0001 already: a field is either set or searched"),
+        (RANK, {"adapter": {"type": "QLoRA"}}, "lora is only allowed with type LoRA"),
+        ({"path": "adapter.lora.rank", "numbers": [8, 5000]}, {}, "5000 is not possible"),
+        ({"path": "hyperparameters.learningRate", "uniform": {"minimum": 0, "maximum": 1}}, {}, "greater than 0"),
+        ({"path": "hyperparameters.learningRate", "texts": ["fast"]}, {}, "'fast' is not possible"),
+        ({"path": "hyperparameters.schedule", "uniform": {"minimum": 0, "maximum": 1}}, {}, "takes no numbers"),
+        ({"path": "adapter.lora.rank", "uniform": {"minimum": 1.5, "maximum": 8}}, {}, "1.5 is not possible"),
+        (
+            {"path": "hyperparameters.batchSize", "numbers": [8, 12, 15]},
+            {"parallelism": {"nodes": 2}},
+            "15 is no multiple of parallelism.nodes * processesPerNode, 2",
+        ),
+        (
+            {"path": "hyperparameters.batchSize", "uniform": {"minimum": 2, "maximum": 8}},
+            {"parallelism": {"processesPerNode": 2}},
+            "name numbers, all of them multiples",
+        ),
+    ],
+)
+def test_what_the_template_cannot_have(parameter: dict[str, Any], template: dict[str, Any], told: str) -> None:
+    world = SweepWorld(sweep_spec(template, {"parameters": [parameter]}))
+    world.settle()
+    assert not world.created
+    assert world.reason("Stalled") == ("True", "InvalidSpec")
+    (message,) = {one.message for one in world.status.conditions}
+    assert f"spec.search.parameters[0] ({parameter['path']})" in message
+    assert told in message
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        RATE,
+        RANK,
+        {"path": "hyperparameters.schedule", "texts": ["Cosine", "Linear"]},
+        {"path": "hyperparameters.epochs", "numbers": [0.5, 1, 3]},
+        {"path": "hyperparameters.warmupPercent", "uniform": {"minimum": 0, "maximum": 10}},
+        {"path": "adapter.lora.rank", "logUniform": {"minimum": 4, "maximum": 64}},
+    ],
+)
+def test_what_it_can(parameter: dict[str, Any]) -> None:
+    assert search_refusal(sweep_spec(search={"parameters": [parameter]})) is None
+
+
+def test_a_default_that_the_api_server_fills_in_does_not_set_the_field() -> None:
+    template = {"adapter": {"type": "LoRA", "lora": {"rank": 16, "alpha": 64}}}
+    assert search_refusal(sweep_spec(template)) is None

@@ -1,0 +1,100 @@
+"""The values of each trial follow from the search and the trials before it, and from nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from finetune_api.finetunesweep import TrialStatus
+from finetune_operator.finetunesweep.suggest import suggest
+from tests.unit.operator.finetunesweep.sweeps import RANK, RATE, loss, sweep_spec
+
+EPOCHS = {"path": "hyperparameters.epochs", "numbers": [1, 2]}
+MAX_LENGTH = {"path": "hyperparameters.maxLength", "uniform": {"minimum": 64, "maximum": 512}}
+
+
+def trials_of(spec: Any, count: int) -> list[TrialStatus]:
+    """A search whose trials end one after the other."""
+    trials: list[TrialStatus] = []
+    for number in range(1, count + 1):
+        values = suggest(spec.search, spec.prune, trials, number)
+        name = f"trial-{number}"
+        trials.append(TrialStatus(number=number, job_name=name, values=values, state="Succeeded", score=loss(values)))
+    return trials
+
+
+def as_stored(trials: list[TrialStatus]) -> list[TrialStatus]:
+    return [TrialStatus.from_wire(json.loads(json.dumps(trial.to_wire()))) for trial in trials]
+
+
+@pytest.mark.parametrize("algorithm", ["TPE", "Random"])
+def test_asked_again_with_what_the_status_has_it_suggests_the_same(algorithm: str) -> None:
+    spec = sweep_spec(search={"algorithm": algorithm})
+    trials = trials_of(spec, 25)
+    for number in range(1, 26):
+        assert suggest(spec.search, None, as_stored(trials[: number - 1]), number) == trials[number - 1].values
+
+
+@pytest.mark.parametrize("algorithm", ["TPE", "Random"])
+def test_values_are_within_their_ranges_and_of_their_fields_types(algorithm: str) -> None:
+    spec = sweep_spec(search={"algorithm": algorithm, "parameters": [RATE, RANK, MAX_LENGTH]})
+    for trial in trials_of(spec, 30):
+        assert 1e-5 <= trial.values["hyperparameters.learningRate"] <= 1e-2
+        assert trial.values["adapter.lora.rank"] in (8, 16, 32)
+        assert type(trial.values["hyperparameters.maxLength"]) is int
+        assert 64 <= trial.values["hyperparameters.maxLength"] <= 512
+
+
+def test_another_seed_tries_other_values() -> None:
+    one, other = (trials_of(sweep_spec(search={"seed": seed}), 3) for seed in (1, 2))
+    assert [trial.values for trial in one] != [trial.values for trial in other]
+
+
+def test_tpe_learns_from_what_has_been_tried() -> None:
+    """After its ten random trials, those of TPE are better than the random ones with the same seeds."""
+    searched, drawn = (trials_of(sweep_spec(search={"algorithm": one}), 40) for one in ("TPE", "Random"))
+    means = [sum(trial.score or 0 for trial in trials[10:]) / 30 for trials in (searched, drawn)]
+    assert means[0] < means[1]
+
+
+def test_a_running_trial_is_taken_into_account() -> None:
+    """TPE counts it as a bad one, so that trials that run side by side differ."""
+    spec = sweep_spec()
+    trials = trials_of(spec, 15)
+    running = TrialStatus(number=16, job_name="t", values=suggest(spec.search, None, trials, 16), state="Running")
+    assert suggest(spec.search, None, [*trials, running], 17) != suggest(spec.search, None, trials, 17)
+
+
+def test_a_grid_has_every_combination_once_in_order() -> None:
+    search = {"algorithm": "Grid", "parameters": [RANK, EPOCHS]}
+    trials = trials_of_grid(search, 6)
+    assert trials == [
+        {"adapter.lora.rank": rank, "hyperparameters.epochs": epochs}
+        for rank, epochs in itertools.product([8, 16, 32], [1, 2])
+    ]
+
+
+def trials_of_grid(search: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    spec = sweep_spec(search=search)
+    return [dict(suggest(spec.search, None, [], number)) for number in range(1, count + 1)]
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"hyperparameters.learningRate": 5, "adapter.lora.rank": 8}, {"adapter.lora.rank": 8}]
+)
+def test_a_trial_that_this_search_could_not_have_made_is_left_out(values: dict[str, Any]) -> None:
+    """A status may be edited."""
+    spec = sweep_spec()
+    strange = TrialStatus(number=1, job_name="t", values=values, state="Succeeded", score=0.1)
+    assert suggest(spec.search, None, [strange], 2) == suggest(spec.search, None, [], 2)
+
+
+def test_an_operator_without_sweeps_does_not_load_optuna() -> None:
+    code = "import sys, finetune_operator.runtime.manager; print('optuna' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
