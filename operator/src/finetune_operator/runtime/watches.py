@@ -48,8 +48,8 @@ def handlers(
         key, kind = ObjectKey(body["kind"], metadata.get("namespace", ""), metadata["name"]), by_name[body["kind"]]
         references.update(key, frozenset() if type == "DELETED" else kind.references(body))
         owner = owner_key(body, owners) if by_name[body["kind"]].resource in owned else None
-        # Our own write was planned with: it needs no reconciliation, unless an owner of the object made it.
-        if not is_ours or owner is not None:
+        # Our own write was planned with: it needs no reconciliation, unless its owner wrote the spec.
+        if not is_ours or (owner is not None and not _is_observed(body)):
             queue.add(key)
         for name in (key, *kind.aliases(body, type)):
             for referrer in references.referrers(name):
@@ -65,6 +65,12 @@ def handlers(
             queue.add_after(key, CHILD_SECONDS)
 
     return {**dict.fromkeys(owned, child_event), **{kind.resource: parent_event for kind in kinds}}
+
+
+def _is_observed(body: Mapping[str, Any]) -> bool:
+    """Whether the status is of the spec as it is."""
+    observed: object = (body.get("status") or {}).get("observedGeneration")
+    return observed is not None and observed == body["metadata"].get("generation")
 
 
 def informers(

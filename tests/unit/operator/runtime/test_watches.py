@@ -174,6 +174,16 @@ async def test_a_trial_wakes_its_sweep_and_is_woken_by_what_its_sweep_writes(ope
     assert await operator.woken() == {JOB, EVALUATION, sweep}
 
 
+async def test_a_trials_own_status_wakes_its_sweep_and_not_the_trial(operator: Operator) -> None:
+    """Else each would be looked at twice, and a finished one, of which nothing is kept, be read again."""
+    trial = body(JOB, {"finetune.dev/owner": "FineTuneSweep/search"})
+    trial["metadata"] |= {"ownerReferences": [controlled_by("FineTuneSweep", "search", "u")], "generation": 2}
+    operator.parent({**trial, "status": {"observedGeneration": 2}}, "MODIFIED", True)
+    assert JOB not in await operator.woken()
+    operator.parent({**trial, "status": {"observedGeneration": 1}}, "MODIFIED", True)
+    assert JOB in await operator.woken()
+
+
 async def test_what_we_write_to_a_job_of_nobodys_does_not_wake_it(operator: Operator) -> None:
     operator.parent(body(JOB, className="cpu"), "MODIFIED", True)
     assert await operator.woken() == {EVALUATION}
