@@ -18,7 +18,7 @@ from PIL import Image
 from finetune_api.conditions import Reason
 from finetune_api.sources import S3Location, is_allowed_url
 from finetune_trainer.data.images import images
-from finetune_trainer.data.images.images import ImageError, ImageStore, decode, load
+from finetune_trainer.data.images.images import ImageError, ImageStore, decode, load, load_all
 from finetune_trainer.data.images.public_https import PublicHttps, RefusedError
 from finetune_trainer.data.read.examples import ChatExample
 from finetune_trainer.data.read.messages import Assistant, ImagePart, ImageUrl, TextPart, User
@@ -157,6 +157,25 @@ def test_an_object_that_is_too_large_is_not_read_whole(store: ImageStore, monkey
 def test_large_images_are_made_smaller(store: ImageStore, detail: str, side: int) -> None:
     (file,) = store.keep_all(example(data_uri(encoded("JPEG", (4000, 1000)), "jpeg"), detail=detail))
     assert load(file).size == (side, side // 4)
+
+
+def test_the_images_of_a_batch_are_decoded_in_order_by_several_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(6)]
+    for number, file in enumerate(files):
+        Image.new("RGB", (8 + number, 8), (number, 0, 0)).save(file)
+    together = threading.Barrier(2, timeout=60)
+
+    def loaded(file: Path) -> Image.Image:
+        together.wait()  # for another that is decoded meanwhile
+        return load(file)
+
+    monkeypatch.setattr(images, "load", loaded)
+    found = load_all(files)
+    assert [image.size for image in found] == [(8 + number, 8) for number in range(6)]
+    assert [image.getpixel((0, 0)) for image in found] == [(number, 0, 0) for number in range(6)]
+    assert load_all([]) == []
 
 
 def test_images_are_fetched_ahead_in_order(store: ImageStore) -> None:

@@ -66,7 +66,7 @@ def encode(processor: Any, rows: Sequence[VisionRow], tensors: str | None = None
 
     `tensors`: as transformers' return_tensors; None: lists. Raises DiagnosedError (DatasetInvalid).
     """
-    opened = [images.load(file) for row in rows for file in row.images]
+    opened = images.load_all([file for row in rows for file in row.images])
     try:
         encoded = dict(
             processor(
@@ -108,7 +108,7 @@ def encode_prompt(processor: Any, text: str, files: Sequence[Path], tensors: str
         raise TemplateError(
             f"The prompt has {len(files)} images, and {processor.image_token!r} another number of times."
         )
-    opened = [images.load(file) for file in files]
+    opened = images.load_all(files)
     return dict(processor(text=[text], images=opened or None, add_special_tokens=False, return_tensors=tensors))
 
 

@@ -211,6 +211,14 @@ def load(file: Path) -> Image.Image:
         return image.convert("RGB")
 
 
+def load_all(files: Sequence[Path]) -> list[Image.Image]:
+    """Images that were kept, in order, decoded in threads: Pillow's decoders let others run meanwhile."""
+    if len(files) < 2:
+        return [load(file) for file in files]
+    with ThreadPoolExecutor(min(len(files), PARALLEL_IMAGES), thread_name_prefix="decode") as pool:
+        return list(pool.map(load, files))
+
+
 def _inline(url: str) -> bytes:
     """The bytes of a data URI in base64 (RFC 2397)."""
     encoded = url.partition(",")[2]
