@@ -82,3 +82,8 @@ class MemoryEstimate(ApiModel):
     activations: int = Field(description="Activations of one forward and backward pass.")
     total: int = Field(description="Sum of the above.")
     accelerator: int | None = Field(None, description="Memory of one accelerator, if the class specifies it.")
+    host: int | None = Field(
+        None,
+        description="Host memory of the first Pod, for loading and for the checkpoint that is uploaded, in addition to "
+        "1 to 2 GB for each process.",
+    )

@@ -105,6 +105,25 @@ def test_what_is_kept_is_counted(changes: dict[str, Any], expected: tuple[int, i
     assert memory.total == sum(expected) + memory.activations
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 12 * A),
+        ({"quantized": True}, 6 * A),
+        ({"full": True}, 12 * P),
+        ({"processes": 8, "sharded": True}, 12 * A + 2 * P),
+        ({"processes": 8, "sharded": True, "full": True}, 12 * P + 4 * P),
+        ({"processes": 16, "nodes": 2, "sharded": True, "full": True}, 6 * P + 4 * P),
+        ({"processes": 16, "nodes": 2, "full": True, "method": DPO_MEMORY}, 6 * P + 8 * 2 * P),
+    ],
+    ids=str,
+)
+def test_host_memory_is_for_the_checkpoint_and_for_a_model_that_is_sharded(
+    changes: dict[str, Any], expected: int
+) -> None:
+    assert estimate(QWEN_8B, replace(ALONE, **changes), None).host == expected
+
+
 def test_frozen_weights_have_no_gradients_and_no_moments() -> None:
     half = replace(QWEN_8B, frozen_parameters=P // 2)
     memory, whole = (estimate(model, replace(ALONE, full=True), None) for model in (half, QWEN_8B))

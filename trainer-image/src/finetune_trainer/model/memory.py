@@ -80,6 +80,7 @@ class Plan:
     micro_batch_size: int
     max_length: int
     method: MethodMemory = MethodMemory()
+    nodes: int = 1
     quantized: bool = False
     """The model is kept in 4 bits."""
     dropout: bool = False
@@ -172,6 +173,7 @@ def plan_of(
         micro_batch_size=micro_batch_size,
         max_length=max_length,
         method=method,
+        nodes=parallelism.nodes,
         quantized=adapter.type == "QLoRA",
         dropout=adapter.low_rank.dropout > 0,
     )
@@ -206,7 +208,20 @@ def estimate(model: ModelSize, plan: Plan, accelerator: int | None) -> MemoryEst
         activations=activations,
         total=weights + adapter + gradients + optimizer + activations,
         accelerator=accelerator,
+        host=_host_bytes(model, plan, trained * trained_bytes),
     )
+
+
+def _host_bytes(model: ModelSize, plan: Plan, trained: int) -> int:
+    """The host memory of the first Pod. `trained`: the bytes of what is trained.
+
+    The first process holds a sharded model whole, when it is loaded and when the result is written; other models go
+    straight to the accelerator. Each checkpoint is copied to host memory, shared by all processes.
+    """
+    checkpoint = math.ceil(trained * (1 + MOMENTS) / plan.nodes)
+    references = HALF * model.parameters * (plan.processes // plan.nodes) if plan.has_reference else 0
+    whole = (FULL if plan.full else HALF) * model.parameters if plan.sharded else 0
+    return checkpoint + max(references, whole)
 
 
 def activation_bytes(model: ModelSize, plan: Plan) -> int:
