@@ -62,6 +62,7 @@ class StorageConfig(ApiModel):
     ca_bundle: str | None = Field(None, description="PEM CA certificates to trust.")
     server_side_encryption: ServerSideEncryption | None = None
     outage_tolerance_seconds: int = 600
+    credentials_secret_name: Line | None = Field(None, description="Where the keys are from; only named in messages.")
     local_folders: bool = Field(False, description="Whether file:// locations are allowed; only on a laptop.")
 
 

@@ -66,6 +66,7 @@ def storage_config(class_spec: FineTuneClassSpec) -> StorageConfig:
         ca_bundle=storage.ca_bundle,
         server_side_encryption=storage.server_side_encryption,
         outage_tolerance_seconds=storage.outage_tolerance_seconds,
+        credentials_secret_name=storage.credentials_secret_name,
     )
 
 

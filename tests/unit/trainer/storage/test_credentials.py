@@ -66,13 +66,35 @@ def test_a_secret_without_a_key_is_refused_by_its_name(tmp_path: Path, lacking: 
         read_credentials(tmp_path)
 
 
-def test_keys_that_a_server_repeats_are_hidden(tmp_path: Path) -> None:
-    mount(tmp_path, "1", AWS_ACCESS_KEY_ID="AKIA1", AWS_SECRET_ACCESS_KEY="s3cr3t", AWS_SESSION_TOKEN="t0ken")
+def hidden(tmp_path: Path, text: str, **keys: str) -> str:
+    mount(tmp_path, "1", **{"AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": "s3cr3t", **keys})
     session = Session()
     give_credentials(session, tmp_path)
-    said = hide_credentials("AKIA1 with token t0ken, signed by s3cr3t: no", session.get_credentials())
-    assert said == "[hidden] with token [hidden], signed by [hidden]: no"
+    return hide_credentials(text, session.get_credentials())
+
+
+def test_secrets_that_a_server_repeats_are_hidden_and_the_name_of_the_key_is_not(tmp_path: Path) -> None:
+    said = hidden(tmp_path, "AKIA1 with token t0ken, signed by s3cr3t: no", AWS_SESSION_TOKEN="t0ken")
+    assert said == "AKIA1 with token [hidden], signed by [hidden]: no"
     assert hide_credentials("nothing to hide", None) == "nothing to hide"
+
+
+@pytest.mark.parametrize(
+    "around", ["by {}.", "secret={}&x=1", "<Secret>{}</Secret>", "a:{}@host", '"{}"', "({})", "{}"]
+)
+def test_a_short_secret_is_hidden_wherever_a_server_repeats_it(tmp_path: Path, around: str) -> None:
+    assert hidden(tmp_path, around.format("s3cr3t")) == around.format("[hidden]")
+
+
+def test_a_secret_that_is_a_common_word_leaves_other_words_whole(tmp_path: Path) -> None:
+    text = "http://s3.key-storage.svc:80 refused s3://keys/key-2/key.txt. Check the keys in the Secret; sent key, no."
+    told = hidden(tmp_path, text, AWS_ACCESS_KEY_ID="s3", AWS_SECRET_ACCESS_KEY="key")
+    assert told == text.replace("sent key", "sent [hidden]")
+
+
+def test_a_long_secret_is_hidden_within_words_too(tmp_path: Path) -> None:
+    key = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+    assert hidden(tmp_path, f"s3://a/{key}-1 x{key}x", AWS_SECRET_ACCESS_KEY=key) == "s3://a/[hidden]-1 x[hidden]x"
 
 
 def test_the_nodes_own_role_is_never_asked(tmp_path: Path) -> None:

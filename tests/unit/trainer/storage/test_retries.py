@@ -96,6 +96,16 @@ def test_each_error_has_its_trouble_and_its_reason(
     assert (failure.reason, failure.retryable) == (reason, retryable)
 
 
+def test_a_denial_names_the_secret_and_is_one_sentence_after_another() -> None:
+    said = {"Error": {"Code": "InvalidAccessKeyId", "Message": "No such key."}, "ResponseMetadata": {}}
+    denied = ClientError(said, "GetObject")  # type: ignore[arg-type]
+    message = diagnose(denied, S3Location("bucket", "key"), URL, secret_name="s3-keys").failure.message
+    assert message == (
+        f"{URL} refused access to s3://bucket/key: InvalidAccessKeyId: No such key. Check the keys in the Secret "
+        "'s3-keys' that the FineTuneClass names, and that they may read, write, list and delete in 'bucket'."
+    )
+
+
 PATIENCE: list[tuple[ErrorKind, int, float, bool, float, float]] = [
     # kind, tries, seconds, worked before, tolerance -> seconds left
     (ErrorKind.UNAVAILABLE, 1, 0, False, 600, 600),

@@ -29,7 +29,7 @@ from finetune_trainer.endpoints.replies import (
     seconds_to_wait,
 )
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.storage.credentials import HIDDEN
+from finetune_trainer.storage.credentials import hide
 
 T = TypeVar("T")
 TRIES = 6
@@ -230,7 +230,7 @@ class Endpoint:
 
     def _hide_key(self, text: str) -> str:
         key = self._key()
-        return text if key is None else text.replace(key, HIDDEN)
+        return text if key is None else hide(text, key)
 
     def _where(self) -> str:
         return f"The API of the model {self.config.name!r} ({self.config.url})"

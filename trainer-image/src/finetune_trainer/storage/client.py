@@ -31,6 +31,8 @@ class S3Client:
     api: Any
     credentials: Any
     where: str
+    secret_name: str | None
+    """Of the Secret with the credentials, for messages."""
     encryption: dict[str, str]
     """Parameters of PutObject and CreateMultipartUpload."""
     ca_file: Any
@@ -75,7 +77,7 @@ def open_client(config: StorageConfig, credentials: Path, connections: int) -> S
     )
     encryption = config.server_side_encryption
     parameters = {} if encryption is None else encryption.request_parameters()
-    return S3Client(api, signing, where, parameters, ca_file)
+    return S3Client(api, signing, where, config.credentials_secret_name, parameters, ca_file)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ https://kubernetes.io/docs/concepts/storage/volumes/#secret
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ SECRET_KEY_FILE = "AWS_SECRET_ACCESS_KEY"  # noqa: S105
 SESSION_TOKEN_FILE = "AWS_SESSION_TOKEN"  # noqa: S105
 ATOMIC_LINK = "..data"
 HIDDEN = "[hidden]"
+LEAST_UNMISTAKABLE = 16
+"""So many characters are no common word: AWS's secret keys have 40. Hidden wherever they are, also within words."""
 
 
 def give_credentials(session: Session, directory: Path) -> None:
@@ -67,18 +70,31 @@ def read_credentials(directory: Path) -> ReadOnlyCredentials:
 
 
 def hide_credentials(text: str, credentials: Any) -> str:
-    """`text` without the keys, which a storage or proxy may repeat in its response.
+    """`text` without the secret key and the token, which a storage or proxy may repeat in its response.
 
-    `credentials`: botocore's, or None.
+    The access key id stays: it is a name, by which a storage's administrator finds the account. `credentials`:
+    botocore's, or None.
     """
     try:
         keys = () if credentials is None else credentials.get_frozen_credentials()
     except BotoCoreError:  # There are no keys to hide.
         return text
-    for key in keys[:3]:
+    for key in keys[1:3]:
         if key:
-            text = text.replace(key, HIDDEN)
+            text = hide(text, key)
     return text
+
+
+def hide(text: str, secret: str) -> str:
+    """`text` without a secret. A short one, which may be a common word, is hidden only where it stands alone.
+
+    What a server repeats of a header or a form stands alone: between spaces, quotes, `=`, `:` or tags. In `keys`, a
+    host's or a bucket's name, `key` is not the secret.
+    """
+    if len(secret) >= LEAST_UNMISTAKABLE:
+        return text.replace(secret, HIDDEN)
+    alone = rf"(?<!\w)(?<!\w[-./]){re.escape(secret)}(?!\w)(?![-./]\w)"
+    return re.sub(alone, HIDDEN, text)
 
 
 def _required(file: Path) -> str:

@@ -87,23 +87,29 @@ def status_of(error: ClientError) -> int:
 
 
 def diagnose(
-    error: StorageError, location: S3Location, where: str, missing: Reason | None = None, tried: str = ""
+    error: StorageError,
+    location: S3Location,
+    where: str,
+    missing: Reason | None = None,
+    tried: str = "",
+    secret_name: str | None = None,
 ) -> DiagnosedError:
     """The diagnosis of an error on `location` of the storage `where`.
 
     `missing`: the reason if the object or its bucket does not exist. `tried`: count and duration of tries, as text.
+    `secret_name`: of the Secret with the credentials.
     """
     tried = f" ({tried})" if tried else ""
     if isinstance(error, PartialCredentialsError):
         return DiagnosedError(
             Reason.SECRET_NOT_FOUND,
             f"The Secret with the credentials for {where} has no {error.kwargs['cred_var']}, or an empty one{tried}: "
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the Secret that the FineTuneClass names.",
+            f"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in {_the_secret(secret_name)}.",
         )
     if isinstance(error, NO_CREDENTIALS):
         return no_credentials(error, where)
     if isinstance(error, ClientError):
-        return _diagnose_answer(error, location, where, missing, tried)
+        return _diagnose_answer(error, location, where, missing, tried, secret_name)
     if _is_untrusted_certificate(error):
         return DiagnosedError(
             Reason.STORAGE_UNREACHABLE,
@@ -150,10 +156,10 @@ def unsuitable_for_ranges(where: str, why: str) -> DiagnosedError:
 
 
 def _diagnose_answer(
-    error: ClientError, location: S3Location, where: str, missing: Reason | None, tried: str
+    error: ClientError, location: S3Location, where: str, missing: Reason | None, tried: str, secret_name: str | None
 ) -> DiagnosedError:
     code, status = code_of(error), status_of(error)
-    message = str(error.response.get("Error", {}).get("Message", ""))
+    message = str(error.response.get("Error", {}).get("Message", "")).rstrip(". ")
     if code == "NoSuchBucket":
         return DiagnosedError(
             missing or Reason.BUCKET_NOT_FOUND,
@@ -170,8 +176,8 @@ def _diagnose_answer(
     if kind is ErrorKind.DENIED:
         return DiagnosedError(
             Reason.STORAGE_DENIED,
-            f"{where} refused access to {location.uri}{tried}: {code}: {message}. Check the keys in the "
-            f"Secret that the FineTuneClass names, and that they may read, write, list and delete in "
+            f"{where} refused access to {location.uri}{tried}: {code}: {message}. Check the keys in "
+            f"{_the_secret(secret_name)}, and that they may read, write, list and delete in "
             f"{location.bucket!r}.",
         )
     if code in MISSING_CODES:
@@ -183,9 +189,14 @@ def _diagnose_answer(
         return unsuitable(where, f"it answered {status} {code} for {location.uri}: {message}")
     return DiagnosedError(
         Reason.STORAGE_UNREACHABLE if kind is ErrorKind.UNAVAILABLE else Reason.FAILED,
-        f"{where} answered {status} {code} for {location.uri}{tried}: {message}",
+        f"{where} answered {status} {code} for {location.uri}{tried}: {message}.",
         retryable=True,
     )
+
+
+def _the_secret(name: str | None) -> str:
+    named = "" if name is None else f" {name!r}"
+    return f"the Secret{named} that the FineTuneClass names"
 
 
 def _is_untrusted_certificate(error: StorageError) -> bool:

@@ -145,7 +145,7 @@ class Retries:
     def _diagnosed(
         self, error: StorageError, location: S3Location, missing: Reason | None, tried: str
     ) -> DiagnosedError:
-        failure = diagnose(error, location, self._client.where, missing, tried).failure
+        failure = diagnose(error, location, self._client.where, missing, tried, self._client.secret_name).failure
         message = self._client.hide_credentials(failure.message)
         return DiagnosedError.of(failure.model_copy(update={"message": message}))
 
