@@ -59,7 +59,7 @@ def _add_routes(app: web.Application, prefix: str) -> None:
 
 @web.middleware
 async def _in_the_envelope(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error in OpenAI's form; of what is none of the client's business, nothing is said."""
+    """Every error in OpenAI's form; internal ones reveal nothing."""
     try:
         return await handler(request)
     except RefusedError as error:

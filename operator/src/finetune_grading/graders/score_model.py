@@ -28,7 +28,7 @@ def compile_score_model(grader: Grader, pass_threshold: float, judges: Mapping[s
     def read(reply: Mapping[str, Any]) -> Scored:
         result = reply.get("result")
         if isinstance(result, bool) or not isinstance(result, (int, float)) or not math.isfinite(result):
-            raise ValueError(f"Its result is no number from {least:g} to {most:g}.")
+            raise ValueError(f"Its result is not a number from {least:g} to {most:g}.")
         clamped = min(most, max(least, float(result)))
         return Scored((clamped - least) / (most - least), {"result": result, "steps": reply.get("steps")})
 

@@ -20,7 +20,7 @@ from finetune_operator.kube.resources import CONFIG_MAPS, Object
 log = structlog.get_logger(__name__)
 
 _SECONDS = re.compile("[0-9]{1,18}")
-"""What anybody wrote into a ledger that is none must not stop the namespace's jobs; its own job writes it anew."""
+"""Anything else that somebody wrote into a ledger must not stop the namespace's jobs; its own job overwrites it."""
 
 
 async def observe_budget(
@@ -47,7 +47,7 @@ async def observe_budget(
     ledger = {uid: int(seconds) for uid, seconds in entries if _SECONDS.fullmatch(seconds)}
     if len(ledger) < len(entries):
         odd = [uid for uid, _ in entries if uid not in ledger]
-        log.warning("the ledger holds what is no number", namespace=owner.namespace, entries=odd[:10])
+        log.warning("the ledger has entries that are not numbers", namespace=owner.namespace, entries=odd[:10])
     return ObservedBudget(ledger_namespace, times, month, resolved.name, ledger)
 
 

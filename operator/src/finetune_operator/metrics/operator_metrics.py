@@ -156,7 +156,7 @@ def request_answered(method: str, path: str, code: int, seconds: float) -> None:
 
 
 def verb_and_resource(method: str, path: str) -> tuple[str, str]:
-    """Kubernetes' words for a request: (`patch`, `finetunejobs/status`); of what is no resource, its path."""
+    """Kubernetes' words for a request: (`patch`, `finetunejobs/status`); the path if it is not a resource's."""
     parts = path.strip("/").split("/")
     if parts[0] not in ("api", "apis"):
         return _VERBS.get(method, "get"), path

@@ -98,7 +98,7 @@ def read_job(text: str, file: str) -> OpenAIJob:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise PluginError(f"{file} is no JSON: {error}. Save the job as OpenAI's API returns it.") from None
+        raise PluginError(f"{file} is not JSON: {error}. Save the job as OpenAI's API returns it.") from None
     if isinstance(value, dict) and value.get("object") == "list":
         data = value.get("data")
         count = len(data) if isinstance(data, list) else 0

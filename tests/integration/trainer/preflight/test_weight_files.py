@@ -204,7 +204,7 @@ def edit_index(folder: Path, name: str) -> None:
         (below, "names 'deep/model.safetensors', which"),
         (nested_index, "model.safetensors.index.json can't be read"),
         (nested_header, "is not a safetensors file"),
-        (nested_config, "config.json is no JSON"),
+        (nested_config, "config.json is not JSON"),
         (huge_header, "is not a safetensors file"),
         (other_weights, "transformers_weights in config.json is '../../other/model.safetensors'"),
         (twice, "has model.norm.weight twice: in model-0000"),

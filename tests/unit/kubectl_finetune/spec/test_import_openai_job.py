@@ -131,8 +131,8 @@ def test_the_model_is_the_classes_by_name_or_alias() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("[]", "is no fine-tuning job"),
         ("{}", "model"),
         (json.dumps({"object": "list", "data": [OLD, OLD]}), "a list of 2 jobs"),

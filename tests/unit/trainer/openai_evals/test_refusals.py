@@ -111,9 +111,9 @@ def test_more_criteria_than_an_evaluation_has_graders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"{", "is no JSON"),
-        (b"", "is no JSON"),
-        (b"\xff\xfe{", "is no JSON"),
+        (b"{", "is not JSON"),
+        (b"", "is not JSON"),
+        (b"\xff\xfe{", "is not JSON"),
         (b"[]", "a JSON object is expected"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"name": "a", "name": "b"}', "The key 'name' appears twice"),

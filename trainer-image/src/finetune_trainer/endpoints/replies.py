@@ -23,7 +23,7 @@ OPTIONS = ("response_format", "seed", "temperature", "top_p")
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP response; `body` is None where it is no JSON object."""
+    """An HTTP response; `body` is None if it is not a JSON object."""
 
     status: int
     headers: Mapping[str, str]

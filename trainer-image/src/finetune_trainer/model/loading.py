@@ -325,7 +325,7 @@ def _read_object(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise DiagnosedError(Reason.MODEL_INVALID, f"{file.name} is no JSON: {error}") from error
+        raise DiagnosedError(Reason.MODEL_INVALID, f"{file.name} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise DiagnosedError(Reason.MODEL_INVALID, f"{file.name} must hold a JSON object.")
     return value

@@ -1,4 +1,4 @@
-"""The numbers in a model's files: read again only where a loss was no number, which may be theirs and not the data's.
+"""The numbers in a model's files: read again only if a loss is not finite, which they may cause instead of the data.
 
 A run whose loss is finite pays nothing for it; nor do weights that are never met (rows of tokens that no text has).
 """

@@ -79,7 +79,7 @@ def _read_object(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ImportRefusedError([f"{file} can't be read: {error.strerror}."]) from error
     except ValueError as error:
-        raise ImportRefusedError([f"{file} is no JSON: {error}."]) from error
+        raise ImportRefusedError([f"{file} is not JSON: {error}."]) from error
     if (repeated := repeated_key(text)) is not None:
         raise ImportRefusedError([f"{file}: {repeated}"])
     if not isinstance(value, dict):
