@@ -10,13 +10,14 @@ from finetune_api.base import (
     MOST_EXAMPLES,
     ApiModel,
     Line,
-    LocalObjectReference,
     Name,
     Timestamp,
     cel,
 )
+from finetune_api.evaluated_models import Baseline, Candidate
 from finetune_api.evaluation_progress import EvaluationProgress
 from finetune_api.evaluation_results import (
+    BestCheckpoint,
     CalibrationStatus,
     GatedSliceStatus,
     GradingErrors,
@@ -30,75 +31,28 @@ from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.graders import Grader, ShortName
 from finetune_api.kubernetes_types import SET, keyed_by
 from finetune_api.lifecycle import RunSpec, RunStatus
-from finetune_api.model_graders import ModelName, Template
-from finetune_api.sources import DatasetUri, ModelUri
+from finetune_api.model_graders import Template
+from finetune_api.sources import DatasetUri
 from finetune_api.unions import OneOf
 
 Phase = Literal[
     "Waiting", "Evaluating", "Retrying", "Suspended", "Passed", "GateFailed", "Inconclusive", "Failed", "Cancelled"
 ]
-BASELINE = "baseline"
 OnError = Literal["Zero", "Exclude", "Fail"]
 Reducer = Literal["Mean", "Median", "Max", "Min", "Majority", "PassAtK", "PassK"]
 MOST_GRADERS = 8
-MOST_MODELS = 4
-"""Three candidates and the baseline."""
-MOST_SCORES = MOST_MODELS * MOST_GRADERS
-MOST_ASKED = MOST_GRADERS + MOST_MODELS
+MOST_CANDIDATES = 8
+"""Each checkpoint of a job is one."""
+MOST_MODELS = MOST_CANDIDATES + 1
+"""With the baseline."""
+MOST_SCORES = 32
+"""Models times graders: as many fit into a termination message."""
+MOST_ASKED = MOST_GRADERS + 4
 """Models of the class in one evaluation."""
 MOST_WARNINGS = 16
 MOST_SLICE_SCORES = 48
 MOST_GATES = 10
 """In the status."""
-
-
-class ModelReference(OneOf):
-    """A model, by URI or as the result of a FineTuneJob."""
-
-    choices = ("uri", "fine_tune_job_ref")
-
-    uri: ModelUri | None = Field(None, description="s3://bucket/folder or hf://org/name@revision.")
-    fine_tune_job_ref: LocalObjectReference | None = Field(None, description="Use the result of this FineTuneJob.")
-
-
-class Endpoint(ApiModel):
-    """A model of the class."""
-
-    name: ModelName = Field(description="Name of a model in spec.models of the FineTuneClass.")
-
-
-class Outputs(ApiModel):
-    """Outputs that exist already; no model is loaded or asked."""
-
-    uri: DatasetUri = Field(
-        description="s3://bucket/path or hf://datasets/org/name@revision/path; JSON Lines, Parquet or Arrow. A line "
-        "has `output_text`, and the `id` of its example or the place of its example in the dataset."
-    )
-
-
-class EvaluatedModel(OneOf):
-    """What answers the examples: a model by URI, the result of a FineTuneJob, a model behind an API, or nothing any
-    more, because its outputs are there."""
-
-    choices = ("uri", "fine_tune_job_ref", "endpoint", "outputs")
-
-    uri: ModelUri | None = Field(None, description="s3://bucket/folder or hf://org/name@revision.")
-    fine_tune_job_ref: LocalObjectReference | None = Field(None, description="Use the result of this FineTuneJob.")
-    endpoint: Endpoint | None = Field(None, description="Ask a model of the class through its API.")
-    outputs: Outputs | None = None
-
-
-class Candidate(ApiModel):
-    """A model to evaluate."""
-
-    name: ShortName = Field(description="Name of the candidate in the results.")
-    model: EvaluatedModel
-
-
-class Baseline(ApiModel):
-    """The model that the candidates are compared with."""
-
-    model: EvaluatedModel
 
 
 class EvaluationDataset(ApiModel):
@@ -254,6 +208,12 @@ class EvaluationSpec(RunSpec):
                 "candidates",
             ),
             (
+                "self.candidates.all(one, !has(one.model.checkpoint) || one.model.checkpoint != 'All' || "
+                "self.candidates.all(other, !other.name.startsWith(one.name + '-step-')))",
+                "no candidate is named as a checkpoint of another (NAME-step-N)",
+                "candidates",
+            ),
+            (
                 "has(self.baseline) || has(self.candidates[0].model.fineTuneJobRef)",
                 "without a baseline, the first candidate must be a fineTuneJobRef, whose base model becomes the "
                 "baseline",
@@ -303,7 +263,8 @@ class EvaluationSpec(RunSpec):
     gates: list[Gate] = Field(
         default=[],
         max_length=MOST_GATES,
-        description="Thresholds that every candidate must reach. They may be changed during a run. Empty: none.",
+        description="Thresholds that every candidate must reach (of checkpoints, the best). They may be changed during "
+        "a run. Empty: none.",
     )
 
 
@@ -338,7 +299,15 @@ class EvaluationStatus(RunStatus):
     progress: EvaluationProgress | None = None
     storage_uri: Line | None = Field(None, description="Folder with the reports and samples of this run.")
     candidate_digests: dict[str, Line] = Field(
-        default={}, max_length=3, description="Digest of the evaluated model, by candidate."
+        default={},
+        max_length=MOST_CANDIDATES,
+        description="Digest of the evaluated model, by candidate (NAME-step-N with checkpoint All).",
+    )
+    best_checkpoints: list[BestCheckpoint] = Field(
+        default=[],
+        max_length=3,
+        json_schema_extra=keyed_by("candidate"),
+        description="For each candidate with checkpoint All.",
     )
     results: list[Score] = Field(
         default=[], max_length=MOST_SCORES, description="Scores of every model from every grader."

@@ -38,6 +38,23 @@ class Score(ApiModel):
     )
 
 
+class BestCheckpoint(ApiModel):
+    """The one with the best mean score; of equal ones, the earliest."""
+
+    candidate: ShortName = Field(description="Name of the candidate in the spec.")
+    step: int = Field(description="Step of the checkpoint.")
+    checkpoint: Line = Field(description="Its name in the results.")
+    grader: ShortName = Field(description="Grader of the first gate, or else the first.")
+    score: float = Field(allow_inf_nan=False, description="Mean over the examples, 0 to 1.")
+    low: float = Field(allow_inf_nan=False, description="Lower bound of the 95 % confidence interval.")
+    high: float = Field(allow_inf_nan=False, description="Upper bound of the confidence interval.")
+    tied: list[int] | None = Field(
+        None,
+        max_length=8,
+        description="Steps of those whose intervals overlap with its own.",
+    )
+
+
 class SliceScore(ApiModel):
     """Mean score of one candidate from one grader on the examples of a slice."""
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from finetune_api.base import ApiModel, Line, LocalObjectReference, Name, Timestamp
 from finetune_api.conditions import KindStatus
-from finetune_api.evaluation import ModelReference
+from finetune_api.evaluated_models import ModelReference
 from finetune_api.kubernetes_types import keyed_by
 from finetune_api.run import ModelSource
 

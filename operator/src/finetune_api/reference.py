@@ -72,7 +72,7 @@ def _type(schema: dict[str, Any]) -> str:
     if schema.get("format") == "date-time":
         return "time"
     if schema.get("x-kubernetes-int-or-string"):
-        return "quantity"
+        return "quantity" if "maximum" not in schema else "integer or string"
     return str(schema.get("type", "any"))
 
 

@@ -5,7 +5,7 @@ Five commands of `finetune-trainer` read it, each with its own model: preflight,
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -88,19 +88,41 @@ class JobIdentity(ApiModel):
     run_id: Line
 
 
+class CheckpointSource(ApiModel):
+    """A committed checkpoint: the weights that were trained of a model, and how they were added to it."""
+
+    uri: Line = Field(description="Folder of the checkpoint.")
+    step: int = Field(description="Step after which it was saved.")
+    digest: Line | None = Field(None, description="SHA-256 of its manifest, if known.")
+    adapter: dict[str, Any] = Field(default={}, description="spec.adapter of its run.")
+
+
 class ModelSource(ApiModel):
-    """A model to load: a full model, or an adapter on top of one."""
+    """A model to load: a full model, or an adapter on top of one, or what a training had made of it by a checkpoint."""
 
     uri: Line = Field(description="Full model: s3:// folder or hf:// repository.")
     adapter_uri: Line | None = Field(None, description="Folder of a peft adapter for it.")
     digest: Line | None = Field(
         None, description="SHA-256 of the result's manifest, if a FineTuneJob produced the model."
     )
+    checkpoint: CheckpointSource | None = Field(
+        None,
+        exclude_if=lambda checkpoint: checkpoint is None,  # names that are made of this JSON stay what they were
+        description="The checkpoint of a training of this model.",
+    )
+
+    @property
+    def identity(self) -> str | None:
+        """What identifies the files of a model that a FineTuneJob made; None: what is at its URI may change."""
+        if self.checkpoint is not None:
+            # The folder of a checkpoint is written once.
+            return self.checkpoint.digest or self.checkpoint.uri
+        return self.digest
 
     @property
     def revision(self) -> str:
         """What distinguishes this model from another at the same URI, if anything does."""
-        return self.digest or self.uri
+        return self.identity or self.uri
 
 
 class PreflightRun(ApiModel):

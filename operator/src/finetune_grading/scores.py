@@ -6,7 +6,8 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from finetune_api.evaluation import BASELINE, OnError, Reducer
+from finetune_api.evaluated_models import BASELINE
+from finetune_api.evaluation import OnError, Reducer
 from finetune_api.evaluation_results import GradingErrors, Score
 from finetune_api.graders import GraderErrorCode
 from finetune_api.outcome import SCORE_DIGITS

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import BASELINE, Budget, Generation
+from finetune_api.evaluated_models import BASELINE
+from finetune_api.evaluation import Budget, Generation
 from finetune_api.finetuneclass import Prices
 from finetune_api.graders import Grader
 from finetune_api.outcome import Failure, parse_termination_message, to_termination_message
@@ -31,13 +32,8 @@ from tests.integration.trainer_evaluation.tiny_vision_models import png
 QUESTIONS = [f"Question {number}?" for number in range(8)]
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
 SEEN = NamedModel(name="seen", endpoint="big")
-TONE = Grader.from_wire(
-    {
-        "name": "tone",
-        "type": "ScoreModel",
-        "scoreModel": {"model": "big", "input": [{"content": "Rate {{sample.output_text}}"}]},
-    }
-)
+RATED = {"model": "big", "input": [{"content": "Rate {{sample.output_text}}"}]}
+TONE = Grader.from_wire({"name": "tone", "type": "ScoreModel", "scoreModel": RATED})
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import BASELINE, Generation
+from finetune_api.evaluated_models import BASELINE
+from finetune_api.evaluation import Generation
 from finetune_api.evaluation_results import Score
 from finetune_api.graders import Grader
 from finetune_api.outcome import parse_termination_message, to_termination_message

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import BASELINE, Budget
+from finetune_api.evaluated_models import BASELINE
+from finetune_api.evaluation import Budget
 from finetune_api.graders import Grader
 from finetune_api.outcome import EvaluationReport, parse_termination_message, to_termination_message
 from finetune_api.run import EndpointConfig, EvaluateRun, JobIdentity, ModelSource

@@ -108,7 +108,7 @@ def test_another_try_makes_only_what_the_one_before_has_not(
 
     # All are there: no model is fetched.
     batches.next_try()
-    monkeypatch.setattr(loaded_outputs, "fetch_model", lambda *_: pytest.fail("a model was fetched"))
+    monkeypatch.setattr(loaded_outputs, "fetch_loadable", lambda *_: pytest.fail("a model was fetched"))
     evaluate(run_of(bucket, tuned_uri, kept, 3))
     assert outputs_of(bucket, kept, 3) == outputs_of(bucket, whole, 1)
 

@@ -57,6 +57,7 @@ class CheckpointStatus(ApiModel):
     metric: FiniteNumber = Field(None, description="Value of checkpoints.best.metric, if measured.")
     size: int | None = Field(None, description="Size in bytes.")
     committed_time: Timestamp | None = None
+    digest: Line | None = Field(None, description="SHA-256 of its manifest.")
 
 
 class CorruptCheckpoint(ApiModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_api.evaluation import EvaluatedModel
+from finetune_api.evaluated_models import EvaluatedModel
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.observed import ObservedEvaluation

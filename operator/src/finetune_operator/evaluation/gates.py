@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from finetune_api.evaluation import BASELINE, Gate, GateResult
+from finetune_api.evaluated_models import BASELINE
+from finetune_api.evaluation import Gate, GateResult
 from finetune_api.evaluation_results import CalibrationStatus, GatedSlice, GatedSliceStatus, Score, SliceScore
 from finetune_grading.grade import reaches
 from finetune_grading.statistics.power import examples_to_decide, examples_to_detect
@@ -100,14 +101,17 @@ def too_few_examples(gates: Sequence[Gate], examples: int, slices: Sequence[Slic
     return found
 
 
-def summary(grader: str, scores: Sequence[Score]) -> str:
-    """The first candidate against the baseline by one grader, as `kubectl get` shows it."""
+def summary(grader: str, scores: Sequence[Score], name: str | None = None) -> str:
+    """One candidate, or the first one, against the baseline by one grader, as `kubectl get` shows it."""
     mine = [score for score in scores if score.grader == grader]
-    candidate = next((score for score in mine if score.candidate != BASELINE), None)
+    candidates = [score for score in mine if score.candidate != BASELINE]
+    candidate = next((score for score in candidates if name in (None, score.candidate)), None)
     baseline = next((score for score in mine if score.candidate == BASELINE), None)
     if candidate is None:
         return ""
     text = f"{grader} {candidate.score:.3f} [{candidate.low:.3f}, {candidate.high:.3f}]"
+    if name is not None:
+        text = f"{name}: {text}"
     return f"{text} vs {baseline.score:.3f} [{baseline.low:.3f}, {baseline.high:.3f}]" if baseline else text
 
 

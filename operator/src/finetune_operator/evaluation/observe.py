@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from finetune_api.evaluation import EvaluatedModel, EvaluationSpec, EvaluationStatus
+from finetune_api.evaluated_models import ALL, Candidate, EvaluatedModel
+from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import owner_of
+from finetune_operator.evaluation.candidates import checkpoint_name
 from finetune_operator.evaluation.observed import Answering, ObservedEvaluation
 from finetune_operator.evaluation.refusal import grading_refusal
 from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
-from finetune_operator.models.observe import resolve_endpoint, resolve_model
+from finetune_operator.models.observe import resolve_checkpoints, resolve_endpoint, resolve_model
 from finetune_operator.pods.observe import jobs_and_pods, observe_warnings
 from finetune_operator.pods.observed import job_view, parse_time, pod_view, status_written
 from finetune_operator.progress.endpoint import ProgressEndpoint
@@ -33,9 +35,7 @@ async def observe(
     """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
     owner = owner_of(parent)
     spec, status = EvaluationSpec.from_storage(parent["spec"]), EvaluationStatus.read(parent.get("status"))
-    candidates = tuple(
-        [(candidate.name, await _answering(reader, owner.namespace, candidate.model)) for candidate in spec.candidates]
-    )
+    candidates = [one for each in spec.candidates for one in await _candidates(reader, owner.namespace, each)]
     baseline = await _answering(reader, owner.namespace, spec.baseline.model) if spec.baseline else None
     is_recorded = status.retry_time is not None or status.completion_time is not None
     running = [] if status.job_name is None or is_recorded else [status.job_name]
@@ -57,7 +57,7 @@ async def observe(
         spec=spec,
         status=status,
         class_=class_,
-        candidates=candidates,
+        candidates=tuple(candidates),
         baseline=baseline,
         endpoints=await _endpoints(reader, owner.namespace, spec, class_),
         created=parse_time(parent["metadata"]["creationTimestamp"]),
@@ -73,6 +73,17 @@ async def observe(
         newer_report_time=None if newer_in is None else datetime.now(UTC) + timedelta(seconds=newer_in),
         progress_endpoint=endpoint,
     )
+
+
+async def _candidates(reader: Reader, namespace: str, candidate: Candidate) -> list[tuple[str, Answering | Readiness]]:
+    """A candidate by its name in the results; with checkpoint All, each checkpoint."""
+    model = candidate.model
+    if model.fine_tune_job_ref is None or model.checkpoint != ALL:
+        return [(candidate.name, await _answering(reader, namespace, model))]
+    found = await resolve_checkpoints(reader, namespace, model.fine_tune_job_ref.name, ALL)
+    if isinstance(found, Readiness):
+        return [(candidate.name, found)]
+    return [(checkpoint_name(candidate.name, step), one) for step, one in found.items()]
 
 
 async def _answering(reader: Reader, namespace: str, model: EvaluatedModel) -> Answering | Readiness:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.evaluation import Endpoint, EvaluationSpec, EvaluationStatus, Outputs
+from finetune_api.evaluated_models import Endpoint, Outputs
+from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.evaluation_progress import CandidateProgress
 from finetune_api.finetunejob import Progress
 from finetune_api.run import EndpointConfig

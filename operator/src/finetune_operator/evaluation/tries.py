@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from finetune_api.conditions import ConditionType
-from finetune_api.evaluation import BASELINE, EvaluationSpec, EvaluationStatus
+from finetune_api.evaluated_models import BASELINE
+from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import NamedModel
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.evaluation.candidates import candidate_digests, models_to_judge
+from finetune_operator.evaluation.candidates import candidate_digests, models_to_judge, names_in_results
 from finetune_operator.evaluation.class_limits import class_or_refusal, endpoints
 from finetune_operator.evaluation.objects import evaluate_objects, run_digest
 from finetune_operator.evaluation.observed import ObservedEvaluation
@@ -124,7 +125,7 @@ def _refusal(observed: ObservedEvaluation, status: EvaluationStatus, report: Eva
     folder = status.storage_uri
     if folder is None and not isinstance(observed.class_, Readiness):
         folder = output_location(observed.class_.spec, observed.owner, observed.spec.run_id).uri
-    names = [BASELINE, *(candidate.name for candidate in observed.spec.candidates)]
+    names = [BASELINE, *names_in_results(observed.spec, status.candidate_digests)]
     graders = [grader.name for grader in observed.spec.graders]
     return (
         scores_refusal(report.scores, report.report_uri, folder, names, graders)

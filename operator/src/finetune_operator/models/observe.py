@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import EvaluatedModel, ModelReference
+from finetune_api.evaluated_models import CheckpointChoices, EvaluatedModel, ModelReference
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.run import EndpointConfig, ModelSource
@@ -12,6 +12,7 @@ from finetune_operator.core.references import Unreadable, read_referenced
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, MODEL_DEPLOYMENTS
+from finetune_operator.models.checkpoints import checkpoint_models
 from finetune_operator.models.endpoints import deployed_endpoint, endpoint_config, listed_model
 from finetune_operator.models.resolve import ResolvedModel, tuned_model, undecided
 
@@ -23,6 +24,23 @@ async def resolve_model(
     if reference.fine_tune_job_ref is None:
         return ResolvedModel(ModelSource(uri=reference.uri or ""))
     name = reference.fine_tune_job_ref.name
+    checkpoint = None if isinstance(reference, Model) else reference.checkpoint
+    if checkpoint is not None:
+        chosen = await resolve_checkpoints(reader, namespace, name, checkpoint)
+        return chosen if isinstance(chosen, Readiness) else next(iter(chosen.values()))
+    found = await _job(reader, namespace, name)
+    return found if isinstance(found, Readiness) else tuned_model(name, *found)
+
+
+async def resolve_checkpoints(
+    reader: Reader, namespace: str, job: str, choice: CheckpointChoices
+) -> dict[int, ResolvedModel] | Readiness:
+    """Checkpoints of a job as models by step, or a Readiness that says what they wait for."""
+    found = await _job(reader, namespace, job)
+    return found if isinstance(found, Readiness) else checkpoint_models(job, *found, choice)
+
+
+async def _job(reader: Reader, namespace: str, name: str) -> tuple[FineTuneJobSpec, FineTuneJobStatus] | Readiness:
     job = await reader.get(FINE_TUNE_JOBS, namespace, name)
     if job is None:
         return stalled(
@@ -31,7 +49,7 @@ async def resolve_model(
     found = read_referenced(job, FineTuneJobSpec, FineTuneJobStatus)
     if isinstance(found, Unreadable):
         return undecided(f"FineTuneJob {name!r} {found.message}")
-    return tuned_model(name, *found)
+    return found
 
 
 async def resolve_endpoint(

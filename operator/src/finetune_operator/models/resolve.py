@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Result
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness, progressing, stalled
 
@@ -28,6 +28,15 @@ class Undecided(Readiness):
 
 def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> ResolvedModel | Readiness:
     """The result of a fine-tuning job's newest run, or what it waits for."""
+    unfinished = without_result(name, spec, status)
+    if unfinished is not None:
+        return unfinished
+    assert status.result is not None, "without_result says so otherwise"
+    return _loadable(name, status.result)
+
+
+def without_result(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> Readiness | None:
+    """Why the newest run has no result; None if it has one."""
     if status.phase == "Failed" and status.run_id == spec.run_id:
         return stalled(
             Reason.WAITING_FOR_MODEL,
@@ -49,7 +58,10 @@ def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> 
         )
     if status.result is None:
         return progressing(Reason.WAITING_FOR_MODEL, f"FineTuneJob {name!r} is not complete ({status.phase or 'new'}).")
-    result = status.result
+    return None
+
+
+def _loadable(name: str, result: Result) -> ResolvedModel | Readiness:
     base = ModelSource(uri=result.base_model_uri)
     if result.adapter_type not in ("Full", "LoRA"):
         return undecided(

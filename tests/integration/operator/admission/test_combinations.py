@@ -202,6 +202,52 @@ TONE: Object = {
             {"graders": [{"name": "schema", "type": "JsonSchema"}]},
             ["spec.graders[0].jsonSchema", "jsonSchema is required with type JsonSchema"],
         ),
+        # Checkpoints.
+        (
+            "Evaluation",
+            {"candidates": [{"name": "tuned", "model": {**REFERENCE, "checkpoint": "First"}}]},
+            ["spec.candidates[0].model.checkpoint", "should match '^(Best|Last|All)$'"],
+        ),
+        (
+            "Evaluation",
+            {"candidates": [{"name": "tuned", "model": {**REFERENCE, "checkpoint": 0}}]},
+            ["spec.candidates[0].model.checkpoint", "should be greater than or equal to 1"],
+        ),
+        (
+            "Evaluation",
+            {"baseline": {"model": {"uri": "s3://models/base", "checkpoint": 100}}},
+            ["spec.baseline.model.checkpoint", "checkpoint requires fineTuneJobRef"],
+        ),
+        (
+            "Evaluation",
+            {"baseline": {"model": {**REFERENCE, "checkpoint": "All"}}},
+            ["spec.baseline.model.checkpoint", "the baseline is one model, not All checkpoints"],
+        ),
+        (
+            "Evaluation",
+            {"candidates": [{"name": "a" * 17, "model": {**REFERENCE, "checkpoint": "All"}}]},
+            ["spec.candidates[0].name", "with checkpoint All: at most 16 characters"],
+        ),
+        (
+            "Evaluation",
+            {
+                "candidates": [
+                    {"name": "tuned", "model": {**REFERENCE, "checkpoint": "All"}},
+                    {"name": "tuned-step-100", "model": REFERENCE},
+                ]
+            },
+            ["spec.candidates", "no candidate is named as a checkpoint of another (NAME-step-N)"],
+        ),
+        (
+            "ModelDeployment",
+            {"model": {**REFERENCE, "checkpoint": "All"}},
+            ["spec.model.checkpoint", "should match '^(Best|Last)$'"],
+        ),
+        (
+            "ModelDeployment",
+            {"model": {"uri": "s3://models/tuned", "checkpoint": "Last"}},
+            ["spec.model.checkpoint", "checkpoint requires fineTuneJobRef"],
+        ),
         # Graders that ask a model, and the class's models.
         (
             "Evaluation",

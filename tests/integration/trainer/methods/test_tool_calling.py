@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from finetune_api.evaluation import BASELINE, Generation
+from finetune_api.evaluated_models import BASELINE
+from finetune_api.evaluation import Generation
 from finetune_api.finetunejob import Adapter, TrainingData
 from finetune_api.graders import Grader
 from finetune_api.run import EvaluateRun, ModelSource, NamedModel

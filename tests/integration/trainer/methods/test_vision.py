@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import BASELINE, Generation
+from finetune_api.evaluated_models import BASELINE
+from finetune_api.evaluation import Generation
 from finetune_api.finetunejob import Adapter, TrainingData, ValidationData
 from finetune_api.graders import Grader
 from finetune_api.run import EvaluateRun, ModelSource, NamedModel

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import Endpoint, EvaluationSpec, Outputs
+from finetune_api.evaluated_models import Endpoint, Outputs
+from finetune_api.evaluation import EvaluationSpec
 from finetune_api.evaluation_results import OutputsStatus
 from finetune_api.finetuneclass import ModelEndpoint
 from finetune_api.outcome import EvaluationReport

@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_api.run import ModelSource
+from finetune_api.run import CheckpointSource, ModelSource
 from finetune_operator.core.conditions import Readiness, conditions, failed, stalled
 from finetune_operator.modeldeployment.observed import GateEvaluation
 from finetune_operator.models.resolve import ResolvedModel, tuned_model
@@ -91,6 +91,34 @@ def test_a_model_without_a_digest_passes_no_gate(judged: str) -> None:
     assert "Refer to the FineTuneJob that made it" in result.message
     assert "served only without a gate" in result.message
     assert "candidates" not in result.message
+
+
+AT_100 = ModelSource(
+    uri="s3://models/base",
+    checkpoint=CheckpointSource(
+        uri="s3://models/checkpoints/step-000100/claim-000001", step=100, digest="sha256:100", adapter={}
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "told"),
+    [(100, None), (None, "none of its candidates"), ("All", "none of its candidates")],
+    ids=["the same checkpoint", "the result", "all"],
+)
+def test_a_checkpoint_is_served_behind_an_evaluation_of_the_same_checkpoint(evaluated: Any, told: str | None) -> None:
+    reference = {"fineTuneJobRef": {"name": "router"}}
+    candidate = {"name": "tuned", "model": reference | ({} if evaluated is None else {"checkpoint": evaluated})}
+    gate = replace(verdict(True, digest="sha256:100"), spec=evaluation_spec(candidates=[candidate]))
+    spec = deployment_spec(model={**reference, "checkpoint": 100}, **GATED)
+    result = decide(observed_deployment(spec=spec, model=ResolvedModel(AT_100), gate=gate))
+    if told is None:
+        assert result.status.applied == AT_100
+        served = decide(observed_deployment(result.status, spec=spec, model=ResolvedModel(AT_100), gate=gate))
+        assert served.status.applied == AT_100
+    else:
+        assert result.decision.writes == ()
+        assert told in result.message
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,7 @@ def to_status(committed: Committed, best: Best | None) -> CheckpointStatus:
         metric=metric_of(committed, best),
         size=sum(file.size for file in manifest.files),
         committed_time=manifest.created,
+        digest=committed.digest,
     )
 
 

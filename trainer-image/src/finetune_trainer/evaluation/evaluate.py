@@ -23,6 +23,7 @@ from finetune_grading.scores import (
     may_heal,
     scores_of,
 )
+from finetune_trainer.checkpoint.loadable import find_loadable
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import fetch_files
 from finetune_trainer.endpoints.asked_model import AskedModel
@@ -33,10 +34,10 @@ from finetune_trainer.evaluation.heldout import HeldOutExample, keep_images, rea
 from finetune_trainer.evaluation.loaded_outputs import generate_outputs
 from finetune_trainer.evaluation.output import Output, Outputs, outputs_status
 from finetune_trainer.evaluation.ready_outputs import Wanted, fetch_outputs
-from finetune_trainer.evaluation.report import MOST_ERRORS, to_report, to_samples
+from finetune_trainer.evaluation.report import MOST_ERRORS, to_page, to_report, to_samples
 from finetune_trainer.evaluation.slices import Slice, found_of_gated, labels, reported, slices_of
-from finetune_trainer.model.loading import find_model
 from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.report.evaluation.page import PAGE_NAME
 from finetune_trainer.report.evaluation_progress import EvaluationReporter, progress_sender
 from finetune_trainer.storage.storage import Storage
 
@@ -46,7 +47,7 @@ CALIBRATION_NAME = "calibration.jsonl"
 
 
 def evaluate(run: EvaluateRun) -> EvaluationReport:
-    """Evaluate, and write report.json and samples.jsonl to output_uri.
+    """Evaluate, and write report.json, report.html and samples.jsonl to output_uri.
 
     Raises DiagnosedError: InvalidSpec, DatasetNotFound, DatasetInvalid, ModelNotFound, ModelInvalid, EndpointDenied,
     EndpointUnreachable, GraderFailed, or one of the storage's.
@@ -91,6 +92,7 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
     }
     report = report.model_copy(update=update)
     storage.write(folder.join(REPORT_NAME), to_report(run, report, len(examples), slices, grades))
+    storage.write(folder.join(PAGE_NAME), to_page(run, report, examples, slices, outputs, grades))
     return report
 
 
@@ -111,7 +113,7 @@ def find_models(run: EvaluateRun, storage: Storage) -> None:
     """Raise DiagnosedError if a model does not exist, before any API is asked and paid. Fetches nothing."""
     for model in run.models:
         if model.model is not None:
-            find_model(model.model, storage)
+            find_loadable(model.model, storage)
 
 
 def answers(

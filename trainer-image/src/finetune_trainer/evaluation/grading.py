@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import BASELINE
+from finetune_api.evaluated_models import BASELINE
 from finetune_api.evaluation_results import ModelUsage
 from finetune_api.graders import GraderErrorCode
 from finetune_api.run import EvaluateRun

@@ -16,13 +16,13 @@ import torch
 from finetune_api.run import EvaluateRun, ModelSource
 from finetune_grading.sample import Sample
 from finetune_grading.tool_calls import ToolCall
+from finetune_trainer.checkpoint.loadable import fetch_loadable, fetched_uri
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.evaluation.heldout import HeldOutExample, encode_prompt, keep_images, tokenize_prompts
 from finetune_trainer.evaluation.kept_outputs import KeptOutputs
 from finetune_trainer.evaluation.output import Output
 from finetune_trainer.generate.generation import Generator, generate_from_images, generate_tokens, load_generator
 from finetune_trainer.generate.tool_calls import parse_tool_calls, response_template
-from finetune_trainer.model.loading import fetch_model
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.report.evaluation_progress import EvaluationReporter
@@ -64,8 +64,8 @@ def generate_outputs(
 
 def _load(name: str, model: ModelSource, storage: Storage) -> Generator:
     with tempfile.TemporaryDirectory(prefix="model-") as directory:
-        with log_progress(f"{name}: fetching {model.adapter_uri or model.uri}"):
-            local = fetch_model(model, storage, Path(directory))
+        with log_progress(f"{name}: fetching {fetched_uri(model)}"):
+            local = fetch_loadable(model, storage, Path(directory))
         with log_progress(f"{name}: loading"):
             return load_generator(local)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from finetune_api.evaluated_models import BASELINE
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EndpointConfig, EvaluateRun
 from finetune_grading.grade import Grade
@@ -15,6 +16,8 @@ from finetune_grading.scores import Graded
 from finetune_trainer.evaluation.heldout import HeldOutExample
 from finetune_trainer.evaluation.output import Output, Outputs
 from finetune_trainer.evaluation.slices import Slice
+from finetune_trainer.report.evaluation.choice import choose
+from finetune_trainer.report.evaluation.page import Answer, ComparedExample, EvaluationPage, SliceScores, page_html
 
 MOST_ERRORS = 20
 """How many kinds of errors the report lists at most; each row has its own errors."""
@@ -64,6 +67,61 @@ def to_report(
     if run.cluster_by is not None:
         content["clusterBy"] = run.cluster_by
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def to_page(
+    run: EvaluateRun,
+    report: EvaluationReport,
+    examples: Sequence[HeldOutExample],
+    slices: Sequence[Slice],
+    outputs: Outputs,
+    grades: Graded,
+) -> bytes:
+    """The report as a page for people. It has the first output of each model to some of the examples."""
+    grader, times = run.graders[0].name, run.generation.samples_per_example
+    compared = [
+        ComparedExample(
+            line=example.line,
+            prompt=_as_text(example.prompt.content),
+            reference=example.reference or _as_text(example.reference_tools or ""),
+            answers=[
+                _answer(model, of_model[at * times], grades.get(model, {}).get(grader), at * times)
+                for model, of_model in outputs.items()
+            ],
+        )
+        for at, example in enumerate(examples)
+    ]
+    candidates = [score for score in report.scores if score.candidate != BASELINE and score.grader == grader]
+    best = max(candidates, key=lambda score: score.score).candidate if candidates else ""
+    page = EvaluationPage(
+        title=f"Evaluation {run.job.namespace}/{run.job.name}, run {run.job.run_id}",
+        dataset=run.dataset_uri,
+        examples=len(examples),
+        graders=[one.name for one in run.graders],
+        scores=report.scores,
+        slices=[SliceScores(one.by, one.value, one.examples, one.scores) for one in slices],
+        samples=choose(compared, best) if candidates else {},
+        outputs=report.outputs,
+        warnings=report.warnings,
+    )
+    return page_html(page).encode(errors="replace")
+
+
+def _answer(model: str, output: Output, grades: Sequence[Grade] | None, at: int) -> Answer:
+    """`grades`: the first grader's; None of a model that it does not grade (a baseline that it compares with)."""
+    said = output.sample.output_text or _as_text(output.sample.output_tools or "")
+    if output.error is not None:
+        said = f"(no output: {output.error.code})"
+    return Answer(model, said) if grades is None else Answer(model, said, grades[at].score, grades[at].verdict)
+
+
+def _as_text(content: Any) -> str:
+    """Text as it is; messages by their roles; what has another form as JSON."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, tuple) and all(isinstance(one.get("content"), str) for one in content):
+        return "\n\n".join(f"{one.get('role', '')}: {one['content']}" for one in content)
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2, default=str).decode()
 
 
 def _asked(endpoint: EndpointConfig) -> dict[str, str]:

@@ -33,11 +33,9 @@ def load_trainable_model(run: TrainRun, local: LocalModel, device: Device | None
     `device`: as of `load_model`. Raises DiagnosedError (InvalidSpec) when the model has no such modules or layers, or
     can't be quantized here.
     """
-    if run.adapter.type == "Full":  # weights that are trained are kept in full precision
-        model = load_merged_model(local, torch.float32, device=device)
-        if run.adapter.freeze is not None:
-            freeze(model, run.adapter.freeze)
-        return model
+    if run.adapter.type == "Full":
+        # Weights that are trained are kept in full precision.
+        return load_whole_model(local, torch.float32, run.adapter.freeze, device)
     dtype = torch.bfloat16 if uses_bfloat16() else torch.float32
     quantization = _four_bits(dtype) if run.adapter.type == "QLoRA" else None
     if not trains_new_adapter(run.adapter, local):
@@ -45,6 +43,16 @@ def load_trainable_model(run: TrainRun, local: LocalModel, device: Device | None
     model = load_merged_model(local, dtype, quantization, device)
     set_seed(run.hyperparameters.seed)
     return add_lora(model, run.adapter)
+
+
+def load_whole_model(local: LocalModel, dtype: torch.dtype, frozen: Freeze | None, device: Device | None = None) -> Any:
+    """The model for full fine-tuning: all its weights are trained, but for those to freeze. Raises DiagnosedError."""
+    model = load_merged_model(local, dtype, device=device)
+    if local.adapter is not None:
+        model.requires_grad_(True)  # peft has frozen what its adapter was on
+    if frozen is not None:
+        freeze(model, frozen)
+    return model
 
 
 def uses_bfloat16() -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
 from finetune_trainer.model.export import write_model
-from finetune_trainer.model.loading import LocalModel, fetch_model, load_model, load_processor
+from finetune_trainer.model.loading import LocalModel, load_model, load_processor
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.storage import Storage
 
@@ -22,11 +22,14 @@ def fetch(run: FetchRun, *, models: Path = Path(SERVED_MODEL_DIRECTORY)) -> None
 
     Raises DiagnosedError: ModelNotFound, ModelInvalid, or one of the storage's errors.
     """
+    # Not at the top: it imports torch.
+    from finetune_trainer.checkpoint.loadable import fetch_loadable, fetched_uri
+
     scratch, target = models / SCRATCH, models / run.name
     shutil.rmtree(scratch, ignore_errors=True)  # Left behind by a killed process.
     try:
-        with log_progress(f"fetching {run.model.adapter_uri or run.model.uri}"):
-            local = fetch_model(run.model, Storage(run.storage), scratch)
+        with log_progress(f"fetching {fetched_uri(run.model)}"):
+            local = fetch_loadable(run.model, Storage(run.storage), scratch)
         complete = local.base
         if local.adapter is not None:
             complete = scratch / "merged"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from finetune_api.evaluated_models import BASELINE
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.evaluation_progress import EvaluationProgress
 from finetune_api.progress import human_duration
 from finetune_operator.core.plan import earliest
+from finetune_operator.evaluation.candidates import names_in_results
 from finetune_operator.evaluation.observed import EvaluationPlan, ObservedEvaluation
 from finetune_operator.evaluation.tries import current_job
 
@@ -19,7 +21,7 @@ def record_progress(observed: ObservedEvaluation, plan: EvaluationPlan, now: dat
     if status.completion_time is not None or reported is None or current_job(observed) is None:
         return plan
     remaining = reported.estimated_remaining_seconds
-    names = {"baseline", *(candidate.name for candidate in observed.spec.candidates)}
+    names = {BASELINE, *names_in_results(observed.spec, status.candidate_digests)}
     progress = EvaluationProgress(
         percent=reported.percent,
         candidates=list({one.candidate: one for one in observed.candidate_progress if one.candidate in names}.values()),

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import MOST_WARNINGS, EvaluationSpec, EvaluationStatus, GateResult
+from finetune_api.evaluation_results import BestCheckpoint
 from finetune_grading.ungraded import ungraded_in_slice, ungraded_outputs
 from finetune_operator.core.conditions import Readiness, ready, stalled
-from finetune_operator.evaluation.gates import TOO_FEW_EXAMPLES, judge, too_few_examples
+from finetune_operator.evaluation.candidates import (
+    CHOSEN_BY_SCORE,
+    best_checkpoints,
+    chosen_by_score,
+    judged_names,
+)
+from finetune_operator.evaluation.gates import TOO_FEW_EXAMPLES, judge, summary, too_few_examples
 
 
 @dataclass(frozen=True)
@@ -22,10 +30,10 @@ class Verdict:
 
 def decide_verdict(spec: EvaluationSpec, status: EvaluationStatus) -> Verdict:
     """Judge the scores in the status: one failed gate fails the run, one undecided gate leaves it Inconclusive."""
-    candidates = [candidate.name for candidate in spec.candidates]
+    best = best_checkpoints(spec, status)
     gates = judge(
         spec.gates,
-        candidates,
+        judged_names(spec, best),
         status.results,
         ungraded_outputs(spec, status),
         status.slices,
@@ -35,7 +43,10 @@ def decide_verdict(spec: EvaluationSpec, status: EvaluationStatus) -> Verdict:
     )
     before = {_subject(gate): gate for gate in status.gates}
     kept = [gate.over(before.get(_subject(gate))) for gate in gates]
-    status = status.model_copy(update={"gates": kept, "warnings": _warnings(spec, status)})
+    update = {"gates": kept, "warnings": _warnings(spec, status, best), "best_checkpoints": best}
+    if best:  # Another one may be the best if the first gate is by another grader now.
+        update["summary"] = summary(spec.graders[0].name, status.results, judged_names(spec, best)[0])
+    status = status.model_copy(update=update)
     failed = [gate for gate in gates if gate.verdict == "Failed"]
     undecided = [gate for gate in gates if gate.verdict == "Inconclusive"]
     if failed:
@@ -65,11 +76,12 @@ def _where(gate: GateResult) -> str:
     return "" if gate.slice is None else f" where {gate.slice.by} is {gate.slice.value!r}"
 
 
-def _warnings(spec: EvaluationSpec, status: EvaluationStatus) -> list[str]:
+def _warnings(spec: EvaluationSpec, status: EvaluationStatus, best: Sequence[BestCheckpoint]) -> list[str]:
     """The warnings of the Pod, and those about the current gates."""
     examples = max((score.examples for score in status.results), default=0)
-    kept = [warning for warning in status.warnings if not warning.startswith(TOO_FEW_EXAMPLES)]
-    return [*kept, *too_few_examples(spec.gates, examples, status.slices)][:MOST_WARNINGS]
+    kept = [warning for warning in status.warnings if not warning.startswith((TOO_FEW_EXAMPLES, CHOSEN_BY_SCORE))]
+    of_gates = [*too_few_examples(spec.gates, examples, status.slices), *chosen_by_score(best, status, spec.gates)]
+    return [*kept, *of_gates][:MOST_WARNINGS]
 
 
 def _budget_message(status: EvaluationStatus) -> str:

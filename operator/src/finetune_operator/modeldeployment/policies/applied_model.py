@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_api.run import ModelSource
+from finetune_api.run import CheckpointSource, ModelSource
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
@@ -16,7 +16,9 @@ def applied_model(observed: ObservedModelDeployment) -> ModelSource | None:
     if known is None:
         return _applied_by_an_older_version(observed)
     # What this version knows of it: nothing else is told to Pods.
-    return ModelSource(uri=known.uri, adapter_uri=known.adapter_uri, digest=known.digest)
+    of = known.checkpoint
+    checkpoint = of and CheckpointSource(uri=of.uri, step=of.step, digest=of.digest, adapter=of.adapter)
+    return ModelSource(uri=known.uri, adapter_uri=known.adapter_uri, digest=known.digest, checkpoint=checkpoint)
 
 
 def _applied_by_an_older_version(observed: ObservedModelDeployment) -> ModelSource | None:

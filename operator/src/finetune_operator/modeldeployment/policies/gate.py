@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.conditions import Condition, ConditionType, Reason
-from finetune_api.evaluation import EvaluatedModel, ModelReference
+from finetune_api.evaluated_models import EvaluatedModel, ModelReference
 from finetune_operator.core.conditions import UNREAD, Readiness, progressing, sentence, stalled
 from finetune_operator.modeldeployment.observed import GateEvaluation
 from finetune_operator.models.resolve import ResolvedModel
@@ -15,7 +15,7 @@ def gate_readiness(
     """None if the gate is open, else what the next revision waits for."""
     if gate is None or isinstance(gate, Readiness):
         return gate
-    if model.source.digest is None:
+    if model.source.identity is None:
         return stalled(
             Reason.GATE_FAILED,
             f"Evaluation {name!r} can't gate this model: what is at its URI may change, and no digest is known. Refer "
@@ -54,7 +54,8 @@ def gate_readiness(
 
 
 def _is_same(candidate: EvaluatedModel, reference: ModelReference) -> bool:
-    return (candidate.uri, candidate.fine_tune_job_ref) == (reference.uri, reference.fine_tune_job_ref)
+    judged = (candidate.uri, candidate.fine_tune_job_ref, candidate.checkpoint)
+    return judged == (reference.uri, reference.fine_tune_job_ref, reference.checkpoint)
 
 
 def _is_unread(stall: Condition, generation: int) -> bool:
@@ -64,7 +65,7 @@ def _is_unread(stall: Condition, generation: int) -> bool:
 
 def _missing(gate: GateEvaluation, name: str, model: ResolvedModel, candidate: str) -> str | None:
     """Why no result counts: one for another model, of an earlier run, or by other gates does not."""
-    status, wanted = gate.status, model.source.digest
+    status, wanted = gate.status, model.source.identity
     yet = f"Evaluation {name!r} has not evaluated this model yet"
     if status.run_id != gate.spec.run_id:
         return f"{yet}: its run {gate.spec.run_id!r} has not begun."

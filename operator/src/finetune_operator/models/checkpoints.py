@@ -1,0 +1,81 @@
+"""The checkpoints of a FineTuneJob as models: those that its newest run has kept, once that is over.
+
+While a run goes on, it deletes older checkpoints; a run that is over deletes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from finetune_api.auto import resolve_checkpoints
+from finetune_api.conditions import Reason
+from finetune_api.evaluated_models import ALL, CheckpointChoices
+from finetune_api.finetunejob import Best, CheckpointStatus, FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.run import CheckpointSource, ModelSource
+from finetune_operator.core.conditions import Readiness, stalled
+from finetune_operator.models.resolve import ResolvedModel, Undecided, without_result
+
+ENDED_EARLY = frozenset({"Failed", "Cancelled"})
+
+
+def checkpoint_models(
+    name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus, choice: CheckpointChoices
+) -> dict[int, ResolvedModel] | Readiness:
+    """The chosen checkpoints of a job by step, ascending; for All every one, else one. Or what they wait for."""
+    waiting = without_result(name, spec, status)
+    is_over = status.run_id == spec.run_id and status.phase in ENDED_EARLY
+    if waiting is not None and (isinstance(waiting, Undecided) or not is_over):
+        return waiting
+    kept = sorted(status.checkpoints, key=lambda one: one.step)
+    best = resolve_checkpoints(spec.checkpoints, spec.hyperparameters).best
+    chosen = _chosen(kept, choice, best)
+    if not chosen:
+        return stalled(Reason.REFERENCE_NOT_FOUND, _why_none(name, kept, choice))
+    start = _starting_model(spec, status)
+    base = ModelSource(uri=start.uri)
+    return {
+        one.step: ResolvedModel(start.model_copy(update={"checkpoint": _source(one, spec)}), base) for one in chosen
+    }
+
+
+def _chosen(
+    kept: Sequence[CheckpointStatus], choice: CheckpointChoices, best: Best | None
+) -> Sequence[CheckpointStatus]:
+    """As the trainer chooses the result: of two that are equally good, the earlier."""
+    if choice == ALL:
+        return kept
+    if choice == "Last":
+        return kept[-1:]
+    if choice == "Best":
+        sign = -1 if best is not None and best.goal == "Maximize" else 1
+        measured = [(sign * one.metric, one.step, one) for one in kept if one.metric is not None]
+        return [min(measured)[2]] if measured else []
+    return [one for one in kept if one.step == choice]
+
+
+def _source(checkpoint: CheckpointStatus, spec: FineTuneJobSpec) -> CheckpointSource:
+    return CheckpointSource(
+        uri=checkpoint.uri, step=checkpoint.step, digest=checkpoint.digest, adapter=spec.adapter.to_wire()
+    )
+
+
+def _starting_model(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> ModelSource:
+    found = status.starting_model
+    if found is None:
+        return ModelSource(uri=spec.model.uri or "")
+    return ModelSource(uri=found.uri, adapter_uri=found.adapter_uri, digest=found.digest)
+
+
+def _why_none(name: str, kept: Sequence[CheckpointStatus], choice: CheckpointChoices) -> str:
+    if not kept:
+        return f"FineTuneJob {name!r} has kept no checkpoint. Change its runId to train again."
+    steps = ", ".join(str(one.step) for one in kept)
+    if choice == "Best":
+        return (
+            f"FineTuneJob {name!r} has no best checkpoint, because it sets no checkpoints.best. Choose Last, All, or "
+            f"one of the steps that it has kept: {steps}."
+        )
+    return (
+        f"FineTuneJob {name!r} has no checkpoint of step {choice}. It has kept those of the steps {steps} (its "
+        "checkpoints.keep). Choose one of these, Best, Last or All."
+    )
