@@ -122,6 +122,9 @@ def test_every_checkpoint_of_a_run_is_evaluated_by_its_name_and_the_last_answers
 
     assert list(scores) == ["tuned-step-10", "tuned-step-20", "result"]
     assert scores["tuned-step-20"].score == scores["result"].score
+    page = workplace.bucket.read(workplace.bucket.uri("runs/judge-checkpoints/report.html")).decode()
+    assert "tuned-step-10 scores" in page
+    assert "Lowest scores of" in page
 
 
 def test_a_checkpoint_that_was_deleted_meanwhile_is_told_by_its_step_before_anything_is_fetched(

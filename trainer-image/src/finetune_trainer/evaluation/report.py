@@ -1,7 +1,8 @@
-"""What an evaluation writes to the storage: samples.jsonl with every row, and report.json with all scores."""
+"""What an evaluation writes to the storage: samples.jsonl with every row, report.json with all scores, report.html."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -121,7 +122,8 @@ def _as_text(content: Any) -> str:
         return content
     if isinstance(content, tuple) and all(isinstance(one.get("content"), str) for one in content):
         return "\n\n".join(f"{one.get('role', '')}: {one['content']}" for one in content)
-    return orjson.dumps(content, option=orjson.OPT_INDENT_2, default=str).decode()
+    # Not by orjson, which refuses numbers beyond 64 bits.
+    return json.dumps(content, indent=2, ensure_ascii=False, default=str)
 
 
 def _asked(endpoint: EndpointConfig) -> dict[str, str]:
