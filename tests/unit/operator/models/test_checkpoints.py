@@ -127,7 +127,11 @@ def test_a_run_that_goes_on_is_waited_for_because_it_deletes_older_checkpoints(p
 async def observed(spec: dict[str, Any]) -> ObservedEvaluation:
     """With a finished FineTuneJob in the namespace, and nothing else."""
     names = {"name": EVALUATION.name, "namespace": EVALUATION.namespace, "uid": EVALUATION.uid}
-    parent = {"kind": "Evaluation", "metadata": {**names, "generation": 1}, "spec": {**EVALUATION_WIRE, **spec}}
+    parent = {
+        "kind": "Evaluation",
+        "metadata": {**names, "generation": 1, "creationTimestamp": "2026-11-22T11:00:00Z"},
+        "spec": {**EVALUATION_WIRE, **spec},
+    }
     of_job = {"metadata": {"name": "router"}, "spec": job_spec().to_wire(), "status": run_of().to_wire()}
     nothing: Any = {"items": [], "metadata": {}}
     lists = [resource.path(EVALUATION.namespace) for resource in (JOBS, PODS, EVENTS)]
