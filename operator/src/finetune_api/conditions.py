@@ -165,8 +165,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.QUOTA_EXCEEDED: "A ResourceQuota in the namespace does not allow the Pods.",
     Reason.VOLUME_NOT_MOUNTED: "A Pod's volume does not exist or can't be mounted.",
     Reason.POD_REJECTED: "The API server rejects the Pods (Pod Security, admission), or their node can't start them.",
-    Reason.DEADLINE_EXCEEDED: "The run exceeded spec.activeDeadlineSeconds, or a Job its own limit: 6 hours "
-    "(preflight), or a day and at least the run's deadline (Evaluation).",
+    Reason.DEADLINE_EXCEEDED: "The run exceeded spec.activeDeadlineSeconds, or its own limit: 6 hours for "
+    "preflight, a day and at least the run's deadline for an Evaluation.",
     Reason.RETRY_LIMIT_REACHED: "The run failed more times than spec.retryLimit allows.",
     Reason.GRADER_FAILED: "Too many outputs could not be graded; the message has the first one and its error.",
     Reason.INCONCLUSIVE: "The evaluation has too few examples to tell whether a gate is reached.",

@@ -62,9 +62,8 @@ class Life:
         for pod in pods:
             if pod["status"]["phase"] == "Pending" and pod["metadata"]["labels"]["finetune.dev/role"] == "preflight":
                 played.ends(self.api, pod, PREFLIGHT_REPORT)
-        gang = [
-            pod for pod in pods if pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] == attempt.get("jobName")
-        ]
+        job_label = "batch.kubernetes.io/job-name"
+        gang = [pod for pod in pods if pod["metadata"]["labels"].get(job_label, "") == attempt.get("jobName")]
         gang = [pod for pod in by_index(gang) if pod["status"]["phase"] in ("Pending", "Running")]
         for pod in gang:
             if pod["status"]["phase"] == "Pending":
@@ -133,7 +132,7 @@ class Life:
             kept={kind: len(items) for kind, items in self.api.children(uid).items()},
             events=sorted(normalised(_told(event), job, names) for event in events),
             jobs_made=normalised(
-                [body["metadata"]["name"] for body in bodies if body["kind"] == "Job" and owned_by(body, uid)],
+                [body["metadata"]["name"] for body in bodies if body["kind"] in ("Pod", "Job") and owned_by(body, uid)],
                 job,
                 names,
             ),
@@ -154,7 +153,7 @@ class Portrait:
     """After the clean-up."""
     events: list[str]
     jobs_made: str
-    """Names of all Jobs that the API server ever made for it, in their order."""
+    """Names of all preflight Pods and Jobs that the API server ever made for it, in their order."""
 
     def differences(self, other: Portrait) -> str:
         """What another life has otherwise, as a diff; empty when nothing."""

@@ -345,9 +345,15 @@ def with_config_map(job_name: str) -> tuple[str, ...]:
     return (f"ConfigMap/{job_name}", *of_job(job_name))
 
 
+def template_of(workload: dict[str, Any]) -> dict[str, Any]:
+    """Metadata and spec of the Pods of a Job or Deployment, or of the Pod itself."""
+    template: dict[str, Any] = workload if workload["kind"] == "Pod" else workload["spec"]["template"]
+    return template
+
+
 def files_of(job: dict[str, Any]) -> dict[str, str]:
-    """The files of a Job's run configuration, as its Pods get them from their annotations."""
-    template = job["spec"]["template"]
+    """The files of a Job's or Pod's run configuration, as its Pods get them from their annotations."""
+    template = template_of(job)
     (volume,) = [one["downwardAPI"] for one in template["spec"]["volumes"] if one["name"] == "run"]
     annotations = template["metadata"]["annotations"]
     return {item["path"]: annotations[item["fieldRef"]["fieldPath"].split("'")[1]] for item in volume["items"]}

@@ -18,6 +18,7 @@ from finetune_operator.core.digest import DIGEST_ANNOTATION
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
+from finetune_operator.kube.resources import JOBS, PODS
 from finetune_operator.pods.observed import JobView, PodView
 from tests.unit.operator.states import (
     NOW,
@@ -43,6 +44,8 @@ class World:
     class_: ResolvedClass | Readiness = field(default_factory=resolved_class)
     jobs: dict[str, JobView] = field(default_factory=dict)
     pods: dict[str, PodView] = field(default_factory=dict)
+    alone: dict[str, JobView] = field(default_factory=dict)
+    """What Pods without a Job were made as, by name."""
     lost: set[str] = field(default_factory=set)
     """Pods whose nodes do not answer: nothing of them changes any more."""
 
@@ -53,9 +56,16 @@ class World:
             spec=self.spec,
             status=self.status,
             class_=self.class_,
-            jobs=tuple(self.jobs.values()),
+            jobs=(*self.jobs.values(), *self._alone()),
             pods=tuple(self.pods.values()),
         )
+
+    def _alone(self) -> Iterator[JobView]:
+        """The Pods without a Job, as alone_view reads them."""
+        for name, made in self.alone.items():
+            if (view := self.pods.get(name)) is not None:
+                states: dict[str, Any] = {"Succeeded": "Complete", "Failed": "Failed"}
+                yield replace(made, state=states.get(view.phase, "Active"), deleting=view.deletion_time is not None)
 
     # The operator.
 
@@ -72,21 +82,29 @@ class World:
                 self._create(write)
             elif write.resource.kind == "Job":
                 self.delete_job(write.name, write.uid)
+            elif write.resource.kind == "Pod" and write.name in self.pods:
+                self.delete_pod(self.pods[write.name])
         return len(writes)
 
     def _create(self, body: dict[str, Any]) -> None:
         name, spec = body["metadata"]["name"], body["spec"] if body["kind"] == "Job" else {}
-        if body["kind"] != "Job" or name in self.jobs:
+        if body["kind"] not in ("Pod", "Job") or name in self.jobs or name in self.pods:
             return
-        self.jobs[name] = JobView(
+        uid, role = f"{name}-{self.now.isoformat()}", body["metadata"]["labels"]["finetune.dev/role"]
+        made = self.jobs
+        if body["kind"] == "Pod":
+            made = self.alone
+            self.pods[name] = pod(name, phase="Pending", name=name, uid=uid, job_uid=uid, role=role, created=self.now)
+        made[name] = JobView(
             name=name,
             namespace="team-a",
-            uid=f"{name}-{self.now.isoformat()}",
+            uid=uid,
             state="Active",
             message="",
             created=self.now,
             deleting=False,
-            role=body["metadata"]["labels"]["finetune.dev/role"],
+            role=role,
+            resource=PODS if body["kind"] == "Pod" else JOBS,
             suspended=spec.get("suspend", False),
             parallelism=spec.get("parallelism", 1),
             digest=body["metadata"]["annotations"].get(DIGEST_ANNOTATION, ""),
@@ -111,8 +129,10 @@ class World:
 
     def collect_garbage(self) -> None:
         for view in list(self.pods.values()):
-            if not any(job.uid == view.uid.partition("/")[0] for job in self.jobs.values()):
-                self._delete_pod(view)
+            if view.name not in self.alone and not any(
+                job.uid == view.uid.partition("/")[0] for job in self.jobs.values()
+            ):
+                self.delete_pod(view)
 
     def control_jobs(self) -> None:
         """Make Pods, take a gang away of which one has ended badly, and say how a Job ended."""
@@ -122,11 +142,11 @@ class World:
             pods = self._pods_of(job)
             if job.suspended:
                 for view in pods:
-                    self._delete_pod(view)
+                    self.delete_pod(view)
             elif any(view.phase == "Failed" for view in pods) or job.ending:
                 self.jobs[job.name] = replace(job, ending=True)
                 for view in pods:
-                    self._delete_pod(view)
+                    self.delete_pod(view)
                 if all(view.is_terminal for view in pods):
                     self.jobs[job.name] = replace(job, ending=False, state="Failed")
             elif pods and all(view.phase == "Succeeded" for view in pods):
@@ -179,7 +199,7 @@ class World:
     def lose(self, view: PodView) -> None:
         """Its node dies; after a while the control plane deletes the Pod, which does not end."""
         self.lost.add(view.name)
-        self._delete_pod(view)
+        self.delete_pod(view)
 
     def reachable(self) -> Iterator[PodView]:
         yield from [view for view in self.pods.values() if view.name not in self.lost]
@@ -187,7 +207,7 @@ class World:
     def _pods_of(self, job: JobView) -> list[PodView]:
         return [view for view in self.pods.values() if view.uid.startswith(f"{job.uid}/")]
 
-    def _delete_pod(self, view: PodView) -> None:
+    def delete_pod(self, view: PodView) -> None:
         if view.deletion_time is None and not view.is_terminal:
             self.pods[view.name] = replace(view, deletion_time=self.now + timedelta(seconds=GRACE_SECONDS))
         elif view.is_terminal and not any(job.uid == view.uid.partition("/")[0] for job in self.jobs.values()):

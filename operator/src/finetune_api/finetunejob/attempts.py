@@ -14,7 +14,7 @@ class PreflightStatus(ApiModel):
     """The current preflight try, and when the next one starts if it failed."""
 
     try_number: int = Field(1, alias="try", description="Number of the try, counting from 1.")
-    job_name: Name = Field(description="Name of its Job.")
+    job_name: Name = Field(description="Name of its Pod, or of its Job if an earlier release started it.")
     succeeded: bool | None = Field(None, description="Whether it succeeded. Absent while it is running.")
     retry_time: Timestamp | None = None
     disruption: Disruption | None = Field(None, description="First disruption observed.")

@@ -50,6 +50,8 @@ class Plan(Generic[Status]):
     delete: tuple[Child, ...] = ()
     events: tuple[EventNote, ...] = ()
     requeue_at: datetime | None = None
+    if_refused: Status | None = None
+    """The status, without conditions about it, if the API server refuses what is created; None: the one before."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class Decision(Generic[Status]):
     """Whether the phase stays, whatever the reason."""
     passed: Readiness | None = None
     """The condition Passed."""
+    if_refused: Status | None = None
+    """As in Plan."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +262,8 @@ def _with_decision(
             delete=decision.delete,
             requeue_at=decision.requeue_at,
         )
-    return replace(done, merge=(*plan.merge, *decision.merge), events=(*decision.events, *done.events))
+    merge, events = (*plan.merge, *decision.merge), (*decision.events, *done.events)
+    return replace(done, merge=merge, events=events, if_refused=decision.if_refused)
 
 
 def _consistent_with_phase(

@@ -1,4 +1,4 @@
-"""The objects of a FineTuneJob, and their names: the preflight Job; each attempt's Indexed Job, and their Service.
+"""The objects of a FineTuneJob, and their names: the preflight Pod; each attempt's Indexed Job, and their Service.
 
 Names follow from the object's UID, the run and the number, so that what was created before a crash is found, and not
 created twice. A runId may come again, by a rollback in git: the digest of the spec and the run's number tell its runs
@@ -37,7 +37,7 @@ from finetune_operator.core.ownership import OWNER_UID_LABEL, ROLE_LABEL, Owner,
 from finetune_operator.finetuneclass.resolve import ResolvedClass, image_sources, output_location, storage_config
 from finetune_operator.finetunejob.attempt_state import preflight_succeeded
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.builders import PodRole, annotated_job, put_in_queue, rendered
+from finetune_operator.pods.builders import PodRole, annotated_job, annotated_pod, put_in_queue, rendered
 from finetune_operator.pods.roles import PREFLIGHT_ROLE, close_together
 from finetune_operator.progress.endpoint import ProgressEndpoint
 
@@ -77,14 +77,14 @@ def next_run_number(status: FineTuneJobStatus) -> int:
 
 
 class NextJob(NamedTuple):
-    """The Job after the newest one; preflights and attempts each have a `number` of their own, counted from 1."""
+    """The next Job or preflight Pod; preflights and attempts each have a `number` of their own, counted from 1."""
 
     number: int
     name: str
 
 
 def next_job(owner: Owner, status: FineTuneJobStatus) -> NextJob:
-    """The Job that the run makes next: deterministic, so that one that a crash left behind is found by its name."""
+    """What the run makes next: deterministic, so that one that a crash left behind is found by its name."""
     run = run_key(status)
     if not preflight_succeeded(status):
         number = 1 + (status.preflight.try_number if status.preflight is not None else 0)
@@ -144,7 +144,7 @@ def preflight_objects(
     )
     role = PodRole(PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH), datasets=dataset_config_maps(spec), reads_hub=True)
     files = {"run.json": run.model_dump_json(by_alias=True)}
-    return rendered([annotated_job(owner, name, role, class_.spec, files, deadline_seconds=PREFLIGHT_SECONDS)])
+    return rendered([annotated_pod(owner, name, role, class_.spec, files, deadline_seconds=PREFLIGHT_SECONDS)])
 
 
 @dataclass(frozen=True)

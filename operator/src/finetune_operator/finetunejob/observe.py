@@ -1,8 +1,13 @@
-"""Reads everything that the plan of a FineTuneJob depends on, once."""
+"""Reads everything that the plan of a FineTuneJob depends on, once.
+
+Its preflight is a Pod without a Job; in earlier releases it was a Job, which is read as well.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
@@ -17,10 +22,22 @@ from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.observe import resolve_model
 from finetune_operator.models.resolve import ResolvedModel
-from finetune_operator.pods.observe import jobs_and_pods, observe_warnings
-from finetune_operator.pods.observed import job_view, parse_time, pod_view, status_written
+from finetune_operator.pods.observe import is_alone, job_by_name, observe_warnings, owned_jobs_and_pods, pod_by_name
+from finetune_operator.pods.observed import JobView, alone_view, job_view, parse_time, pod_view, status_written
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from finetune_operator.progress.store import ProgressStore
+
+
+@dataclass(frozen=True)
+class Children:
+    """`jobs`: its Jobs, and the Pods that run without one; `pods`: all to wait for, those of disowned Jobs included.
+
+    `disowned`: created for it, but no longer its own. They run on, and their results don't count.
+    """
+
+    jobs: tuple[JobView, ...] = ()
+    pods: tuple[Object, ...] = ()
+    disowned: tuple[JobView, ...] = ()
 
 
 async def observe(
@@ -38,17 +55,16 @@ async def observe(
     status = FineTuneJobStatus.read(parent.get("status"))
     class_name = spec.class_name or pinned_class(spec, status)
     others = folder_classes(known_folders(owner, status)) - {class_name}
-    class_, classes, model, (found_jobs, found_pods, disowned) = await asyncio.gather(
+    class_, classes, model, children = await asyncio.gather(
         observe_class(reader, class_name, trainer_image),
         observe_classes(reader, others, trainer_image),
         _observe_model(reader, owner, spec, status),
         _children(reader, owner, parent, spec, status),
     )
-    jobs = tuple(job_view(item) for item in found_jobs)
-    pods = tuple(pod_view(item) for item in found_pods)
+    pods = tuple(pod_view(item) for item in children.pods)
     warnings, budget = await asyncio.gather(
-        observe_warnings(reader, owner.namespace, jobs, pods, datetime.now(UTC)),
-        observe_budget(reader, ledger_namespace, owner, class_, status, found_pods),
+        observe_warnings(reader, owner.namespace, children.jobs, pods, datetime.now(UTC)),
+        observe_budget(reader, ledger_namespace, owner, class_, status, children.pods),
     )
     attempt = status.attempt.job_name if status.attempt else ""
     shown = progress.shown(owner.namespace, attempt, is_running=running_attempt(status) is not None)
@@ -63,9 +79,9 @@ async def observe(
         created=parse_time(parent["metadata"]["creationTimestamp"]),
         status_written=status_written(parent),
         model=model,
-        jobs=jobs,
+        jobs=children.jobs,
         pods=pods,
-        disowned=tuple(job_view(item) for item in disowned),
+        disowned=children.disowned,
         warnings=warnings,
         progress=shown.progress if shown else None,
         checkpoint_report=shown.checkpoint_report if shown else None,
@@ -73,6 +89,24 @@ async def observe(
         budget=budget,
         progress_endpoint=endpoint,
     )
+
+
+async def observe_children(
+    reader: Reader, owner: Owner, newest: str | None, *controllers: str, running: Collection[str] = ()
+) -> Children:
+    """Read them. `newest`: the name of the newest one, by which it is found without labels too (jobs_and_pods).
+
+    That one is missing from the cache is no proof that it is gone: it is looked up by its name.
+    """
+    jobs, pods = await owned_jobs_and_pods(reader, owner, *controllers, running=running)
+    alone = [pod for pod in pods if is_alone(pod, owner)]
+    disowned: list[JobView] = []
+    if newest is not None and all(item["metadata"]["name"] != newest for item in (*jobs, *alone)):
+        hidden, strangers = await pod_by_name(reader, owner, newest)
+        more_jobs, theirs, lost = await job_by_name(reader, owner, newest, *controllers)
+        jobs, alone, pods = [*jobs, *more_jobs], [*alone, *hidden], [*pods, *hidden, *strangers, *theirs]
+        disowned = [*map(job_view, lost), *map(alone_view, strangers)]
+    return Children((*map(job_view, jobs), *map(alone_view, alone)), tuple(pods), tuple(disowned))
 
 
 def pinned_class(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> str | None:
@@ -83,14 +117,14 @@ def pinned_class(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> str | None
 
 async def _children(
     reader: Reader, owner: Owner, parent: Object, spec: FineTuneJobSpec, status: FineTuneJobStatus
-) -> tuple[list[Object], list[Object], list[Object]]:
-    """Its Jobs, its Pods, and Jobs that it no longer owns. Without a status nothing has been created yet."""
+) -> Children:
+    """Its children. Without a status nothing has been created yet."""
     if not parent.get("status"):
-        return [], [], []
+        return Children()
     # The Job of a finished run is never replaced, so it is not looked up live if it is missing.
     is_over = status.run_id == spec.run_id and status.phase in FINISHED and spec.ttl_seconds_after_finished is None
     newest = None if is_over else newest_job(status)
-    return await jobs_and_pods(reader, owner, newest, running=running_jobs(status))
+    return await observe_children(reader, owner, newest, running=running_jobs(status))
 
 
 async def _observe_model(

@@ -23,7 +23,7 @@ from finetune_api.run import (
 )
 from finetune_operator.core.digest import annotated, digest
 from finetune_operator.core.ownership import OWNER_ANNOTATION, Owner, labels, metadata
-from finetune_operator.kube.resources import JOBS, Object
+from finetune_operator.kube.resources import JOBS, PODS, Object
 from finetune_operator.pods.observed import MODEL_KEY_VOLUME, QUEUE_LABEL, RUN_VOLUME
 from finetune_operator.pods.roles import node_affinity, resources_of, scheduling_of
 
@@ -279,14 +279,39 @@ def annotated_job(
 
     The API server refuses more than 256 KiB of annotations.
     """
-    items = [
-        {"path": file, "fieldRef": {"fieldPath": f"metadata.annotations['{RUN_ANNOTATIONS[file]}']"}} for file in files
-    ]
-    volume = {"downwardAPI": {"items": items}}
+    volume = _from_annotations(files)
     body = job(owner, name, role, class_spec, volume, deadline_seconds=deadline_seconds, **spec)
-    annotations = {RUN_ANNOTATIONS[file]: text for file, text in files.items()}
-    body["spec"]["template"]["metadata"]["annotations"] |= annotations
+    body["spec"]["template"]["metadata"]["annotations"] |= _annotations(files)
     return body
+
+
+def annotated_pod(
+    owner: Owner,
+    name: str,
+    role: PodRole,
+    class_spec: FineTuneClassSpec,
+    files: Mapping[str, str],
+    *,
+    deadline_seconds: int,
+) -> Object:
+    """A Pod without a Job, with these files in its annotations: a Job for a single Pod only costs writes."""
+    template, meta = pod_template(owner, role, class_spec, _from_annotations(files)), metadata(owner, name, role.role)
+    found = template["metadata"]
+    # By its label, Kueue would hold back a Pod as it does a Job. This one asks for no accelerator, and is not queued.
+    meta["labels"] = {name: value for name, value in found["labels"].items() if name != QUEUE_LABEL}
+    meta["annotations"] = found["annotations"] | _annotations(files)
+    spec = template["spec"] | {"activeDeadlineSeconds": deadline_seconds}
+    return {"apiVersion": PODS.api_version, "kind": PODS.kind, "metadata": meta, "spec": spec}
+
+
+def _from_annotations(files: Mapping[str, str]) -> Object:
+    """The volume with files that are in the Pod's annotations."""
+    paths = {file: f"metadata.annotations['{RUN_ANNOTATIONS[file]}']" for file in files}
+    return {"downwardAPI": {"items": [{"path": file, "fieldRef": {"fieldPath": path}} for file, path in paths.items()]}}
+
+
+def _annotations(files: Mapping[str, str]) -> dict[str, str]:
+    return {RUN_ANNOTATIONS[file]: text for file, text in files.items()}
 
 
 def put_in_queue(body: Object, class_spec: FineTuneClassSpec) -> None:
@@ -336,6 +361,6 @@ def _progress_token_volume() -> Object:
 
 
 def rendered(objects: Sequence[Object]) -> list[Object]:
-    """The objects; their Job is annotated with a digest of all of them, which is_outdated (leftovers.py) compares."""
+    """The objects; their Job or Pod is annotated with a digest of all, which is_outdated (leftovers.py) compares."""
     value = digest(list(objects), 16)
-    return [annotated(body, value) if body["kind"] == JOBS.kind else body for body in objects]
+    return [annotated(body, value) if body["kind"] in (JOBS.kind, PODS.kind) else body for body in objects]

@@ -20,7 +20,7 @@ from finetune_operator.pods.observed import PodView
 from finetune_operator.pods.roles import LIGHT_ROLES
 
 JOB_DEADLINE_EXCEEDED = "DeadlineExceeded"
-"""The reason of a failed Job whose activeDeadlineSeconds are over."""
+"""The reason of a failed Job or Pod whose activeDeadlineSeconds are over."""
 EXIT_KILLED = 137
 """128 + SIGKILL. The kubelet marks a kill for memory as OOMKilled; any other kill comes from outside the container."""
 FROM_OUTSIDE = frozenset({None, EXIT_DISRUPTED, EXIT_KILLED})
@@ -62,9 +62,7 @@ def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> 
     if job_reason == JOB_DEADLINE_EXCEEDED and not reported:
         return FailureStatus(
             reason=Reason.DEADLINE_EXCEEDED,
-            message=f"Kubernetes ended the Job at the time limit of the Job itself. {job_message}".strip()[
-                :MESSAGE_LENGTH
-            ],
+            message=f"It did not end within the limit of its own Job or Pod. {job_message}".strip()[:MESSAGE_LENGTH],
             suggestion="Check the Pod's log for what takes so long: a chat template that never ends, too many "
             "examples, or answers that are too long. An evaluation's Job may take a day or, if that is longer, the "
             "activeDeadlineSeconds that its spec or class had when the Job was created.",

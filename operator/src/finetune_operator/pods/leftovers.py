@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from finetune_operator.core.digest import DIGEST_ANNOTATION
 from finetune_operator.core.plan import Child
-from finetune_operator.kube.resources import JOBS, Object
+from finetune_operator.kube.resources import JOBS, PODS, Object
 from finetune_operator.pods.observed import JobView, PodView, has_started
 
 
@@ -24,7 +24,8 @@ def is_outdated(job: JobView, pods: Sequence[PodView], render: Callable[[], Sequ
 
 def differs(job: JobView, objects: Sequence[Object]) -> bool:
     """Whether the Job was built from something else than these objects of builders.rendered."""
-    digests = [body["metadata"]["annotations"][DIGEST_ANNOTATION] for body in objects if body["kind"] == JOBS.kind]
+    kinds = (JOBS.kind, PODS.kind)
+    digests = [body["metadata"]["annotations"][DIGEST_ANNOTATION] for body in objects if body["kind"] in kinds]
     return job.digest not in digests
 
 
@@ -36,7 +37,7 @@ def stuck_jobs(jobs: Iterable[JobView], pods: Iterable[PodView]) -> list[JobView
 
 def job_to_delete(namespace: str, job: JobView) -> Child:
     """A Job to be deleted: in the background, unless a foreign finalizer would keep its Pods running."""
-    return Child(JOBS, namespace, job.name, job.uid, dependents_first=bool(job.foreign_finalizers))
+    return Child(job.resource, namespace, job.name, job.uid, dependents_first=bool(job.foreign_finalizers))
 
 
 def jobs_to_delete(namespace: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> tuple[Child, ...]:
@@ -56,10 +57,12 @@ def stuck_job_message(job: JobView) -> str:
 
 def disowned_message(job: JobView) -> str:
     """That nothing starts while a Job that lost its owner may be running, and what to do."""
+    kind = job.resource.kind
+    what = "may still run Pods" if job.resource == JOBS else "may still run"
     return (
-        f"Job {job.name} may still run Pods: somebody removed its ownerReferences, so it no longer belongs to this "
+        f"{kind} {job.name} {what}: somebody removed its ownerReferences, so it no longer belongs to this "
         "object and is not stopped by it. Nothing starts beside it. Wait until it has ended, or delete it: "
-        f"kubectl delete job {job.name} -n {job.namespace}"
+        f"kubectl delete {kind.lower()} {job.name} -n {job.namespace}"
     )
 
 

@@ -1,7 +1,7 @@
 """The Jobs and Pods of a parent, found by ownership.
 
 Labels only narrow the search: anyone who may create a Pod can set them. A Job counts when the parent is its
-controller, a Pod when such a Job is, both by UID.
+controller, a Pod when such a Job is or, if it runs without one, the parent itself, all by UID.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from finetune_operator.core.ownership import Owner, controller, is_controlled_by, owner_selector
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import EVENTS, JOBS, PODS, REPLICA_SETS, Object, Resource
-from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.observed import JobView, PodView, runs_alone
 from finetune_operator.pods.warning_events import START_SECONDS, WarningEvent, current_warning, lacks_pods
 
 CONTROLLER_UID_LABEL = "batch.kubernetes.io/controller-uid"
@@ -69,7 +69,8 @@ async def _jobs_and_pods(
     unlabelled, gone = await _unlabelled_and_gone(reader, owner.namespace, labelled_pods, owned | strangers, uids)
     jobs += unlabelled
     owned |= {job["metadata"]["uid"] for job in unlabelled}
-    pods = [pod for pod in labelled_pods if (by := controller(pod)) is not None and by.uid in owned | gone]
+    theirs = owned | gone
+    pods = [pod for pod in labelled_pods if is_alone(pod, owner) or ((by := controller(pod)) and by.uid in theirs)]
     hidden = await _hidden(reader, owner.namespace, jobs, pods, running)
     return jobs, [*pods, *hidden, *(pod for pod in labelled_pods if _is_orphan(pod))]
 
@@ -85,12 +86,32 @@ async def jobs_and_pods(
     jobs, pods = await owned_jobs_and_pods(reader, owner, *controllers, running=running)
     if newest is None or any(job["metadata"]["name"] == newest for job in jobs):
         return jobs, pods, []
-    found = await reader.list(JOBS, owner.namespace, fields={"metadata.name": newest})
+    mine, theirs, disowned = await job_by_name(reader, owner, newest, *controllers)
+    return [*jobs, *mine], [*pods, *theirs], disowned
+
+
+async def job_by_name(
+    reader: Reader, owner: Owner, name: str, *controllers: str
+) -> tuple[list[Object], list[Object], list[Object]]:
+    """The Job of this name if the parent controls it; or else that Job's Pods, and the Job."""
+    found = await reader.list(JOBS, owner.namespace, fields={"metadata.name": name})
     mine = [job for job in found if any(is_controlled_by(job, uid) for uid in (owner.uid, *controllers))]
     disowned = [job for job in found if job not in mine]
     uids = {job["metadata"]["uid"] for job in disowned}
     theirs = [pod for uid in sorted(uids) for pod in await _pods_of(reader, owner.namespace, uid)]
-    return [*jobs, *mine], [*pods, *theirs], disowned
+    return mine, theirs, disowned
+
+
+async def pod_by_name(reader: Reader, owner: Owner, name: str) -> tuple[list[Object], list[Object]]:
+    """The Pod of this name that runs without a Job: the parent's, or one that it does not control (any more)."""
+    found = await reader.list(PODS, owner.namespace, fields={"metadata.name": name})
+    mine = [pod for pod in found if is_alone(pod, owner)]
+    return mine, [pod for pod in found if pod not in mine]
+
+
+def is_alone(pod: Object, owner: Owner) -> bool:
+    """Whether this is a Pod of the parent's that runs without a Job."""
+    return runs_alone(pod) and is_controlled_by(pod, owner.uid)
 
 
 async def owned_pods_of_deployment(reader: Reader, owner: Owner, deployment: Object | None) -> list[Object]:

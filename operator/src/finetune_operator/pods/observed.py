@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from finetune_api.base import EARLIEST, sane_time
 from finetune_operator.core.digest import DIGEST_ANNOTATION
-from finetune_operator.core.ownership import ROLE_LABEL, controller
-from finetune_operator.kube.resources import Object
+from finetune_operator.core.ownership import ROLE_LABEL, Controller, controller
+from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, PODS, Object, Resource
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 RUN_VOLUME = "run"
@@ -36,7 +36,8 @@ _EXIT_KILLED, _EXIT_TOLD_TO_STOP = 137, 143
 class PodView:
     """What matters of a Pod.
 
-    `job_name` and `job_uid` are its controller's, a Job's or a ReplicaSet's; empty for a Pod that was made by hand.
+    `job_name` and `job_uid` are its controller's, a Job's or a ReplicaSet's; its own if it runs without a Job
+    (runs_alone); empty for a Pod that was made by hand.
     `deletion_time` is the end of its grace period; `started_time` and `ended_time` are those of our own containers,
     and so are exit code and message. `foreign_failure`: how a container that is not ours failed, as a message.
     `foreign_running`: names of those that run. `waiting_foreign`: name of the one that `waiting_reason` is about, where
@@ -90,10 +91,11 @@ class PodView:
 
 @dataclass(frozen=True)
 class JobView:
-    """What matters of a Job.
+    """What matters of a Job, or of a Pod that runs without one (`resource`).
 
     `ending`: its outcome is certain, but its Pods have not ended yet. `reason`: why it failed. `digest`: see
-    leftovers.is_outdated. `finalizers`: they keep it once it is deleted.
+    leftovers.is_outdated. `finalizers`: they keep it once it is deleted. `deadline`: when the operator ends
+    it, where no Job controller does.
     """
 
     name: str
@@ -113,6 +115,8 @@ class JobView:
     parallelism: int = 1
     digest: str = ""
     finalizers: tuple[str, ...] = ()
+    resource: Resource = JOBS
+    deadline: datetime | None = None
 
     @property
     def is_active(self) -> bool:
@@ -142,7 +146,8 @@ def has_started(job: JobView, pods: Sequence[PodView]) -> bool:
 
 def pod_view(pod: Object) -> PodView:
     """Read a Pod object."""
-    meta, status, by = pod["metadata"], pod.get("status", {}), controller(pod)
+    meta, status = pod["metadata"], pod.get("status", {})
+    by = Controller(PODS.kind, meta["name"], meta.get("uid", "")) if runs_alone(pod) else controller(pod)
     every: list[dict[str, Any]] = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
     # Where none has a name of ours, as in a Pod of another version, all of them count.
     ours = [container for container in every if container.get("name") in OUR_CONTAINERS] or every
@@ -222,6 +227,38 @@ def job_view(job: Object) -> JobView:
         parallelism=spec.get("parallelism", 1),
         digest=meta.get("annotations", {}).get(DIGEST_ANNOTATION, ""),
         finalizers=tuple(meta.get("finalizers", ())),
+    )
+
+
+def runs_alone(pod: Object) -> bool:
+    """Whether a Pod has no Job: a FineTuneJob is its controller itself."""
+    by = controller(pod)
+    return by is not None and by.kind == FINE_TUNE_JOBS.kind
+
+
+def alone_view(pod: Object) -> JobView:
+    """Read a Pod that runs without a Job as if it were one of a single Pod.
+
+    Deleting it stops its containers, whatever finalizers it has. No finalizer keeps it until its end has been seen.
+    """
+    meta, spec, status = pod["metadata"], pod.get("spec", {}), pod.get("status", {})
+    states: dict[str, Literal["Active", "Complete", "Failed"]] = {"Succeeded": "Complete", "Failed": "Failed"}
+    created, seconds = parse_time(meta["creationTimestamp"]), spec.get("activeDeadlineSeconds")
+    return JobView(
+        name=meta["name"],
+        namespace=meta.get("namespace", ""),
+        uid=meta["uid"],
+        state=states.get(status.get("phase", ""), "Active"),
+        message=status.get("message", "") or "",
+        created=created,
+        deleting="deletionTimestamp" in meta,
+        role=meta.get("labels", {}).get(ROLE_LABEL, ""),
+        start_time=_time(status, "startTime"),
+        reason=status.get("reason", "") or "",
+        digest=meta.get("annotations", {}).get(DIGEST_ANNOTATION, ""),
+        resource=PODS,
+        # The kubelet counts from the Pod's start; one that never starts, or whose node is gone, has to end too.
+        deadline=None if seconds is None else created + timedelta(seconds=seconds),
     )
 
 

@@ -1,9 +1,11 @@
-"""A Job of one Pod that is retried, with exponential backoff, until it succeeds: preflight, evaluation, deletion.
+"""A Job of one Pod, or a Pod without one, that is retried with exponential backoff until it succeeds.
 
+Preflight, evaluation and deletion are.
 The same holds for all of them:
 - its Pod's report decides, since the Job controller notices the end a second later or more;
 - a disruption (eviction, preemption, a deleted Pod) is not a failure and never counts;
-- an image that can't be pulled for 15 minutes, and a Job that exceeds its activeDeadlineSeconds, are final;
+- an image that can't be pulled for 15 minutes, and a Job or Pod that exceeds its activeDeadlineSeconds, are final;
+- a Pod without a Job that should have ended long ago, on a node that does not answer, is a disruption;
 - the delay is 10 s, 20 s, ... 10 min.
 """
 
@@ -17,11 +19,12 @@ from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
 from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing, sentence, stalled
+from finetune_operator.kube.resources import PODS
 from finetune_operator.pods.disruption import disrupted_pod_is_gone, disruption_message, first_disruption, is_disruption
 from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure, is_retryable, outcome
 from finetune_operator.pods.job_completion import job_finished, job_succeeded, sidecar_message
 from finetune_operator.pods.leftovers import stuck_job_message
-from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.observed import JobView, PodView, is_lost
 from finetune_operator.pods.start_diagnosis import (
     StartDiagnosis,
     diagnose_start,
@@ -93,6 +96,10 @@ class RetriedJob:
         if job.state == "Active" and not job_finished(job, pods, now):
             if job.deleting and job.foreign_finalizers:
                 return Disrupted(stuck_job_message(job), None)
+            if job.resource == PODS and (lost := next((pod for pod in pods if is_lost(pod, now)), None)) is not None:
+                return Disrupted(f"Pod {lost.name} was deleted, and its node does not report its end.", None)
+            if job.deadline is not None and now >= job.deadline:
+                return Failed(failure(pods, "", JOB_DEADLINE_EXCEEDED), None, final=True)
             start = diagnose_start(job, pods, warnings, now)
             if start is not None and image_pull_timed_out(start, now):
                 return Failed(FailureStatus(reason=start.reason, message=image_pull_message(start)), None, final=True)

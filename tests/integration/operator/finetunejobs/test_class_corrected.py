@@ -34,18 +34,19 @@ def make_wrong(api: Api, name: str, wrong: Object) -> None:
 
 
 def expect_made_anew(api: Api, job: Object, role: str, before: Object) -> Object:
-    """Wait for another Job of the role instead of this one; returns its Pod template's spec."""
+    """Wait for another Job, or preflight Pod, instead of this one; returns the spec of its Pods."""
+    kind = "Pod" if role == "preflight" else "Job"
 
     def current() -> list[Object]:
-        return [item for item in api.children_of(job, role, "Job") if "deletionTimestamp" not in item["metadata"]]
+        return [item for item in api.children_of(job, role, kind) if "deletionTimestamp" not in item["metadata"]]
 
     def is_another() -> bool:
         return [item["metadata"]["uid"] for item in current()] not in ([], [before["metadata"]["uid"]])
 
-    wait_for(is_another, f"another {role} Job")
+    wait_for(is_another, f"another {role} {kind}")
     (made,) = current()
-    template: Object = made["spec"]["template"]["spec"]
-    return template
+    spec: Object = made["spec"].get("template", made)["spec"]
+    return spec
 
 
 @pytest.mark.parametrize(
@@ -117,12 +118,11 @@ def test_a_preflight_that_has_not_started(api: Api, own_class: str) -> None:
     make_wrong(api, own_class, {"images": {"trainer": "example.com/trainer:wrong"}})
     job = api.create("FineTuneJob", "router", {**JOB, "className": own_class})
     (pod,) = api.wait_children(job, "preflight", "Pod")
-    (before,) = api.wait_children(job, "preflight", "Job")
     played.waits(api, pod, "ImagePullBackOff", 'Back-off pulling image "example.com/trainer:wrong"')
     api.wait("FineTuneJob", "router", lambda item: stalled(item)[0] == "ImagePullFailed")
     api.patch("FineTuneClass", own_class, {"spec": {"images": RIGHT["images"]}})
-    template = expect_made_anew(api, job, "preflight", before)
-    assert template["containers"][0]["image"] == "example.com/trainer:right"
+    spec = expect_made_anew(api, job, "preflight", pod)
+    assert spec["containers"][0]["image"] == "example.com/trainer:right"
     again = api.wait("FineTuneJob", "router", lambda item: stalled(item) == ("", ""))
     assert again["status"]["phase"] == "Validating"
 
@@ -171,10 +171,10 @@ def first_of(pods: list[Object]) -> set[str]:
 
 def test_a_class_that_changes_in_what_no_pod_sees_makes_nothing_anew(api: Api, own_class: str) -> None:
     job = api.create("FineTuneJob", "router", {**JOB, "className": own_class})
-    (before,) = api.wait_children(job, "preflight", "Job")
+    (before,) = api.wait_children(job, "preflight", "Pod")
     make_wrong(api, own_class, {"limits": {"replicas": 3}})
     api.patch("FineTuneJob", "router", {"metadata": {"annotations": {"touched": "yes"}}})
     train = preflight_succeeds(api, job)
     assert train["spec"]["parallelism"] == 2
-    uids = [item["metadata"]["uid"] for item in api.children_of(job, "preflight", "Job")]
+    uids = [item["metadata"]["uid"] for item in api.children_of(job, "preflight", "Pod")]
     assert uids == [before["metadata"]["uid"]]

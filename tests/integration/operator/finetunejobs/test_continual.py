@@ -17,8 +17,9 @@ STARTING: Object = {"uri": RESULT.base_model_uri, "adapterUri": RESULT.uri, "dig
 
 
 def model_of(api: Api, made: Object) -> Object:
-    """What the Pods of a Job load."""
-    model: Object = json.loads(played.run_files(api, made["spec"]["template"])["run.json"])["model"]
+    """What the preflight Pod, or the Pods of a Job, load."""
+    template = made["spec"].get("template", made)
+    model: Object = json.loads(played.run_files(api, template)["run.json"])["model"]
     return model
 
 
@@ -30,11 +31,11 @@ def test_a_job_goes_on_from_the_result_of_another_as_it_was_when_it_started(api:
     status = api.wait_reason("FineTuneJob", "first", "Suspended")["status"]
     waiting = api.wait_reason("FineTuneJob", "next", "WaitingForModel")
     assert stalled(waiting) == ("", "")
-    assert not api.children_of(job, "preflight", "Job")
+    assert not api.children_of(job, "preflight", "Pod")
     # That it has trained is played here.
     api.put_status("FineTuneJob", "first", {**status, "phase": "Succeeded", "result": RESULT.to_wire()})
 
-    (preflight,) = api.wait_children(job, "preflight", "Job")
+    (preflight,) = api.wait_children(job, "preflight", "Pod")
     assert model_of(api, preflight) == STARTING
     found = api.wait_reason("FineTuneJob", "next", "Validating")
     assert found["status"]["startingModel"] == STARTING

@@ -12,7 +12,7 @@ import pytest
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
 from tests.integration.operator.conftest import CLASS
-from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, JOB
+from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, JOB, PREFLIGHT_REPORT
 from tests.integration.operator.process import OperatorProcess
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -196,14 +196,14 @@ def test_a_node_that_is_full_is_waited_for_and_one_that_is_too_small_is_not(api:
     queued = api.wait_reason("FineTuneJob", "router", "Queued")
     assert stalled(queued) == ("", "")
     assert "Insufficient cpu" in condition(queued, "Ready")["message"]
-    before = {item["metadata"]["uid"] for item in api.children_of(job, "preflight", "Job")}
+    before = {item["metadata"]["uid"] for item in api.children_of(job, "preflight", "Pod")}
 
     api.patch("FineTuneClass", name, {"spec": {"preflight": {"resources": {"cpu": "2"}}}})
 
     def is_made_anew() -> bool:
-        return before.isdisjoint(item["metadata"]["uid"] for item in api.wait_children(job, "preflight", "Job"))
+        return before.isdisjoint(item["metadata"]["uid"] for item in api.wait_children(job, "preflight", "Pod"))
 
-    wait_for(is_made_anew, "the Job is made anew")
+    wait_for(is_made_anew, "the Pod is made anew")
     waits_for_long(api, job)
     expect_stalled(api, "FineTuneJob", "router", "Unschedulable", "Insufficient cpu", "Preemption is not helpful")
     api.delete("FineTuneClass", name)
@@ -231,7 +231,7 @@ LONG_ADAPTER: Object = {
 }
 
 
-# What the API server refuses. All of it is real: admission, the Job controller and its Events.
+# What the API server refuses. All of it is real.
 
 
 def test_a_run_configuration_that_is_too_large_for_the_annotations_of_its_pods(api: Api) -> None:
@@ -300,8 +300,8 @@ def test_pods_that_admission_refuses_stall_the_job_until_that_is_mended(
 
 
 def expect_pod(api: Api, job: Object) -> None:
-    """The Job controller tries again, ever more slowly, up to once a minute. The Pod then runs."""
-    wait_for(lambda: bool(api.children_of(job, "preflight", "Pod")), "the Job has its Pod", seconds=90)
+    """The operator tries again once a minute. The Pod then runs."""
+    wait_for(lambda: bool(api.children_of(job, "preflight", "Pod")), "the preflight has its Pod", seconds=90)
     (pod,) = api.children_of(job, "preflight", "Pod")
     played.runs(api, pod)
 
@@ -309,7 +309,9 @@ def expect_pod(api: Api, job: Object) -> None:
 def test_a_quota_that_leaves_no_room_for_a_job(api: Api) -> None:
     api.create("ResourceQuota", "none", {"hard": {"count/jobs.batch": "0"}})
     wait_for(lambda: "used" in api.get("ResourceQuota", "none").get("status", {}), "the quota is counted")
-    api.create("FineTuneJob", "router", JOB)
+    job = api.create("FineTuneJob", "router", JOB)
+    (pod,) = api.wait_children(job, "preflight", "Pod")
+    played.ends(api, pod, PREFLIGHT_REPORT)
     expect_stalled(
         api,
         "FineTuneJob",
@@ -322,7 +324,7 @@ def test_a_quota_that_leaves_no_room_for_a_job(api: Api) -> None:
     api.delete("ResourceQuota", "none")
     wait_for(lambda: _is_free(api), "the quota is gone")
     wake(api, "FineTuneJob", "router")
-    expect_cleared(api, "FineTuneJob", "router", "Validating")
+    expect_cleared(api, "FineTuneJob", "router", "Queued")
 
 
 def _is_free(api: Api) -> bool:

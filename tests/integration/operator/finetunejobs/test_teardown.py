@@ -71,7 +71,7 @@ def test_everything_of_a_job_goes_with_it_and_a_successor_adopts_nothing(api: Ap
     run = TrainRun.model_validate_json(played.run_files(api, train["spec"]["template"])["run.json"])
     children = api.children(first["metadata"]["uid"])
     assert {kind: len(items) for kind, items in children.items()} == {
-        "Job": 2,
+        "Job": 1,
         "Pod": 3,
         "ConfigMap": 0,
         "Service": 1,
@@ -81,15 +81,15 @@ def test_everything_of_a_job_goes_with_it_and_a_successor_adopts_nothing(api: Ap
     second = api.create("FineTuneJob", "router", JOB)
 
     status = api.wait_reason("FineTuneJob", "router", "Validating")["status"]
-    assert status["preflight"]["jobName"] not in {item["metadata"]["name"] for item in children["Job"]}
+    assert status["preflight"]["jobName"] not in {item["metadata"]["name"] for item in children["Pod"]}
     assert status["storageUri"] != run.output_uri, "what the first one left in the storage is not the second one's"
-    (preflight,) = api.wait_children(second, "preflight", "Job")
+    (preflight,) = api.wait_children(second, "preflight", "Pod")
     assert preflight["metadata"]["ownerReferences"][0]["uid"] == second["metadata"]["uid"]
     assert api.children_of(second, "train", "Job") == []
 
     gone = "the first job's children are gone"
     wait_for(lambda: not any(api.children(first["metadata"]["uid"]).values()), gone, COLLECTED_SECONDS)
-    assert api.children_of(second, "preflight", "Job")
+    assert api.children_of(second, "preflight", "Pod")
 
 
 def test_a_ttl_removes_the_pods_and_keeps_the_job(api: Api) -> None:

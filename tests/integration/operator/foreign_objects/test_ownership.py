@@ -81,7 +81,7 @@ def forged(tenant: Api, api: Api, pod: Object, says: PreflightReport | TrainRepo
     body: Object = {
         "metadata": {
             "name": f"by-hand-{meta['name']}"[:63],
-            "labels": {name: meta["labels"][name] for name in FORGED},
+            "labels": {name: meta["labels"][name] for name in FORGED if name in meta["labels"]},
             "annotations": copy.deepcopy(meta["annotations"]),
         },
         "spec": {"restartPolicy": "Never", "containers": [{"name": "trainer", "image": "example.com/mine:1"}]},
@@ -181,19 +181,20 @@ def test_a_pod_made_by_hand_reports_no_progress(tenant: Api, api: Api, operator:
 
 
 def test_a_name_of_ours_that_somebody_has_taken_is_told(tenant: Api, api: Api) -> None:
-    """A Job of a coming attempt, laid there before: its Pods would do what the tenant chose."""
+    """A Pod of a coming preflight, laid there before: it would do what the tenant chose."""
     job = tenant.create("FineTuneJob", "router", {**JOB, "suspend": True})
     status = api.wait_reason("FineTuneJob", "router", "Suspended")["status"]
     owner = Owner("FineTuneJob", api.namespace, "router", job["metadata"]["uid"])
     name = preflight_job_name(owner, run_key(FineTuneJobStatus.model_validate(status)), 1)
-    pod = {"restartPolicy": "Never", "containers": [{"name": "trainer", "image": "example.com/mine:1"}]}
-    by_hand = {"metadata": {"name": name}, "spec": {"suspend": True, "template": {"spec": pod}}}
-    tenant.request("POST", tenant.path("Job"), by_hand)
+    spec = {"restartPolicy": "Never", "containers": [{"name": "trainer", "image": "example.com/mine:1"}]}
+    tenant.request("POST", tenant.path("Pod"), {"metadata": {"name": name}, "spec": spec})
     tenant.patch("FineTuneJob", "router", {"spec": {"suspend": False}})
     found = api.wait_reason("FineTuneJob", "router", "NameConflict")
     assert name in condition(found, "Stalled")["message"]
-    assert api.children_of(job, "preflight", "Job") == []
-    tenant.delete("Job", name)
+    assert api.children_of(job, "preflight", "Pod") == []
+    tenant.delete("Pod", name)
+    tenant.patch("FineTuneJob", "router", {"metadata": {"annotations": {"tried": "again"}}})
+    api.wait_children(job, "preflight", "Pod")
 
 
 def test_a_job_with_our_finalizer_from_elsewhere_goes_when_it_is_deleted(

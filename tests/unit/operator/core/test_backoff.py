@@ -41,7 +41,7 @@ def test_what_a_wrong_clock_put_off_by_a_year_starts_now() -> None:
     year = later(365 * 86400)
     preflight = job_status(preflight=preflight_status(succeeded=False, retry_time=year))
     failed = trained_status(attempt_status(next_time=year, retries=1), ended_attempts=[ended_attempt(reason="Failed")])
-    for status in (preflight, failed):
-        assert [body["kind"] for body in plan_of_job(observed_job(status), NOW).create] == ["Job"]
+    for status, made in ((preflight, "Pod"), (failed, "Job")):
+        assert [body["kind"] for body in plan_of_job(observed_job(status), NOW).create] == [made]
     status: EvaluationStatus = evaluation_status(retry_time=year, try_number=1)
     assert plan_of_evaluation(observed_evaluation(status), NOW).status.retry_time is None

@@ -14,7 +14,7 @@ from tests.unit.operator.states import (
 )
 
 NEW = FineTuneJobStatus()
-PREFLIGHT_OBJECTS = (f"Job/{PREFLIGHT_1}",)
+PREFLIGHT_OBJECTS = (f"Pod/{PREFLIGHT_1}",)
 
 
 def decide(observed: ObservedFineTuneJob) -> Decided:

@@ -125,5 +125,6 @@ def test_preflight_that_the_class_no_longer_allows_goes_on_and_is_not_made_again
     before = job_status(preflight=preflight_status(), conditions=earlier_conditions(Reason.VALIDATING))
     running = decide(observed_job(before, job(PREFLIGHT_1), spec=spec, class_=stricter))
     assert running.decision == Decision("Validating", "Validating", again_in=15)
-    gone = decide(observed_job(before, spec=spec, class_=stricter))
-    assert (gone.decision.reason, gone.decision.writes) == ("LimitExceeded", ())
+    retried = before.model_copy(update={"preflight": preflight_status(succeeded=False, retry_time=NOW)})
+    again = decide(observed_job(retried, spec=spec, class_=stricter))
+    assert (again.decision.reason, again.decision.writes) == ("LimitExceeded", ())

@@ -104,6 +104,16 @@ class FineTuneJobLife(RuleBasedStateMachine):
         self.disruptions_played += 1
         self.world.lose(self.training()[-1])
 
+    @precondition(lambda self: self.preflights())
+    @rule()
+    def somebody_deletes_the_preflight_pod(self) -> None:
+        self.world.delete_pod(self.preflights()[0])
+
+    @precondition(lambda self: self.preflights())
+    @rule()
+    def the_node_of_the_preflight_is_lost(self) -> None:
+        self.world.lose(self.preflights()[0])
+
     @precondition(lambda self: self.training())
     @rule()
     def kueue_takes_the_quota_back(self) -> None:
@@ -198,6 +208,11 @@ class FineTuneJobLife(RuleBasedStateMachine):
         world.reconcile()
         assert world.status == end
         assert world.reconcile() == 0
+
+    def preflights(self) -> list[PodView]:
+        """The Pods of preflights that have not ended."""
+        views = [view for view in self.world.reachable() if view.role == "preflight"]
+        return [view for view in views if view.deletion_time is None and not view.is_terminal]
 
     def training(self) -> list[PodView]:
         """The Pods that train, if the operator knows that they do."""

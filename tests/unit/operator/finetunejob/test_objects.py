@@ -16,7 +16,16 @@ from finetune_operator.finetunejob.objects import (
     preflight_objects,
 )
 from finetune_operator.progress.endpoint import ProgressEndpoint
-from tests.unit.operator.states import MODEL_SOURCE, OWNER, attempt_of, class_spec, files_of, job_spec, resolved_class
+from tests.unit.operator.states import (
+    MODEL_SOURCE,
+    OWNER,
+    attempt_of,
+    class_spec,
+    files_of,
+    job_spec,
+    resolved_class,
+    template_of,
+)
 
 
 def train_job(checkpoint_seconds: float | None = None) -> dict[str, Any]:
@@ -64,7 +73,7 @@ def test_config_maps_of_a_dataset_are_mounted_where_it_is_read() -> None:
     *_, preflight = preflight_objects(OWNER, spec, resolved_class(), MODEL_SOURCE, 1)
     *_, train = attempt_objects(attempt_of(spec))
     for job in (preflight, train):
-        pod = job["spec"]["template"]["spec"]
+        pod = template_of(job)["spec"]
         assert [volume for volume in pod["volumes"] if volume["name"].startswith("dataset-")] == [
             {"name": "dataset-training", "configMap": {"name": "small", "optional": True}},
             {

@@ -43,7 +43,7 @@ from tests.unit.operator.states import (
     succeeded_pod,
 )
 
-PREFLIGHT_2_OBJECTS = (f"Job/{PREFLIGHT_2}",)
+PREFLIGHT_2_OBJECTS = (f"Pod/{PREFLIGHT_2}",)
 TRAIN_OBJECTS = (f"Job/{TRAIN_1}",)
 LIMIT_EXCEEDED = stalled(Reason.LIMIT_EXCEEDED, "spec.parallelism.nodes is 9; FineTuneClass 'cpu' allows 8.")
 MISSING_SECRET = 'secret "s3-credentials" not found'
@@ -369,12 +369,6 @@ def test_a_preflight_succeeds_by_a_pod_of_its_own_that_ended_well(state: Any, ch
     result = decide(observed_job(job_status(preflight=preflight_status()), job(PREFLIGHT_1, state), pods=(said,)))
     assert not result.status.preflight.succeeded
     assert result.decision.phase == "Validating"
-
-
-def test_a_preflight_job_that_somebody_deleted_is_followed_by_the_next_try() -> None:
-    result = decide(observed_job(job_status(preflight=preflight_status())))
-    assert result.decision.writes == PREFLIGHT_2_OBJECTS
-    assert result.status.preflight.try_number == 2
 
 
 def test_an_image_that_is_not_the_trainer_is_named() -> None:

@@ -58,7 +58,7 @@ def test_a_preflight_and_an_attempt_wait_for_the_same_in_the_same_order(next_is:
     admitted = replace(alone, class_=ONE_HOUR)
     made = [item["kind"] for item in plan(admitted, NOW).create]
     if next_is == "preflight":
-        assert "Job" in made  # it has no accelerator
+        assert made == ["Pod"]  # it has no accelerator
     else:
         assert (told(admitted)[0], made) == (Reason.BUDGET_EXCEEDED, [])
         for waiting in (on_time, alone, admitted):

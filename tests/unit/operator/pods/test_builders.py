@@ -17,7 +17,7 @@ from finetune_operator.modeldeployment.objects import serving_objects
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from tests.unit.operator.deployment_states import DEPLOYMENT
 from tests.unit.operator.evaluation_states import EVALUATION, evaluation_spec, tuned
-from tests.unit.operator.states import MODEL_SOURCE, OWNER, attempt_of, files_of, job_spec, resolved_class
+from tests.unit.operator.states import MODEL_SOURCE, OWNER, attempt_of, files_of, job_spec, resolved_class, template_of
 
 ENDPOINT = ProgressEndpoint("https://finetune.svc:8443", "PEM")
 
@@ -35,8 +35,8 @@ def children(endpoint: ProgressEndpoint | None = ENDPOINT, **of_class: Any) -> d
 
 
 def pod_spec(objects: list[Object]) -> Object:
-    (workload,) = [item for item in objects if item["kind"] in ("Job", "Deployment")]
-    spec: Object = workload["spec"]["template"]["spec"]
+    (workload,) = [item for item in objects if item["kind"] in ("Pod", "Job", "Deployment")]
+    spec: Object = template_of(workload)["spec"]
     return spec
 
 
@@ -175,6 +175,14 @@ def test_preflight_is_cheap_and_runs_on_any_node_that_it_may() -> None:
     assert not {"tolerations", "priorityClassName"} & spec.keys()
 
 
+def test_preflight_is_a_pod_that_its_job_controls_and_that_no_queue_holds_back() -> None:
+    (pod,) = children(podMetadata={"labels": {"kueue.x-k8s.io/queue-name": "tuning"}})["preflight"]
+    assert (pod["apiVersion"], pod["kind"], pod["spec"]["restartPolicy"]) == ("v1", "Pod", "Never")
+    (by,) = pod["metadata"]["ownerReferences"]
+    assert (by["kind"], by["uid"], by["controller"]) == ("FineTuneJob", OWNER.uid, True)
+    assert "kueue.x-k8s.io/queue-name" not in pod["metadata"]["labels"]
+
+
 def test_no_job_is_without_a_deadline_that_kubernetes_keeps() -> None:
     made = children()
     deadlines = {role: made[role][-1]["spec"]["activeDeadlineSeconds"] for role in ("preflight", "train", "evaluate")}
@@ -185,7 +193,7 @@ def test_no_job_is_without_a_deadline_that_kubernetes_keeps() -> None:
 
 def test_pods_are_found_by_the_name_of_what_they_are_for() -> None:
     for objects in children().values():
-        template = next(item["spec"]["template"] for item in objects if item["kind"] in ("Job", "Deployment"))
+        template = next(template_of(item) for item in objects if item["kind"] in ("Pod", "Job", "Deployment"))
         _, _, name = template["metadata"]["annotations"]["finetune.dev/owner"].partition("/")
         assert template["metadata"]["labels"]["finetune.dev/name"] == name
     long = replace(OWNER, name="a" * 62 + "-" + "b" * 40)
@@ -195,7 +203,7 @@ def test_pods_are_found_by_the_name_of_what_they_are_for() -> None:
 def test_meshes_leave_alone_what_runs_to_an_end() -> None:
     made = children()
     for role in ("preflight", "train", "evaluate"):
-        metadata = made[role][-1]["spec"]["template"]["metadata"]
+        metadata = template_of(made[role][-1])["metadata"]
         assert metadata["labels"]["sidecar.istio.io/inject"] == "false"
         assert metadata["annotations"]["linkerd.io/inject"] == "disabled"
     assert "istio" not in json.dumps(made["serve"])
@@ -210,7 +218,7 @@ def test_a_class_may_let_pods_into_a_mesh_and_labels_them() -> None:
         }
     )
     for role in ROLES:
-        metadata = made[role][-1 if role != "serve" else 1]["spec"]["template"]["metadata"]
+        metadata = template_of(made[role][-1 if role != "serve" else 1])["metadata"]
         assert metadata["labels"]["sidecar.istio.io/inject"] == "true"
         assert "sidecar.istio.io/inject" not in metadata["annotations"]
         assert metadata["annotations"]["linkerd.io/inject"] == "enabled"
@@ -277,10 +285,14 @@ def test_what_a_user_wrote_travels_only_as_json() -> None:
 def test_a_parents_own_labels_and_annotations_are_not_copied() -> None:
     """GitOps tools track objects by them, and would prune the children."""
     allowed = {"app.kubernetes.io/managed-by", "finetune.dev/owner-uid", "finetune.dev/role", "finetune.dev/name"}
-    for objects in children().values():
+    made = children()
+    of_pods = template_of(made["evaluate"][-1])["metadata"]
+    for objects in made.values():
         for item in objects:
-            assert item["metadata"]["labels"].keys() <= allowed
-            assert item["metadata"]["annotations"].keys() <= {"finetune.dev/owner", "finetune.dev/applied-digest"}
+            meta, more = item["metadata"], of_pods if item["kind"] == "Pod" else {"labels": {}, "annotations": {}}
+            assert meta["labels"].keys() <= allowed | more["labels"].keys()
+            annotations = {"finetune.dev/owner", "finetune.dev/applied-digest", "finetune.dev/run"}
+            assert meta["annotations"].keys() <= annotations | more["annotations"].keys()
 
 
 def test_training_pods_alone_name_the_port_of_their_metrics() -> None:

@@ -38,7 +38,7 @@ def preflight(**class_changes: Any) -> list[Object]:
 
 
 def digest(objects: list[Object]) -> str:
-    (found,) = [item for item in objects if item["kind"] == "Job"]
+    (found,) = [item for item in objects if item["kind"] in ("Pod", "Job")]
     stored: str = found["metadata"]["annotations"][DIGEST_ANNOTATION]
     return stored
 

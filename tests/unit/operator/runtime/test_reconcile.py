@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -85,6 +85,37 @@ async def test_a_refusal_of_the_api_server_is_reported_and_retried_in_a_minute(c
     assert (stalled["status"], stalled["reason"]) == ("True", "QuotaExceeded")
     assert "exceeded quota: gpus, requested: 8, limited: 4" in stalled["message"]
     assert kube.writes == [f"POST {JOBS_PATH}", f"POST {EVENTS_PATH}", f"PATCH {STATUS_PATH}"]
+
+
+@pytest.mark.parametrize(("seconds", "is_told"), [(0, False), (20, False), (40, True)])
+async def test_a_namespace_that_has_no_service_account_yet_is_tried_again_at_once(
+    seconds: float, is_told: bool
+) -> None:
+    """Namespace and job are often applied together. Later than that, somebody has removed the account."""
+    created = datetime.now(UTC) - timedelta(seconds=seconds)
+    parent = parent_with(STATUS)
+    parent["metadata"] = {**parent["metadata"], "creationTimestamp": f"{created:%Y-%m-%dT%H:%M:%SZ}"}
+    said = 'error looking up service account team-a/default: serviceaccount "default" not found'
+    kube = kube_with(parent, refused={f"POST {JOBS_PATH}": ApiError(403, "Forbidden", said)})
+    if is_told:
+        await reconcile(kube, planning(PLAN), KEY)
+        assert conditions_written(kube)[ConditionType.STALLED]["reason"] == "PodRejected"
+        return
+    with pytest.raises(ApiError):
+        await reconcile(kube, planning(PLAN), KEY)
+    assert kube.writes == [f"POST {JOBS_PATH}"]
+
+
+async def test_what_a_plan_recorded_is_stored_though_what_it_creates_is_refused() -> None:
+    """A run has begun then: its activeDeadlineSeconds count from its start, and not from the next time it is tried."""
+    begun = STATUS.model_copy(update={"run_id": "2"})
+    refusal = ApiError(403, "Forbidden", "exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0")
+    kube = kube_with(parent_with(STATUS), refused={f"POST {JOBS_PATH}": refusal})
+    await reconcile(kube, planning(replace(PLAN, if_refused=begun)), KEY)
+    (body,) = [request.body for request in kube.requests if request.line == f"PATCH {STATUS_PATH}"]
+    assert body is not None
+    assert body["status"]["runId"] == "2"
+    assert conditions_written(kube)[ConditionType.STALLED]["reason"] == "QuotaExceeded"
 
 
 @pytest.mark.parametrize("code", [0, 409, 429, 500, 503])

@@ -14,6 +14,7 @@ from finetune_operator.finetuneclass.observe import observe_class, observe_class
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import newest_job, running_jobs
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
+from finetune_operator.finetunejob.observe import observe_children
 from finetune_operator.finetunejob.storage_folders import (
     FOLDERS_KEPT,
     UNKNOWN_CLASS,
@@ -24,8 +25,7 @@ from finetune_operator.finetunejob.storage_folders import (
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import NAMESPACES, Object
-from finetune_operator.pods.observe import jobs_and_pods
-from finetune_operator.pods.observed import job_view, parse_time, pod_view
+from finetune_operator.pods.observed import parse_time, pod_view
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         class_name = class_.name
     others = folder_classes(known_folders(owner, status)) - {class_name}
     controllers, running = (class_.uid,) if isinstance(class_, ResolvedClass) else (), running_jobs(status)
-    jobs, pods, disowned = await jobs_and_pods(reader, owner, newest_job(status), *controllers, running=running)
+    children = await observe_children(reader, owner, newest_job(status), *controllers, running=running)
     return ObservedDeletion(
         owner=owner,
         generation=parent["metadata"]["generation"],
@@ -55,9 +55,9 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         other_classes=await observe_classes(reader, others, trainer_image),
         deleted=parse_time(parent["metadata"]["deletionTimestamp"]),
         namespace_ends=await _ends(reader, owner.namespace),
-        jobs=tuple(job_view(item) for item in jobs),
-        pods=tuple(pod_view(item) for item in pods),
-        disowned=tuple(job_view(item) for item in disowned),
+        jobs=children.jobs,
+        pods=tuple(pod_view(item) for item in children.pods),
+        disowned=children.disowned,
     )
 
 

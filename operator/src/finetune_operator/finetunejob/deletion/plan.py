@@ -74,12 +74,14 @@ def plan(observed: ObservedDeletion, now: datetime) -> DeletionPlan[FineTuneJobS
 
 def _writers(observed: ObservedDeletion) -> list[str]:
     """The names of Jobs and Pods that may still write to the storage."""
-    jobs = [f"Job {job.name}" for job in observed.jobs if job.role != DELETE_ROLE and job.is_active]
+    jobs = [f"{job.resource.kind} {job.name}" for job in observed.jobs if job.role != DELETE_ROLE and job.is_active]
     lost = [
-        f"Job {job.name} (delete it: it has lost its ownerReferences)" for job in observed.disowned if job.is_active
+        f"{job.resource.kind} {job.name} (delete it: it has lost its ownerReferences)"
+        for job in observed.disowned
+        if job.is_active
     ]
     pods = [f"Pod {pod.name}" for pod in observed.pods if pod.role != DELETE_ROLE and not pod.is_terminal]
-    return [*lost, *jobs, *pods]
+    return list(dict.fromkeys([*lost, *jobs, *pods]))
 
 
 def _wait(

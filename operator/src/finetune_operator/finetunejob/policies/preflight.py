@@ -25,7 +25,6 @@ from finetune_operator.finetunejob.policies.run import model_source, with_run_id
 from finetune_operator.finetunejob.storage_folders import access_of, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.disruption import first_disruption
-from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED
 from finetune_operator.pods.leftovers import is_outdated
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded, retry_readiness
@@ -40,10 +39,13 @@ PREFLIGHT = RetriedJob(accepts=_is_preflight_report, retries_every_failure=True)
 
 
 def record_preflight(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Record what the preflight Pod reported, or that it is outdated and has to be replaced."""
+    """Record what the preflight Pod reported, or that it is gone, or outdated and has to be replaced."""
     found, job = _current(observed, plan.status)
-    if found is None or job is None:
+    if found is None or (job is None and found.succeeded is not None):
         return plan
+    if job is None:
+        # It was deleted: by a person, with its node, or by the garbage collector before its end was seen.
+        return _with_preflight(plan, found, succeeded=False, retry_time=retry_time(found.try_number, now))
     number = found.try_number
     if is_outdated(job, observed.pods_of(job.name), lambda: _rendered(observed, plan.status, number)):
         return _with_preflight(plan, found, retry_time=whole_seconds(now))
@@ -71,7 +73,7 @@ def fail_at_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, 
     if job is None or not isinstance(result, Failed):
         return None
     reason = known_reason(result.diagnosis.reason)
-    return run_failed(status, reason, f"{failure_message(result.diagnosis)} {_change(job, reason)}".strip(), now)
+    return run_failed(status, reason, f"{failure_message(result.diagnosis)} {_change(reason)}".strip(), now)
 
 
 def watch_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
@@ -92,7 +94,7 @@ def watch_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, no
 
 
 def start_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """Create the objects of the next preflight, also in place of a Job that is gone."""
+    """Create the Pod of the next preflight."""
     if preflight_succeeded(status):
         return None
     owner, class_ = observed.owner, allowed_class(observed)
@@ -105,10 +107,12 @@ def start_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, no
         "storage_access": access_of(class_),
         "preflight": PreflightStatus(try_number=number, job_name=name),
     }
+    refused = status.model_copy(update={"phase": "Validating"})
     status = with_folder(status.model_copy(update=update), storage_uri, class_.name, endpoint_of(class_))
     return JobDecision(
         status,
         preflight_readiness(status),
+        if_refused=refused,
         create=tuple(_objects(observed, status, class_, number)),
         delete=stale_and_old_jobs(observed, keep=name),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
@@ -130,7 +134,7 @@ def _objects(
 
 
 def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[PreflightStatus | None, JobView | None]:
-    """The preflight that has no result yet, and its Job if it exists."""
+    """The preflight that has no result yet, and its Pod, or its Job from an earlier release, if that exists."""
     found = status.preflight
     if found is None or found.retry_time is not None or preflight_succeeded(status):
         return None, None
@@ -162,9 +166,9 @@ def _with_report(observed: ObservedFineTuneJob, plan: JobPlan, result: Succeeded
     return replace(plan, status=plan.status.model_copy(update=update))
 
 
-def _change(job: JobView, reason: Reason) -> str:
+def _change(reason: Reason) -> str:
     """What to change after a final failure."""
-    if job.reason == JOB_DEADLINE_EXCEEDED:
+    if reason == Reason.DEADLINE_EXCEEDED:
         return "Another try would take as long. Use a smaller dataset, and change runId."
     return "Correct the spec and change runId." if reason == Reason.INVALID_SPEC else ""
 

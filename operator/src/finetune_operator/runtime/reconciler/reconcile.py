@@ -12,7 +12,7 @@ import structlog
 from pydantic import ValidationError
 
 from finetune_operator.core.kind_definition import Kind
-from finetune_operator.core.plan import Plan
+from finetune_operator.core.plan import DeletionPlan, Plan
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
@@ -42,7 +42,9 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
         for metrics in kind.metrics:
             metrics.gone(key)
         return None
-    now, deletion = datetime.now(UTC), None
+    now = datetime.now(UTC)
+    plan: Plan[Any] | None = None
+    deletion: DeletionPlan[Any] | None = None
     before, unreadable = read_status(kind, parent)
     try:
         if "deletionTimestamp" not in parent["metadata"]:
@@ -57,11 +59,12 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
             plan = deletion.plan
         await _write_children(kube, plan)
     except ApiError as error:
-        if not is_refusal(error):
+        if not is_refusal(error, parent, now):
             raise
         log.warning("refused", kind=parent["kind"], name=key.name, namespace=key.namespace, error=str(error))
         if unreadable is None:
-            await write_status(kube, parent, refused_write_plan(before, parent, error, now))
+            recorded = before if plan is None or plan.if_refused is None else plan.if_refused
+            await write_status(kube, parent, refused_write_plan(before, recorded, parent, error, now))
         return REFUSED_RETRY_SECONDS
     for child in plan.delete:
         await kube.delete(

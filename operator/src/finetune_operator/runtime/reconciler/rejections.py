@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
@@ -13,9 +13,11 @@ from finetune_operator.core.conditions import progressing, stalled
 from finetune_operator.core.plan import Plan, planned
 from finetune_operator.kube.errors import NAME_CONFLICT, ApiError
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.start_diagnosis import refusal
+from finetune_operator.pods.observed import parse_time
+from finetune_operator.pods.start_diagnosis import PATIENCE_SECONDS, refusal
 
 _REFUSED = frozenset({400, 403, 422})
+_NO_DEFAULT_ACCOUNT = 'serviceaccount "default" not found'
 REFUSED_RETRY_SECONDS = 60
 
 
@@ -37,13 +39,25 @@ def invalid_spec_plan(before: KindStatus, parent: Object, error: ValidationError
     return replace(plan, status=plan.status.model_copy(update={"conditions": [*plan.status.conditions, *judged]}))
 
 
-def is_refusal(error: ApiError) -> bool:
-    """Whether the API server refused a write for what it contains, so that trying it again at once is no use."""
-    return error.status in _REFUSED or error.reason == NAME_CONFLICT
+def is_refusal(error: ApiError, parent: Object, now: datetime) -> bool:
+    """Whether the API server refused a write for what it contains, so that trying it again at once is no use.
+
+    A namespace gets its default service account a moment after it was created, maybe together with the object.
+    """
+    if error.reason == NAME_CONFLICT:
+        return True
+    created = parent["metadata"].get("creationTimestamp")
+    is_new = created is not None and now < parse_time(created) + timedelta(seconds=PATIENCE_SECONDS)
+    return error.status in _REFUSED and not (is_new and _NO_DEFAULT_ACCOUNT in error.message)
 
 
-def refused_write_plan(before: KindStatus, parent: Object, error: ApiError, now: datetime) -> Plan[KindStatus]:
-    """The API server refuses what the plan creates (quota, Pod Security, admission): report it, and keep the rest."""
+def refused_write_plan(
+    before: KindStatus, recorded: KindStatus, parent: Object, error: ApiError, now: datetime
+) -> Plan[KindStatus]:
+    """The API server refuses what the plan creates (quota, Pod Security, admission): report it, and keep the rest.
+
+    `recorded`: the status, without conditions about this; `before`: as it is stored.
+    """
     observed = _Unparsed(parent["metadata"]["generation"], before)
     found = refusal(error.message)
     reason = Reason.NAME_CONFLICT if error.reason == NAME_CONFLICT else found.reason
@@ -51,4 +65,4 @@ def refused_write_plan(before: KindStatus, parent: Object, error: ApiError, now:
     readiness = stalled(reason, f"{message} Tried again every minute.")
     if found.waits:
         readiness = progressing(Reason.QUEUED, readiness.message)
-    return planned(observed, before, None, readiness, now)
+    return planned(observed, recorded, None, readiness, now)

@@ -70,7 +70,7 @@ def test_a_finished_run_stays_finished(changes: dict[str, Any]) -> None:
 def test_a_status_of_which_a_part_is_missing_is_made_good() -> None:
     """As a restored backup may have it: preflight succeeded, but what it resolved is not there."""
     result = decide(observed_job(trained_status(resolved=None, attempt=None)))
-    assert result.decision.writes[-1] == f"Job/{PREFLIGHT_2}"
+    assert result.decision.writes[-1] == f"Pod/{PREFLIGHT_2}"
 
 
 def test_a_reason_of_another_version_does_not_stop_the_plan() -> None:

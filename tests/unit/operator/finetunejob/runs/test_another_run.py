@@ -66,7 +66,7 @@ FAILED = trained_status(
 NEW_RUN = Decision(
     "Validating",
     "Validating",
-    writes=(f"Job/{SECOND_RUN}",),
+    writes=(f"Pod/{SECOND_RUN}",),
     again_in=15,
 )
 

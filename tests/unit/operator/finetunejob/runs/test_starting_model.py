@@ -78,7 +78,7 @@ def test_preflight_starts_with_the_result_which_the_status_names() -> None:
     waiting = plan(observed_job(FineTuneJobStatus(), spec=SPEC, model=IN_TRAINING), NOW).status
     result = decide(observed_job(waiting, spec=SPEC, model=TUNED))
     first = result.status.preflight.job_name
-    assert result.decision.writes == (f"Job/{first}",)
+    assert result.decision.writes == (f"Pod/{first}",)
     assert result.status.starting_model == STARTING
     assert result.status.suspend_time is None
     model, continued = started_with(result)

@@ -157,7 +157,7 @@ def test_resume_waits_for_what_still_ends(left: dict[str, Any]) -> None:
 def test_resume_in_preflight_checks_again() -> None:
     suspended = preflight_status(retry_time=ago(60))
     result = decide(observed_job(job_status(preflight=suspended, **SUSPENDED_STATUS)))
-    assert result.decision.writes == (f"Job/{PREFLIGHT_2}",)
+    assert result.decision.writes == (f"Pod/{PREFLIGHT_2}",)
 
 
 def test_resume_between_two_attempts_says_so() -> None:
