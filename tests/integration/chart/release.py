@@ -28,6 +28,7 @@ CLASS = {
 }
 TRAINER_IMAGE = "example.com/trainer:1"
 BASE, TUNED, DATA = "s3://models/base", "s3://models/tuned", "s3://data/lines.jsonl"
+GRADER = {"name": "exact", "type": "StringCheck", "stringCheck": {}}
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,17 @@ def start_job(release: Release, name: str) -> tuple[str, ...]:
     apply(release, "FineTuneJob", name, model={"uri": BASE}, dataset={"training": {"uri": DATA}})
     uid = release.get("-n", TEAM, "ftj", name)["metadata"]["uid"]
     selector = ("-l", f"finetune.dev/owner-uid={uid},finetune.dev/role=preflight")
+    release.wait("-n", TEAM, "pod", *selector, until="create")
+    return selector
+
+
+def start_evaluation(release: Release, name: str) -> tuple[str, ...]:
+    """Make an Evaluation; returns what selects its Job and the Pods of that, once there is one."""
+    candidates = [{"name": "tuned", "model": {"uri": TUNED}}]
+    spec = {"candidates": candidates, "baseline": {"model": {"uri": BASE}}, "dataset": {"uri": DATA}}
+    apply(release, "Evaluation", name, **spec, graders=[GRADER])
+    uid = release.get("-n", TEAM, "eval", name)["metadata"]["uid"]
+    selector = ("-l", f"finetune.dev/owner-uid={uid},finetune.dev/role=evaluate")
     release.wait("-n", TEAM, "pod", *selector, until="create")
     return selector
 

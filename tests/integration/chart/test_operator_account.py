@@ -160,6 +160,7 @@ def test_the_operators_account_is_held_to_its_own(release: Release, operator: Op
     another = {**by, "apiVersion": "apps/v1", "kind": "Deployment"}
     may = {
         "job": job_by_hand(by),
+        "pod": without_job(job_by_hand(by)),
         "config": object_by_hand("ConfigMap", ownerReferences=[by]),
         "of-a-class": object_by_hand("ConfigMap", ownerReferences=[{**by, "kind": "FineTuneClass"}]),
         "ledger": object_by_hand("ConfigMap", NAMESPACE, labels=ledger),
@@ -169,6 +170,7 @@ def test_the_operators_account_is_held_to_its_own(release: Release, operator: Op
     owned = "whose controller is a FineTuneClass"
     expected = {
         "nobodys": (owned, object_by_hand("ConfigMap")),
+        "a-pod-of-nobody": (owned, without_job(job_by_hand({**by, "controller": False}))),
         "labelled": (owned, object_by_hand("ConfigMap", labels=label)),
         "not-controlled": (owned, object_by_hand("ConfigMap", ownerReferences=[{**by, "controller": False}])),
         "of-another": (owned, object_by_hand("ConfigMap", labels=label, ownerReferences=[another])),
@@ -293,13 +295,46 @@ def pods_that_reach_out(by: Mapping[str, Any]) -> dict[str, tuple[str, dict[str,
     }
 
 
+def without_job(job: Mapping[str, Any], namespace: str = TEAM) -> dict[str, Any]:
+    """The Pod of a Job, with the same owner."""
+    meta = {**job["metadata"], "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": job["spec"]["template"]["spec"]}
+
+
+@pytest.fixture(scope="module")
+def unrestricted(release: Release) -> str:
+    """A namespace of which the API server itself enforces no Pod Security level."""
+    name = "unrestricted"
+    release.kubectl("apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    release.wait("-n", name, "serviceaccount/default", until="create")
+    return name
+
+
+def with_what_webhooks_add(by: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Jobs of which the Pod alone may be created: webhooks see a Job's Pods only when the Job controller makes them."""
+    another_user = {"runAsUser": 1337, "runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    return {
+        "identity-of-eks": job_by_hand(by, volumes=token_volume(audience="sts.amazonaws.com")),
+        "identity-of-aks": job_by_hand(by, volumes=token_volume(audience="api://AzureADTokenExchange")),
+        "sidecar-of-another-user": security(by, **another_user),
+    }
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["in a Job", "without a Job"])
 def test_the_operators_account_makes_no_pod_that_reaches_its_node_or_the_api_server(
-    release: Release, operator: Operator, platform: None
+    release: Release, operator: Operator, platform: None, unrestricted: str, alone: bool
 ) -> None:
-    by = own_job(release, "confined")
-    may, expected = confined_pods(by), pods_that_reach_out(by)
-    assert refusals(release, may) == dict.fromkeys(may, "")
-    told = refusals(release, {name: item for name, (_, item) in expected.items()})
+    by = own_job(release, f"confined-{alone}".lower())
+
+    def made(job: dict[str, Any]) -> dict[str, Any]:
+        return without_job(job, unrestricted) if alone else job
+
+    may, added, expected = confined_pods(by), with_what_webhooks_add(by), pods_that_reach_out(by)
+    may |= added if alone else {}
+    assert refusals(release, {name: made(item) for name, item in may.items()}) == dict.fromkeys(may, "")
+    if not alone:
+        assert all(refusals(release, added).values())
+    told = refusals(release, {name: made(item) for name, (_, item) in expected.items()})
     assert [f"{name}: {told[name]}" for name, (words, _) in expected.items() if words not in told[name]] == []
 
 
@@ -313,6 +348,11 @@ def test_the_operators_account_makes_everything_that_the_operator_makes(
         "scheduling": {"runtimeClassName": "nvidia", "priorityClassName": "low", "queueName": "tuning"},
         "podMetadata": {"labels": {"team": "a"}, "annotations": {"a": "b"}},
     }
+    # Of a Pod without a Job, the API server checks at once whether these exist.
+    priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "low"}, "value": 1}
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "storage", "namespace": TEAM}}
+    for needed in (priority, account):
+        release.kubectl("apply", "-f", "-", stdin=needed)
     for storage in ({}, {"credentialsSecretName": None, "serviceAccountName": "storage"}):
         asked = {**of_class, "storage": storage}
         if role == "delete":

@@ -25,6 +25,7 @@ from tests.integration.chart.release import (
     refusal,
     rendered,
     rights_settle,
+    start_evaluation,
     start_job,
 )
 
@@ -36,7 +37,7 @@ def test_a_tenant_makes_nothing_that_looks_like_a_child(release: Release, operat
     preflight = start_job(release, "attacked")
     job = release.get("-n", TEAM, "ftj", "attacked")["metadata"]
     (pod,) = release.get("-n", TEAM, "pod", *preflight)["items"]
-    (made,) = release.get("-n", TEAM, "job", *preflight)["items"]
+    (made,) = release.get("-n", TEAM, "job", *start_evaluation(release, "attacked"))["items"]
     release.kubectl("-n", TEAM, "create", "rolebinding", "attacker", "--clusterrole=edit", "--user=attacker")
     assert rights_settle(release, "attacker", asked=[("create", "finetunejobs")], expected=[("create", "finetunejobs")])
     refused, spec = partial(refusal, release, "attacker"), {"restartPolicy": "Never", **PODS_BY_HAND}
@@ -88,9 +89,11 @@ def test_a_tenant_does_not_change_what_a_pod_is_told_to_do(
     """In an annotation of the Pod, or of the template of a Job that waits in a queue, which Kueue has to change."""
     preflight = start_job(release, "told")
     (pod,) = release.get("-n", TEAM, "pod", *preflight)["items"]
-    (made,) = release.get("-n", TEAM, "job", *preflight)["items"]
-    template = made["spec"]["template"]
-    template["metadata"]["labels"] = {"finetune.dev/owner-uid": made["metadata"]["labels"]["finetune.dev/owner-uid"]}
+    meta = pod["metadata"]
+    labels = {"finetune.dev/owner-uid": meta["labels"]["finetune.dev/owner-uid"]}
+    run = {"finetune.dev/run": meta["annotations"]["finetune.dev/run"]}
+    spec = {"restartPolicy": "Never", "automountServiceAccountToken": False, **PODS_BY_HAND}
+    template = {"metadata": {"labels": labels, "annotations": run}, "spec": spec}
     class_ = release.get("finetuneclass", "cpu")
     by = {name: class_[name] for name in ("apiVersion", "kind")} | {
         "name": "cpu",
@@ -100,7 +103,7 @@ def test_a_tenant_does_not_change_what_a_pod_is_told_to_do(
     queued = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": "queued", "labels": template["metadata"]["labels"], "ownerReferences": [by]},
+        "metadata": {"name": "queued", "labels": labels, "ownerReferences": [by]},
         "spec": {"suspend": True, "template": template},
     }
     operators = f"--as=system:serviceaccount:{NAMESPACE}:{RELEASE}"
@@ -141,9 +144,9 @@ WORKLOADS = ("ReplicationController", "Deployment", "ReplicaSet", "StatefulSet",
 
 def test_a_tenant_makes_no_pod_that_a_job_would_count(release: Release, operator: Operator, platform: None) -> None:
     """One that fails would end a training, by its podFailurePolicy, whatever its other labels are."""
-    preflight = start_job(release, "counted")
-    (made,) = release.get("-n", TEAM, "job", *preflight)["items"]
-    (pod,) = release.get("-n", TEAM, "pod", *preflight)["items"]
+    evaluation = start_evaluation(release, "counted")
+    (made,) = release.get("-n", TEAM, "job", *evaluation)["items"]
+    (pod,) = release.get("-n", TEAM, "pod", *evaluation)["items"]
     uid = made["metadata"]["uid"]
     release.kubectl("-n", TEAM, "create", "rolebinding", "saboteur", "--clusterrole=edit", "--user=saboteur")
     assert rights_settle(release, "saboteur", asked=[("create", "finetunejobs")], expected=[("create", "finetunejobs")])
