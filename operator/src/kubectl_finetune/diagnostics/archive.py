@@ -14,7 +14,7 @@ from typing import Any
 from finetune_api.run import RUN_ANNOTATIONS
 from finetune_view import children
 from finetune_view.children import Pod
-from finetune_view.fields import Object
+from finetune_view.fields import Fields, Object
 from finetune_view.object_view import ObjectView
 from kubectl_finetune.cluster.classes import find_class
 from kubectl_finetune.cluster.kubectl import Kubectl
@@ -92,7 +92,8 @@ def _objects(
     for name in ("jobs", "pods", "deployments"):
         if found[name]:
             yield f"{name}.json", _json(found[name])
-    configurations = [*found["configmaps"], *(_annotated(job) for job in found["jobs"])]
+    alone = [pod for pod in found["pods"] if Pod(Fields(pod)).is_alone]
+    configurations = [*found["configmaps"], *map(_annotated, [*found["jobs"], *alone])]
     if told := [_parsed(item) for item in configurations if item.get("data")]:
         yield "run-configurations.json", _json(told)
     if platform is not None:
@@ -109,11 +110,13 @@ def _log(kubectl: Kubectl, pod: Pod) -> str:
     return text
 
 
-def _annotated(job: Object) -> Object:
-    """A Job's run configuration, which its Pods have as annotations, like one in a ConfigMap."""
-    annotations = job["spec"]["template"].get("metadata", {}).get("annotations", {})
+def _annotated(item: Object) -> Object:
+    """The run configuration of a Job, which its Pods have as annotations, or of a Pod, like one in a ConfigMap."""
+    template = item["spec"].get("template", item)
+    annotations = template.get("metadata", {}).get("annotations", {})
     files = {file: annotations[name] for file, name in RUN_ANNOTATIONS.items() if name in annotations}
-    return {"kind": "Job", "metadata": {"name": job["metadata"]["name"]}, "data": files}
+    kind = "Pod" if template is item else "Job"
+    return {"kind": kind, "metadata": {"name": item["metadata"]["name"]}, "data": files}
 
 
 def _parsed(config_map: Object) -> Object:

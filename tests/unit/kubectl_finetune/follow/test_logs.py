@@ -31,6 +31,18 @@ def test_rank_0_of_the_newest_attempt_is_shown_unless_something_else_is_asked_fo
     assert names(Wanted(), [one for one in PODS if one.role == "preflight"]) == ["router-preflight-9-0"]
 
 
+def test_each_preflight_pod_without_a_job_is_a_try_of_its_own() -> None:
+    """The names of the tries tell nothing about their order."""
+    tries = {"router-preflight-a": 100, "router-preflight-b": 900, "router-preflight-c": 500}
+    made = [pod(name, role="preflight", seconds=seconds) for name, seconds in tries.items()]
+    for one in made:
+        del one["metadata"]["labels"]["batch.kubernetes.io/job-name"]
+        one["metadata"]["ownerReferences"] = [{"kind": "FineTuneJob", "name": "router", "controller": True}]
+    pods = sorted_pods(made)
+    assert names(Wanted(role="preflight"), pods) == ["router-preflight-a-0"]
+    assert names(Wanted(role="preflight", previous=True), pods) == ["router-preflight-c-0"]
+
+
 def test_a_rank_is_found_on_its_node() -> None:
     """Two nodes with four processes each."""
     ranks = {rank: names(Wanted(rank=rank)) for rank in (0, 3, 4, 7)}
