@@ -15,7 +15,6 @@ OPERATOR = "system:serviceaccount:finetune-system:finetune-operator"
 BENCHMARK = "benchmark"
 KWOK = "kwok"
 SCHEDULER = "system:kube-scheduler"
-JOB_CONTROLLER = "system:serviceaccount:kube-system:job-controller"
 TRAINER = "system:serviceaccount:kubeflow-system:kubeflow-trainer-controller-manager"
 JOBSET = "system:serviceaccount:jobset-system:jobset-controller-manager"
 
@@ -30,11 +29,8 @@ POLICY: dict[str, Any] = {
         {"level": "Metadata", "users": [OPERATOR, TRAINER, JOBSET, BENCHMARK]},
         {
             "level": "Metadata",
-            "users": [KWOK, SCHEDULER, JOB_CONTROLLER],
-            "resources": [
-                {"group": "", "resources": ["pods/binding", "pods/status"]},
-                {"group": "batch", "resources": ["jobs/status"]},
-            ],
+            "users": [KWOK, SCHEDULER],
+            "resources": [{"group": "", "resources": ["pods/binding", "pods/status"]}],
         },
         {"level": "None"},
     ],
@@ -73,8 +69,8 @@ class Role(enum.Enum):
 OURS = Family(
     users=frozenset({OPERATOR}),
     jobs="finetunejobs",
-    first_child="jobs",
-    first_name=re.compile(r"(?P<owner>.+)-preflight-[0-9a-f]{8}(-.+)?"),
+    first_child="pods",
+    first_name=re.compile(r"(?P<owner>.+)-preflight-[0-9a-f]{8}"),
     train_name=re.compile(r"(?P<owner>.+)-train-[0-9a-f]{8}(-.+)?"),
 )
 KUBEFLOW = Family(
@@ -152,12 +148,10 @@ class Milestones:
     asked: float | None = None
     """The API server got the request to create it."""
     child_created: float | None = None
-    """Its first child: our preflight Job, the rival's JobSet."""
+    """Its first child: our preflight Pod, the rival's JobSet."""
     child_bound: float | None = None
     child_exited: float | None = None
-    """The child's Pod's container ended."""
-    child_completed: float | None = None
-    """The Job controller said so in the Job's status."""
+    """The container of the child, or of its Pod, ended."""
     train_created: float | None = None
     train_running: float | None = None
 
@@ -186,8 +180,6 @@ def milestones(requests: Iterable[Request], family: Family) -> dict[str, Milesto
                 of.child_bound = request.answered
             case Role.FIRST, user, "pods/status" if user == KWOK:
                 of.child_exited = request.answered
-            case Role.FIRST, user, "jobs/status" if user == JOB_CONTROLLER:
-                of.child_completed = request.answered
             case Role.TRAIN, _, "jobs" if made:
                 of.train_created = of.train_created or request.answered
             case Role.TRAIN, user, "pods/status" if user == KWOK:

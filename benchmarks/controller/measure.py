@@ -27,10 +27,9 @@ START_SECONDS = 120.0
 NO_RESYNC_SECONDS = 86_400.0
 """A resync takes CPU and is measured by itself."""
 STEPS = {
-    "to the preflight Job": ("asked", "child_created"),
-    "Job controller, scheduler: to a bound Pod": ("child_created", "child_bound"),
+    "to the preflight Pod": ("asked", "child_created"),
+    "scheduler: to a bound Pod": ("child_created", "child_bound"),
     "kwok: the Pod starts and ends": ("child_bound", "child_exited"),
-    "Job controller: the Job is complete": ("child_exited", "child_completed"),
     "end of the preflight Pod to the training Job": ("child_exited", "train_created"),
 }
 """What create_to_train of a job with a preflight Pod is made of."""
@@ -201,7 +200,7 @@ async def live(found: Cluster, size: Size, phase: int) -> Live:
         steps={
             name: between(jobs, start, end)
             for name, (start, end) in STEPS.items()
-            if all(one.child_completed is not None for one in jobs.values())
+            if found.product.family.first_child == "pods"
         },
         requests_per_job=counts,
         reads=sum(reads.values()),

@@ -176,7 +176,7 @@ def table(results: Results) -> Table:
         f"commit {made_on.commit[:10]}{' + changes' if made_on.changed else ''}",
         caption="Load before each round: "
         + ", ".join(f"{one.product} {one.load_average:.1f}" for one in results.rounds)
-        + ". A FineTuneJob has a preflight Job and a training Job, a TrainJob has only the latter.",
+        + ". A FineTuneJob has a preflight Pod and a training Job, a TrainJob has only the latter.",
     )
     for row in rows(results):
         drawn.add_row(row.name, *row.values, row.aim, {True: "met", False: "MISSED", None: ""}[row.met])
