@@ -8,7 +8,7 @@ from datetime import datetime
 
 from finetune_view.fields import Fields, Object
 from finetune_view.object_view import ObjectView
-from finetune_view.resource import JOB_INDEX, JOB_NAME_LABEL, OWNER_UID_LABEL, ROLE_LABEL
+from finetune_view.resource import FINE_TUNE_JOB, JOB_INDEX, JOB_NAME_LABEL, OWNER_UID_LABEL, ROLE_LABEL
 
 CONTAINERS = frozenset({"trainer", "server"})
 _STATES = ("waiting", "terminated", "running")
@@ -34,9 +34,14 @@ class Pod:
 
     @property
     def job(self) -> str:
-        """The name of its Job; "" for a Pod of a Deployment."""
+        """The name of its Job, or its own if it is a preflight without a Job; "" for a Pod of a Deployment."""
         labels = self.fields.at("metadata", "labels")
-        return labels.text(JOB_NAME_LABEL) or labels.text("job-name")
+        return labels.text(JOB_NAME_LABEL) or labels.text("job-name") or (self.name if self.is_alone else "")
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it runs without a Job."""
+        return any(one.text("kind") == FINE_TUNE_JOB.name for one in self.fields.at("metadata", "ownerReferences"))
 
     @property
     def index(self) -> int:
