@@ -72,8 +72,7 @@ def drifted(desired: Object, observed: Object) -> dict[str, ForeignChange]:
         # A field that this content is the first to have is nobody's yet; take_over removes the digest itself.
         if path[-1] != f"f:{DIGEST_ANNOTATION}" and not (change.manager is None and is_new_content):
             found[_field_path(path)] = change
-    if desired["kind"] == "Deployment":
-        found |= {_field_path(path): theirs[path] for path in _foreign(observed)}
+    found |= {_field_path(path): theirs[path] for path in _foreign(observed)}
     return {field: found[field] for field in sorted(found) if not any(_is_within(other, field) for other in found)}
 
 
@@ -87,6 +86,8 @@ def has_only_our_status(observed: Object) -> bool:
 def take_over(observed: Object) -> Object | None:
     """A merge patch that makes ours what other hands set in the object's spec, so that the next apply removes it.
 
+    It comes before that apply: a port, a volume or an env of ours that was changed would else stand beside the
+    foreign one, and the API server refuses two ports of one name, or two sources of one volume.
     As kubectl's own move to server-side apply does (client-go, util/csaupgrade). What defaults and webhooks added is
     nobody's, and stays; so do labels and annotations of a Pod template. None when there is nothing to take over.
     """
@@ -94,7 +95,7 @@ def take_over(observed: Object) -> Object | None:
     if not foreign:
         return None
     kept = []
-    for entry in entries:
+    for entry in entries if _our_entry(observed) is not None else (*entries, _new_entry(observed)):
         paths = set(_paths(entry.get("fieldsV1", {})))
         if _is_ours(entry):
             paths |= foreign
@@ -110,6 +111,12 @@ def take_over(observed: Object) -> Object | None:
 
 def _is_ours(entry: Mapping[str, Any]) -> bool:
     return (entry.get("manager"), entry.get("operation")) == (FIELD_MANAGER, "Apply") and "subresource" not in entry
+
+
+def _new_entry(observed: Object) -> Mapping[str, Any]:
+    """An entry of ours for an object that has lost it."""
+    whose = {"manager": FIELD_MANAGER, "operation": "Apply", "apiVersion": observed["apiVersion"]}
+    return {**whose, "fieldsType": "FieldsV1", "fieldsV1": {}}
 
 
 def _our_entry(observed: Object) -> Mapping[str, Any] | None:

@@ -172,6 +172,16 @@ def test_what_is_added_in_the_spec_becomes_ours_and_is_applied_away() -> None:
     assert {path for path in ours["fieldsV1"]["f:spec"]} == {"f:replicas", "f:selector", "f:template"}
 
 
+def test_what_was_added_becomes_ours_also_where_our_account_was_removed() -> None:
+    found = stored(entry(ADDED_ENV, "kubectl-set"))
+    del found["metadata"]["managedFields"][0]
+    patch = take_over(found)
+    assert patch is not None
+    (ours,) = patch["metadata"]["managedFields"]
+    assert (ours["manager"], ours["operation"]) == ("finetune-operator", "Apply")
+    assert ours["fieldsV1"] == ADDED_ENV
+
+
 def test_who_has_nothing_left_is_not_named_any_more() -> None:
     patch = take_over(stored(entry(ADDED_ENV, "kubectl-set")))
     assert patch is not None

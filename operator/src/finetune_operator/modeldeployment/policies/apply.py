@@ -64,15 +64,19 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
         if _is_forged(body, item):
             assert item is not None
             delete.append(_child(item))  # It may be immutable: made anew once it is gone.
-        elif not is_applied(body, item):
-            apply.append(body)
-        elif body["kind"] == "Deployment" and item is not None and (taken := take_over(item)) is not None:
+        elif (taken := _taken_over(item)) is not None:
             # First it is made ours, and then applied without it.
             merge.append(taken)
+            apply.append(body)
+        elif not is_applied(body, item):
             apply.append(body)
     config_maps = tuple(body for body in desired if body["kind"] == "ConfigMap")
     remade = tuple(f"{kind} {name!r}" for kind, name in map(_key, apply) if _was_there(observed, model, kind, name))
     return Upkeep(tuple(apply), tuple(merge), tuple(delete), config_maps, drift, remade, contested)
+
+
+def _taken_over(item: Object | None) -> Object | None:
+    return None if item is None else take_over(item)
 
 
 def _drift_of(body: Object, item: Object | None) -> dict[str, ForeignChange]:
@@ -129,14 +133,15 @@ def _without_class(observed: ObservedModelDeployment) -> Upkeep:
     """Pods are rendered from the class. Without it, what there is keeps its address, and may become less."""
     body, found, uid = service(observed.owner), observed.service, observed.owner.uid
     mine = found is None or is_controlled_by(found, uid)
-    apply = () if is_applied(body, found) or not mine else (body,)
+    taken = _taken_over(found) if mine else None
+    apply = (body,) if mine and (taken is not None or not is_applied(body, found)) else ()
     deployment = observed.deployment
-    merge: tuple[Object, ...] = ()
+    merge: tuple[Object, ...] = () if taken is None else (taken,)
     is_ours = deployment is not None and is_controlled_by(deployment, uid)
     if deployment is not None and is_ours and deployment["spec"]["replicas"] != wanted_replicas(observed):
         meta = {name: deployment["metadata"][name] for name in ("name", "namespace", "resourceVersion")}
         kind = {name: deployment[name] for name in ("apiVersion", "kind")}
-        merge = ({**kind, "metadata": meta, "spec": {"replicas": wanted_replicas(observed)}},)
+        merge = (*merge, {**kind, "metadata": meta, "spec": {"replicas": wanted_replicas(observed)}})
     return Upkeep(apply, merge, config_maps=observed.config_maps)
 
 
