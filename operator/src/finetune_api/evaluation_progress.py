@@ -22,7 +22,8 @@ class EvaluationProgress(ApiModel):
     """Most recent progress report of the Pod."""
 
     percent: int = Field(
-        description="Work that is done, in percent: outputs count half, and grading them the other half."
+        description="Work that is done, in percent. Where a grader asks a model, outputs count half, and grading them "
+        "the other half; otherwise grading counts one percent."
     )
     candidates: list[CandidateProgress] = Field(
         default=[], json_schema_extra=keyed_by("candidate"), description="How far each model is."

@@ -86,7 +86,9 @@ def test_the_first_broken_line_is_named_and_the_others_counted(tmp_path: Path) -
         read_held_out(file, URI, [])
     assert caught.value.failure.reason is Reason.DATASET_INVALID
     assert caught.value.failure.message.startswith(f"Line 3 of {URI}: The line is not JSON")
-    assert "2 more line(s) are broken" in caught.value.failure.message
+    assert caught.value.failure.message.endswith("2 more line(s) are broken. Correct the file and upload it again."), (
+        "an Evaluation that failed is not looked at again by itself"
+    )
 
 
 def test_a_limit_takes_the_first_examples_and_reads_no_further(tmp_path: Path) -> None:
@@ -102,6 +104,36 @@ def test_what_a_grader_reads_and_an_example_lacks_is_named(tmp_path: Path) -> No
     assert len(read_held_out(write(tmp_path / "good", whole), URI, graders)) == 1
     with pytest.raises(DiagnosedError, match=r"Line 2 of .*'exact' reads \{\{item.meta.label\}\}"):
         read_held_out(write(tmp_path / "bad", whole, {"prompt": "p", "completion": "c"}), URI, graders)
+
+
+def test_a_grader_that_reads_what_no_example_has_is_wrong_and_not_the_file(tmp_path: Path) -> None:
+    check = {"name": "exact", "type": "StringCheck", "stringCheck": {"reference": "{{item.answer}}"}}
+    file = write(tmp_path / "f.jsonl", *[{"prompt": "p", "completion": "c", "topic": "x"}] * 20)
+    for limit in (None, 20):
+        with pytest.raises(DiagnosedError) as caught:
+            read_held_out(file, URI, compile_graders([Grader.from_wire(check)]), limit)
+        assert caught.value.failure.reason is Reason.INVALID_SPEC
+        assert caught.value.failure.message == (
+            f"Grader 'exact' reads {{{{item.answer}}}}, which none of the 20 examples of {URI} has. "
+            "Line 1 has the fields completion, prompt, reference, topic. Correct the grader."
+        )
+
+
+def test_a_slice_by_a_field_that_no_example_has_is_wrong(tmp_path: Path) -> None:
+    file = write(tmp_path / "f.jsonl", *[{"prompt": "p", "completion": "c"}] * 2)
+    with pytest.raises(
+        DiagnosedError, match=r"spec.dataset reads \{\{item.topic\}\}, which none of the 2 examples"
+    ) as caught:
+        read_held_out(file, URI, [], templates=["{{item.topic}}"])
+    assert caught.value.failure.reason is Reason.INVALID_SPEC
+
+
+def test_a_limit_counts_lines_and_not_what_is_wrong_with_them(tmp_path: Path) -> None:
+    check = {"name": "exact", "type": "StringCheck", "stringCheck": {"reference": "{{item.answer}}"}}
+    whole = {"prompt": "p", "completion": "c", "answer": "a"}
+    file = write(tmp_path / "f.jsonl", whole, *[{"prompt": "p", "completion": "c"}] * 19)
+    with pytest.raises(DiagnosedError, match=r"Line 2 of .* 18 more line\(s\) are broken"):
+        read_held_out(file, URI, compile_graders([Grader.from_wire(check)]), 20)
 
 
 def test_whole_numbers_beyond_64_bits_are_those_of_the_file(tmp_path: Path) -> None:

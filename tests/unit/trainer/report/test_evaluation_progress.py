@@ -18,11 +18,13 @@ class Receiver:
         self.reports.append((status, candidates))
 
 
-def test_an_output_is_half_of_the_work_and_its_grades_the_other_half(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_grader_asks_a_model_an_output_is_half_of_the_work_and_its_grades_the_other_half(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = 100.0
     monkeypatch.setattr(evaluation_progress.time, "monotonic", lambda: now)
     receiver = Receiver()
-    progress = EvaluationReporter(receiver, ["baseline", "tuned"], total=10, graders=2)
+    progress = EvaluationReporter(receiver, ["baseline", "tuned"], total=10, graders=2, asks=True)
     progress.found("baseline", 10)
     now += 30
     progress.made("tuned", 5)
@@ -44,12 +46,35 @@ def test_an_output_is_half_of_the_work_and_its_grades_the_other_half(monkeypatch
     assert receiver.reports[-1][1][0].graded == 4, "nine grades of two graders: four outputs have both"
 
 
+def test_graders_that_ask_no_model_are_one_percent_of_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(evaluation_progress.time, "monotonic", lambda: now)
+    receiver = Receiver()
+    progress = EvaluationReporter(receiver, ["baseline", "tuned"], total=10, graders=1, asks=False)
+    now += 60
+    progress.made("baseline", 10)
+    half = to_progress(receiver.reports[-1][0])
+    assert half is not None
+    assert (half.percent, half.estimated_remaining_seconds) == (49, 61), "half of the outputs took a minute"
+    progress.made("tuned", 10)
+    progress.report()
+    made = to_progress(receiver.reports[-1][0])
+    assert made is not None
+    assert made.percent == 99, "they are not graded yet"
+    for model in ("baseline", "tuned"):
+        progress.graded(model, 10)
+    progress.report()
+    done = to_progress(receiver.reports[-1][0])
+    assert done is not None
+    assert done.percent == 100
+
+
 def test_a_slow_first_output_of_very_many_is_reported_without_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     """By its speed the rest would take decades, which no report can say; it must not end the evaluation."""
     now = 100.0
     monkeypatch.setattr(evaluation_progress.time, "monotonic", lambda: now)
     receiver = Receiver()
-    progress = EvaluationReporter(receiver, ["baseline", "tuned"], total=2_000_000, graders=1)
+    progress = EvaluationReporter(receiver, ["baseline", "tuned"], total=2_000_000, graders=1, asks=True)
     now += 120
     progress.made("tuned")
     assert receiver.reports[-1][0].estimated_remaining_seconds is None
@@ -59,7 +84,7 @@ def test_a_slow_first_output_of_very_many_is_reported_without_an_estimate(monkey
 
 
 def test_progress_is_counted_without_an_endpoint() -> None:
-    progress = EvaluationReporter(None, ["tuned"], total=1, graders=0)
+    progress = EvaluationReporter(None, ["tuned"], total=1, graders=0, asks=False)
     progress.made("tuned")
     progress.graded("tuned")
     progress.report()

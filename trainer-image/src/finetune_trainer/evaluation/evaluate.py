@@ -73,7 +73,8 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
     calibrated = calibrate(labelled, graders, models, counting)
     with progress_sender(run.progress) as sender:
         total = len(examples) * run.generation.samples_per_example
-        progress = EvaluationReporter(sender, [model.name for model in run.models], total, len(graders))
+        names, asks = [model.name for model in run.models], any(one.asks is not None for one in run.graders)
+        progress = EvaluationReporter(sender, names, total, len(graders), asks=asks)
         outputs = answers(run, examples, models, storage, there, progress)
         grades = grade(examples, outputs, graders, models, run.generation.samples_per_example, progress)
         progress.report()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from finetune_trainer.data.read.records import read_records
 from finetune_trainer.process.failures import DiagnosedError
 
 REFERENCE = "reference"
+SHOWN_FIELDS = 10
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,12 @@ def read_held_out(
 ) -> list[HeldOutExample]:
     """The first `limit` examples of a JSON Lines file; each must have the fields that graders and `templates` read.
 
-    Raises DiagnosedError (DatasetInvalid) naming the first broken line.
+    Raises DiagnosedError: InvalidSpec for a field that the spec reads and no example has, and DatasetInvalid,
+    naming the first broken line.
     """
     examples: list[HeldOutExample] = []
     errors: list[LineError] = []
-    for parsed in exact_records(file):
-        if limit is not None and len(examples) + len(errors) == limit:
-            break
+    for parsed in islice(exact_records(file), limit):
         if isinstance(parsed, LineError):
             errors.append(parsed)
             continue
@@ -97,7 +98,9 @@ def read_held_out(
             errors.append(LineError(record.line, str(error)))
             continue
         examples.append(example)
-        errors += missing_fields(example, graders, templates)
+    _refuse_wrong_fields(uri, examples, graders, templates)
+    errors += (error for example in examples for error in missing_fields(example, graders, templates))
+    errors.sort(key=lambda error: error.line)
     if not examples and not errors:
         errors.append(LineError(1, "The file is empty."))
     refuse(uri, errors)
@@ -178,10 +181,42 @@ def missing_fields(
                 example.line, f"Grader {grader.name!r} reads {{{{{name}}}}}, which this example does not have."
             )
     for template in templates:
-        try:
-            render(template, example.item, Sample(""))
-        except MissingVariableError as error:
+        if (error := _unrendered(template, example)) is not None:
             yield LineError(example.line, f"spec.dataset reads {error}")
+
+
+def _refuse_wrong_fields(
+    uri: str, examples: Sequence[HeldOutExample], graders: Sequence[CompiledGrader], templates: Sequence[str]
+) -> None:
+    """Raise DiagnosedError (InvalidSpec) if the spec reads a field that no example has: the file is not to blame."""
+    if len(examples) < 2:
+        return
+    for grader in graders:
+        lacked_by_all = set.intersection(*(set(grader.missing_from(example.item)) for example in examples))
+        if lacked_by_all:
+            reads = f"Grader {grader.name!r} reads {{{{{min(lacked_by_all)}}}}}"
+            raise _wrong_field(uri, examples, reads, "Correct the grader.")
+    for template in templates:
+        if all(_unrendered(template, example) is not None for example in examples):
+            raise _wrong_field(uri, examples, f"spec.dataset reads {template}", "Correct clusterBy or the slice.")
+
+
+def _wrong_field(uri: str, examples: Sequence[HeldOutExample], reads: str, change: str) -> DiagnosedError:
+    has = ", ".join(sorted(map(str, examples[0].item))[:SHOWN_FIELDS])
+    return DiagnosedError(
+        Reason.INVALID_SPEC,
+        f"{reads}, which none of the {len(examples)} examples of {uri} has. Line {examples[0].line} has the fields "
+        f"{has}. {change}",
+    )
+
+
+def _unrendered(template: str, example: HeldOutExample) -> MissingVariableError | None:
+    """Why the template has no value for this example."""
+    try:
+        render(template, example.item, Sample(""))
+    except MissingVariableError as error:
+        return error
+    return None
 
 
 def keep_images(store: ImageStore, examples: Sequence[HeldOutExample], uri: str) -> list[list[Path]]:
@@ -243,7 +278,7 @@ def refuse(uri: str, errors: Sequence[LineError]) -> None:
         Reason.DATASET_INVALID,
         f"Line {first.line} of {uri}: {first.message} "
         + (f"{others} more line(s) are broken. " if others else "")
-        + corrected(uri),
+        + f"{corrected(uri)}.",
     )
 
 

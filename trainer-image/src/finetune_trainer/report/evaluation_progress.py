@@ -12,6 +12,8 @@ from finetune_api.progress import TrainerStatus
 from finetune_api.run import ProgressTarget
 from finetune_trainer.report.progress import ProgressSender, to_trainer_status
 
+STEPS_OF_OUTPUT = 99
+"""Of a hundred, where no grader asks a model."""
 REPORT_SECONDS = 0.5
 """Making a report takes longer than counting. They are sent even less often."""
 
@@ -24,15 +26,19 @@ class EvaluationReceiver(Protocol):
 
 
 class EvaluationReporter:
-    """Counts outputs and grades, and reports them: an output is one step of work, and grading it another.
+    """Counts outputs and grades, and reports them.
 
-    `graders`: how many grades an output gets.
+    `graders`: how many grades an output gets. `asks`: whether one of them asks a model, so that grading an output is as
+    much work as making it; otherwise it takes next to nothing.
     """
 
-    def __init__(self, sender: EvaluationReceiver | None, models: Iterable[str], total: int, graders: int) -> None:
+    def __init__(
+        self, sender: EvaluationReceiver | None, models: Iterable[str], total: int, graders: int, *, asks: bool
+    ) -> None:
         self._sender = sender
         self._total = total
         self._graders = max(1, graders)
+        self._output_steps = 1 if asks else STEPS_OF_OUTPUT
         self._outputs = dict.fromkeys(models, 0)
         self._grades = dict.fromkeys(self._outputs, 0)
         self._found = 0
@@ -72,8 +78,8 @@ class EvaluationReporter:
         if self._sender is None:
             return
         candidates = self.candidates()
-        done = sum(one.outputs + one.graded for one in candidates)
-        steps = {"current_step": done, "total_steps": 2 * self._total * len(candidates)}
+        done = sum(self._output_steps * one.outputs + one.graded for one in candidates)
+        steps = {"current_step": done, "total_steps": (self._output_steps + 1) * self._total * len(candidates)}
         self._sender.send(to_trainer_status(steps, self._remaining_seconds(**steps)), candidates=candidates)
 
     def _report(self) -> None:
@@ -81,7 +87,7 @@ class EvaluationReporter:
             self.report()
 
     def _remaining_seconds(self, current_step: int, total_steps: int) -> int | None:
-        done = current_step - self._found
+        done = current_step - self._output_steps * self._found
         if done <= 0:
             return None
         return round((time.monotonic() - self._began) / done * (total_steps - current_step))

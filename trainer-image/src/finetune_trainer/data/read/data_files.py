@@ -188,11 +188,11 @@ def _fetch_from_hub(source: HubDataset, path: Path) -> None:
 
 
 def corrected(uri: str) -> str:
-    """What to do about invalid lines of a file, for an error message."""
+    """What to do about invalid lines of a file, for an error message; the caller says what happens then."""
     if uri.startswith(_CONFIG_MAP):
         name = uri.removeprefix(_CONFIG_MAP).partition("/")[0]
-        return f"Correct the ConfigMap {name!r}: it is checked again automatically."
-    return "Correct the file and upload it again: it is checked again automatically."
+        return f"Correct the ConfigMap {name!r}"
+    return "Correct the file and upload it again"
 
 
 def _mounted_files(name: str, key: str | None, mounted: Path) -> list[DataFile]:

@@ -125,7 +125,7 @@ def refuse_invalid(surveys: Sequence[Survey]) -> None:
         Reason.DATASET_INVALID,
         f"Invalid file format. Line {first.line} of the {first.file} file {uri}: {first.message} "
         + (f"{count - 1} more line(s) are broken. " if count > 1 else "")
-        + (FOR_THIS_MODEL if of_model else corrected(uri)),
+        + (FOR_THIS_MODEL if of_model else f"{corrected(uri)}: it is checked again automatically."),
         dataset=DatasetStatus(format=formats[0] if formats else None, error_count=count, errors=errors[:LISTED_ERRORS]),
     )
 
