@@ -64,7 +64,8 @@ def _newest_role(view: ObjectView, pods: list[Pod]) -> str:
 
 def _where_else(view: ObjectView) -> str:
     """Logs are deleted with their Pods: what has more than them."""
-    storage = view.status.text("storageUri")
+    # The trainer writes it with the first checkpoint.
+    storage = view.status.text("storageUri") if view.status.at("checkpoints") or view.status.at("result") else ""
     kept = f" The history of the run is {storage}/events.jsonl in the storage." if storage else ""
     return f"Logs are deleted with their Pods.{kept} `{command(view, 'status')}` shows where the run stands."
 

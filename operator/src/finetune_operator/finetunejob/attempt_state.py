@@ -12,6 +12,7 @@ from typing import Literal
 
 from finetune_api.base import LINE_LENGTH, whole_seconds
 from finetune_api.conditions import Reason
+from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import (
     AttemptOutcome,
     AttemptState,
@@ -209,7 +210,9 @@ def run_failed(status: FineTuneJobStatus, reason: Reason, message: str, now: dat
         status = end_attempt(status, attempt, "Failed", now, reason=reason, message=message)
     if "runId" not in message:
         message = f"{sentence(message)} Change spec.runId to run again."
-    status = without_remaining_time(status).model_copy(update={"completion_time": whole_seconds(now)})
+    found = status.failure or FailureStatus(reason=reason, message=message)
+    update = {"completion_time": whole_seconds(now), "failure": found}
+    status = without_remaining_time(status).model_copy(update=update)
     # Once this is written, running Jobs are stale.
     return JobDecision(status, failed(reason, message), requeue_at=now)
 

@@ -26,7 +26,7 @@ def status_rows(
         Row(view.kind.name, [f"{view.name}  (namespace {view.namespace}, {age_of(view, now)} old)"], "bold"),
         *_state(view, now),
         *_of_kind(view, now, budget_hours, most),
-        *_failure(view.status.at("failure"), most),
+        *_failure(view, most),
     ]
     return [row for row in [*rows, Row("Next", next_steps(view))] if row.lines]
 
@@ -255,8 +255,10 @@ def _result(result: Fields) -> Iterator[Row]:
     yield Row("Report", [uri] if (uri := result.text("reportUri")) else [])
 
 
-def _failure(failure: Fields, most: int | None) -> Iterator[Row]:
-    if not failure:
+def _failure(view: ObjectView, most: int | None) -> Iterator[Row]:
+    """What failed last, unless that is all of why the run ended, which is told already."""
+    failure, stalled = view.status.at("failure"), view.condition("Stalled")
+    if not failure or (stalled.status == "True" and failure.text("message") == stalled.message):
         return
     where = [f"Pod {pod}" for pod in [failure.text("pod")] if pod]
     where += [f"rank {rank}" for rank in [failure.text("rank")] if rank]

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.progress import human_duration
 from finetune_operator.core.active_deadline import deadline_of, shorter, with_suspended_time
 from finetune_operator.core.plan import earliest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
@@ -52,12 +53,37 @@ def fail_at_active_deadline(
     deadline = _deadline(observed, status)
     if deadline is None or now < deadline:
         return None
-    kept = f" Its checkpoints are kept in {status.storage_uri}." if status.storage_uri else ""
     message = (
-        f"The run did not end within activeDeadlineSeconds.{last_failure_message(status)}{kept} Raise "
-        "activeDeadlineSeconds and change runId to run again."
+        f"The run did not end within {_limit(observed, status)}.{_before_training(status)}"
+        f"{last_failure_message(status)}{_kept(status)} Raise activeDeadlineSeconds and change runId to run again."
     )
     return run_failed(status, Reason.DEADLINE_EXCEEDED, message, now)
+
+
+def _limit(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> str:
+    """The deadline, and whose it is."""
+    seconds = deadline_seconds(observed, status)
+    is_class = seconds == class_deadline_seconds(observed, status)
+    whose = "limits.activeDeadlineSeconds of the FineTuneClass" if is_class else "spec.activeDeadlineSeconds"
+    return f"{human_duration(seconds or 0)} ({whose})"
+
+
+def _before_training(status: FineTuneJobStatus) -> str:
+    """What of the time had passed before the first attempt, with a leading space; empty where that is not known."""
+    if status.attempt is None:
+        return " Training had not begun."
+    known = [*status.ended_attempts, status.attempt]
+    began = next((one.start_time for one in known if one.number == 1), None)
+    # A run that stood still spent that time on nothing.
+    if began is None or status.start_time is None or status.suspended_seconds:
+        return ""
+    return f" Preflight took {human_duration(max(0, round((began - status.start_time).total_seconds())))} of it."
+
+
+def _kept(status: FineTuneJobStatus) -> str:
+    if status.checkpoints:
+        return f" Its checkpoints are kept in {status.storage_uri}."
+    return " No checkpoint had been saved."
 
 
 def wake_at_deadline(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:

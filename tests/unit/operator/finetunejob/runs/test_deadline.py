@@ -10,7 +10,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.failure import FailureStatus
-from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
+from finetune_api.finetunejob import CheckpointStatus, EndedRun, FineTuneJobStatus
 from finetune_operator.finetunejob.objects import run_digest
 from finetune_operator.finetunejob.observe import observe
 from finetune_operator.finetunejob.plan import plan
@@ -299,6 +299,30 @@ def test_a_job_that_waits_for_its_class_ends_at_its_deadline_too() -> None:
         job_status(start_time=ago(100)), spec=job_spec(activeDeadlineSeconds=100), class_=CLASS_NOT_FOUND
     )
     assert decide(observed).decision.reason == "DeadlineExceeded"
+
+
+@pytest.mark.parametrize(("of_class", "whose"), [(None, "spec"), (80, "limits")])
+def test_a_run_that_ends_at_its_deadline_says_which_one_and_what_it_was_spent_on(
+    of_class: int | None, whose: str
+) -> None:
+    attempt = attempt_status(class_deadline_seconds=of_class, start_time=ago(60))
+    status = trained_status(attempt, start_time=ago(90), storage_uri="s3://b/router", failure=None)
+    result = decide(observed_job(status, job(TRAIN_1), spec=job_spec(activeDeadlineSeconds=90)))
+    seconds, of = (80, " of the FineTuneClass") if of_class else (90, "")
+    assert result.message == (
+        f"The run did not end within {seconds}s ({whose}.activeDeadlineSeconds{of}). Preflight took 30s of it. "
+        "No checkpoint had been saved. Raise activeDeadlineSeconds and change runId to run again."
+    )
+    assert result.status.failure is not None
+    assert (result.status.failure.reason, result.status.failure.message) == ("DeadlineExceeded", result.message)
+
+    saved = status.model_copy(update={"checkpoints": [CheckpointStatus(step=1, uri="s3://b/router/c")]})
+    kept = decide(observed_job(saved, job(TRAIN_1), spec=job_spec(activeDeadlineSeconds=90)))
+    assert "Its checkpoints are kept in s3://b/router." in kept.message
+
+    checked = job_status(preflight=preflight_status(), start_time=ago(90))
+    early = decide(observed_job(checked, spec=job_spec(activeDeadlineSeconds=90)))
+    assert "Training had not begun. No checkpoint had been saved." in early.message
 
 
 def test_a_run_that_ends_at_its_deadline_between_tries_says_why_they_failed() -> None:
