@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from finetune_view.changes import next_run_id
 from finetune_view.object_view import ObjectView
 from finetune_view.resource import EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP, MODEL_DEPLOYMENT, WITH_PODS
 
 OPERATOR_NAMESPACE = "finetune-system"
 Spelling = Callable[[ObjectView, str], str]
 """How somebody asks for a verb (rerun, resume, watch, logs, events, diagnose) of an object."""
+_OF_SPEC = {
+    "ClassNotFound": "create that FineTuneClass",
+    "InvalidSpec": "",
+    "LimitExceeded": "raise the limits of the FineTuneClass",
+    "ModelNotFound": "put the model where the spec says",
+    "ModelNotListed": "list the model in spec.models of the FineTuneClass",
+    "ReferenceNotFound": "create what the spec names",
+    "SourceNotAllowed": "allow the URI in spec.sources of the FineTuneClass",
+}
+"""The reasons for which the spec may have to change, and what else may."""
 _CONTINUES = "It continues by itself once the cause is gone; nothing has to be restarted."
 
 
@@ -34,7 +45,7 @@ def next_steps(view: ObjectView, spell: Spelling = command) -> list[str]:
     if view.outcome == "Succeeded":
         return _after_success(view)
     if view.stalled:
-        return [*_suggestion(view), _CONTINUES, f"Where it happened: {spell(view, 'events')}"]
+        return [*_suggestion(view), *_once_mended(view), f"Where it happened: {spell(view, 'events')}"]
     if view.phase == "Suspended":
         return [f"Resume from what is saved: {spell(view, 'resume')}"]
     if view.phase == "Retrying":
@@ -46,6 +57,17 @@ def next_steps(view: ObjectView, spell: Spelling = command) -> list[str]:
 def _suggestion(view: ObjectView) -> list[str]:
     suggestion = view.status.text("failure", "suggestion")
     return [suggestion] if suggestion else []
+
+
+def _once_mended(view: ObjectView) -> list[str]:
+    """What ends a stall: a spec that can't work has to be changed, with runId where the kind has one."""
+    other = _OF_SPEC.get(view.condition("Stalled").reason)
+    if other is None:
+        return [_CONTINUES]
+    edit = f"kubectl -n {view.namespace} edit {view.kind.short_name}/{view.name}"
+    again = "" if view.kind is MODEL_DEPLOYMENT else f", and in it runId to a new one, such as {next_run_id(view)!r}"
+    steps = [f"Change the spec{again}: {edit}"]
+    return [*steps, f"Or {other}: it then continues by itself."] if other else steps
 
 
 def _after_failure(view: ObjectView, spell: Spelling) -> list[str]:

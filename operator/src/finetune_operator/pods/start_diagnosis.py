@@ -28,6 +28,8 @@ PATIENCE_SECONDS = 30
 _QUOTA = re.compile(r"requested: (\S+), used: \S+, limited: (\S+)")
 IMAGE_PULL_SECONDS = 15 * 60
 """How long pulling an image may fail before the run does: the registry may be down, or the name wrong."""
+_PLACEMENT = re.compile(r"node affinity|node selector|untolerated taint")
+"""In the scheduler's message: what the Pod says of nodes, and not what it requests of them."""
 _MODEL_KEY = re.compile(rf'volume "{MODEL_KEY_VOLUME}([^"]+)"')
 _UNSTARTABLE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _UNPULLABLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
@@ -69,8 +71,17 @@ def diagnose_start(
     # A run needs only our container to start; a server's Pod is ready only when all of its containers are running.
     waiting = [pod for pod in pods if job is None or pod.started_time is None]
     found = [one for pod in waiting if (one := _diagnose_pod(pod, by_subject.get(pod.uid), now)) is not None]
+    if job is not None:
+        found = [_with_limit(one, now) for one in found]
     # A Pod that waits for capacity must not hide one that only a person can help.
     return next((one for one in found if not one.waits), found[0] if found else None)
+
+
+def _with_limit(one: StartDiagnosis, now: datetime) -> StartDiagnosis:
+    """Says until when an image is tried."""
+    if one.reason != Reason.IMAGE_PULL_FAILED or image_pull_timed_out(one, now):
+        return one
+    return replace(one, message=f"{one.message} The run fails if this lasts {IMAGE_PULL_SECONDS // 60} minutes.")
 
 
 def early_message(job: JobView | None, pods: Sequence[PodView], warnings: Iterable[WarningEvent], now: datetime) -> str:
@@ -219,6 +230,13 @@ def _unschedulable(pod: PodView) -> StartDiagnosis:
             pod.unschedulable_since,
         )
     change = "Free or add nodes, or lower what the FineTuneClass requests."
+    if _PLACEMENT.search(message):
+        change = (
+            "Where no node has the labels, or none lacks a taint: correct spec.scheduling of the FineTuneClass "
+            "(nodeSelector, nodeRequirements, tolerations; of the role, where it has its own), or label or add nodes."
+        )
+        if "Insufficient " in message:
+            change += " Where nodes are too small or full: free or add nodes, or lower what the class requests."
     if "pod affinity" in message:
         change = (
             "Where the class sets scheduling.gangTopology, all Pods of an attempt need nodes with one value of that "

@@ -33,17 +33,24 @@ def resume(kubectl: Kubectl, name: RunArgument) -> None:
 
 
 def _set_suspend(kubectl: Kubectl, name: str, wanted: bool) -> None:
+    from finetune_view.next_step import command
     from kubectl_finetune.spec.patch import patch_spec
 
     found = read(kubectl, resource(name, RUNS))
     verb = "suspended" if wanted else "not suspended"
-    if found.outcome is not None:
-        raise PluginError(f"Run {found.run_id} of {found.resource} has ended already, as {found.phase}.")
-    if (found.fields.at("spec", "suspend").value is True) == wanted:
+    ended = f"Run {found.run_id} of {found.resource} has ended already, as {found.phase}."
+    is_suspended = found.fields.at("spec", "suspend").value is True
+    if found.outcome is not None and (wanted or not is_suspended):
+        raise PluginError(ended)
+    if is_suspended == wanted:
         typer.echo(f"{found.resource} is {verb} already.")
         return
     patch_spec(kubectl, found, {"suspend": wanted})
-    typer.echo(f"{found.resource} {'is being suspended' if wanted else 'resumes'}.")
+    if found.outcome is None:
+        typer.echo(f"{found.resource} {'is being suspended' if wanted else 'resumes'}.")
+    else:
+        again = command(found, "rerun")
+        typer.echo(f"{ended} It is not suspended any more: the next run starts at once. Run again: {again}")
     _tell_of_gitops(found)
 
 

@@ -185,6 +185,14 @@ def test_an_evaluation_is_suspended_resumed_and_cancelled(api: Api, plugin: Plug
     assert plugin("cancel", "eval/router", "--yes")[1] == "Evaluation router is being cancelled.\n"
     api.wait("Evaluation", "router", lambda found: found["status"].get("phase") == "Cancelled")
     assert plugin("suspend", "eval/router")[0] != 0, "it is over"
+    api.patch("Evaluation", "router", {"spec": {"suspend": True}})
+    api.wait(
+        "Evaluation", "router", lambda found: found["status"]["observedGeneration"] == found["metadata"]["generation"]
+    )
+    told = plugin("resume", "eval/router")[1]
+    assert "has ended already, as Cancelled. It is not suspended any more: the next run starts at once." in told
+    assert api.get("Evaluation", "router")["spec"]["suspend"] is False
+    assert plugin("resume", "eval/router")[0] != 0, "there is nothing to resume"
     assert plugin("rerun", "eval/router")[1] == "Evaluation router runs again, as run 2.\n"
     assert api.get("Evaluation", "router")["spec"]["cancel"] is False
 

@@ -116,6 +116,32 @@ def test_a_result_is_told_with_its_report() -> None:
     assert "step 1000, validation loss 0.5" in text
 
 
+@pytest.mark.parametrize(
+    ("reason", "other"),
+    [
+        ("InvalidSpec", None),
+        ("LimitExceeded", "raise the limits of the FineTuneClass"),
+        ("SourceNotAllowed", "allow the URI in spec.sources of the FineTuneClass"),
+        ("ClassNotFound", "create that FineTuneClass"),
+        ("ModelNotFound", "put the model where the spec says"),
+        ("ModelNotListed", "list the model in spec.models of the FineTuneClass"),
+        ("ReferenceNotFound", "create what the spec names"),
+    ],
+)
+def test_where_the_spec_is_wrong_the_command_that_changes_it_is_told(reason: str, other: str | None) -> None:
+    stalled = {"phase": "Validating", "conditions": [condition("Stalled", "True", reason, "No.")]}
+    text = shown(seen(stalled), width=200)
+    assert "Change the spec, and in it runId to a new one, such as '2': kubectl -n team-a edit ftj/router" in text
+    assert "nothing has to be restarted" not in text
+    assert (f"Or {other}: it then continues by itself." in text) is (other is not None)
+
+
+def test_a_stalled_deployment_has_no_run_id_to_change() -> None:
+    stalled = job({"phase": "Pending", "conditions": [condition("Stalled", "True", "LimitExceeded", "No.")]})
+    text = shown(object_view({**stalled, "kind": "ModelDeployment"}), width=200)
+    assert "Change the spec: kubectl -n team-a edit mdep/router" in text
+
+
 def test_a_stalled_job_says_that_it_goes_on_by_itself() -> None:
     stalled = {"phase": "Queued", "conditions": [condition("Stalled", "True", "SecretNotFound", "Create Secret s3.")]}
     text = shown(seen(stalled))

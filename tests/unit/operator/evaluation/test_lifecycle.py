@@ -92,6 +92,21 @@ def test_nothing_begins_while_it_is_suspended(changes: dict[str, Any]) -> None:
     assert (result.decision.phase, result.decision.writes) == ("Suspended", ())
 
 
+def test_a_new_run_that_is_suspended_shows_nothing_of_the_run_before_until_that_is_asked_for_again() -> None:
+    before = evaluated_status(progress=progress(100, 0), summary="exact 0.750 [0.700, 0.800] vs 0.250 [0.200, 0.300]")
+    before = decide(observed_evaluation(before)).status
+    assert before.phase == "Passed"
+
+    waits = decide(observed_evaluation(before, spec=evaluation_spec(suspend=True, runId="2")))
+    assert waits.decision.phase == "Suspended"
+    assert (waits.status.progress, waits.status.summary) == (None, None)
+
+    begun = decide(observed_evaluation(waits.status, spec=evaluation_spec(runId="2")))
+    assert (begun.status.run_id, begun.status.try_number, begun.status.results) == ("2", 1, [])
+    back = decide(observed_evaluation(waits.status))
+    assert (back.decision.phase, back.status.summary) == ("Passed", before.summary)
+
+
 @pytest.mark.parametrize("spec", [SUSPENDED, CANCELLED], ids=["suspend", "cancel"])
 def test_scores_that_are_there_are_taken_whatever_the_spec_says_by_now(spec: Any) -> None:
     ended = observed_evaluation(evaluation_status(), job(JOB), pods=(succeeded_pod(JOB, EVALUATION_REPORT),), spec=spec)

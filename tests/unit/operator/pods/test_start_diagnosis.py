@@ -315,6 +315,26 @@ def test_room_that_others_give_back_is_waited_for_and_nothing_else(words: str, w
 
 
 @pytest.mark.parametrize(
+    ("words", "placement", "room"),
+    [
+        ("0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector.", True, False),
+        ("0/2 nodes are available: 2 node(s) had untolerated taint {gpu: true}.", True, False),
+        (NONE_EVER, True, True),
+        ("0/2 nodes are available: 2 Insufficient nvidia.com/gpu.", False, True),
+    ],
+    ids=["selector", "taint", "taint and size", "size"],
+)
+def test_where_labels_or_taints_keep_a_pod_away_the_class_s_scheduling_is_named(
+    words: str, placement: bool, room: bool
+) -> None:
+    status = {"phase": "Pending", "conditions": [{**UNSCHEDULABLE, "message": words}]}
+    found = diagnose_start(None, [pod_view(pod_object(status))], (), NOW)
+    assert found is not None
+    assert ("spec.scheduling of the FineTuneClass (nodeSelector" in found.message) is placement
+    assert ("ree or add nodes, or lower what" in found.message) is room
+
+
+@pytest.mark.parametrize(
     ("requested", "limited", "waits"),
     [
         ("limits.memory=8Gi", "limits.memory=64Gi", True),

@@ -17,6 +17,7 @@ from finetune_operator.core.conditions import (
     sentence,
 )
 from finetune_operator.core.plan import ENDED_UNSUCCESSFULLY, Child, earliest
+from finetune_operator.evaluation.gates import summary
 from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
 from finetune_operator.evaluation.policies.progress import without_remaining_time
@@ -58,6 +59,9 @@ def cancelled_run(status: EvaluationStatus) -> Readiness:
 
 def end_with_verdict(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision:
     """End a run that has its scores as its gates decide."""
+    if status.summary is None:  # Another runId was asked for meanwhile.
+        text = summary(observed.spec.graders[0].name, status.results)
+        status = status.model_copy(update={"summary": text or None})
     verdict = decide_verdict(observed.spec, status)
     return end_run(
         observed, verdict.status, verdict.readiness, now, passed=verdict.passed, meanwhile=verdict.readiness.reason

@@ -22,6 +22,9 @@ def suspend(observed: ObservedEvaluation, status: EvaluationStatus, now: datetim
     """Stop the running Pod while spec.suspend is true, and start nothing."""
     if not observed.spec.suspend:
         return None
+    if status.run_id not in (None, observed.spec.run_id):
+        # The run before may be asked for again, and keeps its end; `kubectl get` must not show it as the new one's.
+        status = status.model_copy(update={"progress": None, "summary": None})
     running = [job for job in observed.jobs if job.state == "Active"]
     # The Job is forgotten, so that its deletion is not taken for a loss.
     status = without_remaining_time(status).model_copy(update={"job_name": None, "retry_time": None})

@@ -226,6 +226,7 @@ def test_an_image_that_can_not_be_pulled_for_fifteen_minutes_ends_the_run() -> N
         return decide(gang("Active", waits, pod(TRAIN_1, 1, "Pending"), status=QUEUED_STATUS))
 
     assert unpullable(899).decision.phase == "Queued"
+    assert unpullable(899).message.endswith("The run fails if this lasts 15 minutes.")
     ended = unpullable(900)
     assert ended.decision == Decision(
         "Failed", "ImagePullFailed", stalled=True, again_in=0, event="Warning ImagePullFailed"
