@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.finetunejob import AttemptStatus, EndedAttempt, FineTuneJobStatus
 from finetune_api.progress import human_duration
 from finetune_operator.core.active_deadline import deadline_of, shorter, with_suspended_time
 from finetune_operator.core.plan import earliest
@@ -72,7 +72,7 @@ def _before_training(status: FineTuneJobStatus) -> str:
     """What of the time had passed before the first attempt, with a leading space; empty where that is not known."""
     if status.attempt is None:
         return " Training had not begun."
-    known = [*status.ended_attempts, status.attempt]
+    known: list[AttemptStatus | EndedAttempt] = [*status.ended_attempts, status.attempt]
     began = next((one.start_time for one in known if one.number == 1), None)
     # A run that stood still spent that time on nothing.
     if began is None or status.start_time is None or status.suspended_seconds:
