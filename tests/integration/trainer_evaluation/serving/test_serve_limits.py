@@ -153,6 +153,29 @@ def test_what_can_not_be_done_is_refused_in_openais_words(server: Server, change
     assert set(answer["error"]) == {"message", "type", "param", "code"}
 
 
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameter", "part"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "`tools`"),
+        ({"messages": [{"role": "assistant", "tool_calls": [CALL]}]}, "messages", "`tool_calls`"),
+    ],
+)
+def test_what_the_models_template_has_no_place_for_is_refused(
+    server: Server, changes: dict[str, Any], parameter: str, part: str
+) -> None:
+    status, answer = server.ask("hello", **changes)
+    assert (status, answer["error"]["param"], answer["error"]["code"]) == (400, parameter, "unsupported_parameter")
+    assert f"has no place for {part}" in answer["error"]["message"]
+
+
+def test_tools_that_are_not_offered_are_accepted(server: Server) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    assert server.ask("hello", tools=tools, tool_choice="none")[0] == 200
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -11,10 +11,13 @@ import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 import orjson
+
+if TYPE_CHECKING:
+    from finetune_trainer.data.encode.prompt_parts import PromptPart
 
 MOST_MEMORY_BYTES = 4 * 2**30
 """Limit of the address space, of which the libraries take about 1 GiB."""
@@ -37,20 +40,32 @@ def main(folder: Path) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     environment.prepare()
     environment.hide_torch()
+    from finetune_trainer.data.encode.prompt_parts import parts_left_out
     from finetune_trainer.model.loading import LocalModel, load_processor
 
     processor = load_processor(LocalModel(folder))
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
+    left_out = parts_left_out(processor)
     _write(answers, {"ready": True})
     while request := _read(sys.stdin.buffer):
-        _write(answers, answer(processor, request))
+        _write(answers, answer(processor, request, left_out))
 
 
-def answer(processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The `tokens` of a request and their `text`, or why it is `refused`: any exception of a template is a refusal."""
+def answer(processor: Any, request: Mapping[str, Any], left_out: frozenset[PromptPart] = frozenset()) -> dict[str, Any]:
+    """The `tokens` of a request and their `text`, or why it is `refused`: any exception of a template is a refusal.
+
+    `left_out`: what the template would leave out, which is refused by its `parameter`.
+    """
     from finetune_trainer.data.encode.chat_template import TemplateError, text_tokenizer
+    from finetune_trainer.data.encode.prompt_parts import PromptPart, part_of
     from finetune_trainer.process.failures import DiagnosedError
 
+    if "messages" in request and (part := part_of(request["messages"], request["tools"], left_out)) is not None:
+        parameter = "tools" if part is PromptPart.TOOLS else "messages"
+        return {
+            "refused": f"The model's chat template has no place for {part.value}: the model would not see them. Send none.",
+            "parameter": parameter,
+        }
     try:
         tokens = list(_encode(processor, request))
         return {"tokens": tokens, "text": text_tokenizer(processor).decode(tokens)}

@@ -22,7 +22,11 @@ START_SECONDS = 120.0
 
 
 class PromptRefusedError(ValueError):
-    """No prompt can be made from the request; the message says why."""
+    """No prompt can be made from the request; the message says why. `parameter`: what the model does not support."""
+
+    def __init__(self, message: str, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class PromptsBusyError(RuntimeError):
@@ -80,7 +84,7 @@ class Prompts:
                 await self.stop()  # Its late response must not go to the next request.
                 raise _explained(error) from error
         if "refused" in answer:
-            raise PromptRefusedError(answer["refused"])
+            raise PromptRefusedError(answer["refused"], answer.get("parameter"))
         return Prompt(answer["tokens"], answer["text"])
 
     @asynccontextmanager

@@ -225,7 +225,8 @@ async def _made(prompt: Any) -> Prompt:
         made: Prompt = await prompt
         return made
     except PromptRefusedError as error:
-        raise _refusal(400, str(error), "invalid_prompt") from error
+        code = "invalid_prompt" if error.parameter is None else "unsupported_parameter"
+        raise _refusal(400, str(error), code, error.parameter) from error
     except PromptsBusyError:
         raise _overloaded() from None
 
