@@ -28,3 +28,14 @@ def next_run_id(view: ObjectView) -> str:
         return str(max(numbers, default=0) + 1)
     stem = view.run_id[:55].rstrip("-_.")
     return next(name for number in range(2, 1_000_000) if (name := f"{stem}-{number}") not in used)
+
+
+def refused_run_id(view: ObjectView, run_id: str) -> str:
+    """Why nothing runs again with this runId; "" if something does."""
+    if run_id in (view.run_id, view.status.text("runId")):
+        why = "is that of the present run"
+    elif any(run.text("runId") == run_id for run in view.status.at("history")):
+        why = "was used by an earlier run (status.history) and can't be used again"
+    else:
+        return ""
+    return f"runId {run_id!r} of {view.resource} {why}. Use a new one: {next_run_id(view)} is free."

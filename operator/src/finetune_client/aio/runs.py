@@ -16,7 +16,7 @@ from finetune_client.kinds import EVALUATIONS, FINE_TUNE_JOBS, Contract, class_p
 from finetune_client.results.metrics import Metrics, parse_results
 from finetune_client.results.report import Report
 from finetune_client.results.storage import Place, credentials_in, place_of, read_file
-from finetune_view.changes import next_run_id
+from finetune_view.changes import next_run_id, refused_run_id
 from finetune_view.fields import Fields
 
 
@@ -46,7 +46,10 @@ class AsyncRun(AsyncClusterObject):
         A run in progress is stopped first, with a checkpoint.
         """
         await self.refresh()
-        again: dict[str, Any] = {"runId": next_run_id(self._view) if run_id is None else run_id}
+        chosen = next_run_id(self._view) if run_id is None else run_id
+        if refused := refused_run_id(self._view, chosen):
+            raise FineTuneError(refused)
+        again: dict[str, Any] = {"runId": chosen}
         if self._view.fields.at("spec", "cancel").value is True:
             again["cancel"] = False
         return await self._patch({**(changes or {}), **again})

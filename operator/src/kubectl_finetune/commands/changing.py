@@ -86,13 +86,15 @@ def rerun(
     yes: YesOption = False,
 ) -> None:
     """Run again with the same spec and a new runId. A run in progress is stopped first, with a checkpoint."""
-    from finetune_view.changes import next_run_id
+    from finetune_view.changes import next_run_id, refused_run_id
     from kubectl_finetune.spec.patch import patch_spec
 
     found = read(kubectl, resource(name, RUNS))
+    chosen = next_run_id(found) if run_id is None else run_id
+    if refused := refused_run_id(found, chosen):
+        raise PluginError(refused)
     if found.outcome is None and found.status:
         _confirm(found, "stopped", yes)
-    chosen = next_run_id(found) if run_id is None else run_id
     again = {"runId": chosen} | ({"cancel": False} if found.fields.at("spec", "cancel").value is True else {})
     patch_spec(kubectl, found, again)
     suspended = found.fields.at("spec", "suspend").value is True

@@ -167,6 +167,8 @@ def test_a_job_is_suspended_resumed_and_run_again(api: Api, plugin: Plugin) -> N
     assert api.get("FineTuneJob", "router")["spec"]["runId"] == "1"
     assert plugin("rerun", "router", "--yes")[1] == "FineTuneJob router runs again, as run 2.\n"
     assert api.get("FineTuneJob", "router")["spec"]["runId"] == "2"
+    code, _, errors = plugin("rerun", "router", "--yes", "--run-id=2")
+    assert code == 1 and "runId '2' of FineTuneJob router is that of the present run" in errors
     code, _, errors = plugin("rerun", "router", "--yes", "--run-id=not/valid")
     assert code == 1 and "spec.runId" in errors
     assert plugin("cancel", "router")[0] == 2, "without a terminal to ask"

@@ -155,6 +155,8 @@ def test_a_run_is_suspended_resumed_cancelled_and_run_again(client: Any, api: Ap
     assert (spec["runId"], spec["cancel"], spec["hyperparameters"]["learningRate"]) == ("2", False, 1.0e-4)
     with pytest.raises(InvalidSpecError, match=r"spec\.runId"):
         job.rerun("not/valid")
+    with pytest.raises(FineTuneError, match="runId '2' of FineTuneJob router is that of the present run"):
+        job.rerun("2")
 
 
 def test_who_sets_a_change_back_is_warned_of(client: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune_view.changes import next_run_id, warning_of_gitops
+from finetune_view.changes import next_run_id, refused_run_id, warning_of_gitops
 from kubectl_finetune.cluster.resource import resource
 from kubectl_finetune.errors import PluginError
 from tests.unit.kubectl_finetune.cluster_objects import seen
@@ -25,6 +25,17 @@ from tests.unit.kubectl_finetune.cluster_objects import seen
 def test_the_next_run_has_an_id_that_was_not_used(run_id: str, history: list[str], expected: str) -> None:
     status = {"runId": run_id, "history": [{"runId": one} for one in history]}
     assert next_run_id(seen(status, spec={"runId": run_id})) == expected
+
+
+def test_a_run_id_that_was_used_runs_nothing_again() -> None:
+    view = seen({"runId": "3", "history": [{"runId": "1"}, {"runId": "2"}]}, spec={"runId": "3"})
+    assert refused_run_id(view, "2") == (
+        "runId '2' of FineTuneJob router was used by an earlier run (status.history) and can't be used again. "
+        "Use a new one: 4 is free."
+    )
+    assert "is that of the present run" in refused_run_id(view, "3")
+    assert refused_run_id(view, "4") == "" == refused_run_id(view, "nightly")
+    assert refused_run_id(view, next_run_id(view)) == ""
 
 
 def test_who_sets_a_change_back_is_told() -> None:

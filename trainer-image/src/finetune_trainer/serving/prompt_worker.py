@@ -62,10 +62,8 @@ def answer(processor: Any, request: Mapping[str, Any], left_out: frozenset[Promp
 
     if "messages" in request and (part := part_of(request["messages"], request["tools"], left_out)) is not None:
         parameter = "tools" if part is PromptPart.TOOLS else "messages"
-        return {
-            "refused": f"The model's chat template has no place for {part.value}: the model would not see them. Send none.",
-            "parameter": parameter,
-        }
+        why = f"The model's chat template has no place for {part.value}: the model would not see them. Send none."
+        return {"refused": why, "parameter": parameter}
     try:
         tokens = list(_encode(processor, request))
         return {"tokens": tokens, "text": text_tokenizer(processor).decode(tokens)}
