@@ -4,39 +4,11 @@ from __future__ import annotations
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec
-from finetune_grading.graders.interface import InvalidGraderError
-from finetune_grading.registered_graders import check_graders
-from finetune_grading.templates import TemplateError, variables
+from finetune_grading.evaluation_check import grading_problem
 from finetune_operator.core.conditions import Readiness, stalled
 
 
 def grading_refusal(spec: EvaluationSpec) -> Readiness | None:
-    """The first one, with its field; None if all are valid."""
-    try:
-        graders = check_graders(spec.graders)
-    except InvalidGraderError as error:
-        return stalled(Reason.INVALID_SPEC, str(error))
-    comparing = {grader.name for grader in graders if grader.compares}
-    for at, gate in enumerate(spec.gates):
-        if gate.grader in comparing and (gate.minimum_delta is not None or gate.maximum_delta is not None):
-            message = (
-                f"spec.gates[{at}]: the score by {gate.grader!r} is a comparison with the baseline already; use "
-                "`minimum` (0.5: as often better as worse) instead of a delta."
-            )
-            return stalled(Reason.INVALID_SPEC, message)
-    labels = [
-        (f"graders[{at}] calibration.label", grader.calibration.label)
-        for at, grader in enumerate(spec.graders)
-        if grader.calibration is not None
-    ]
-    by = [] if spec.dataset.cluster_by is None else [("dataset.clusterBy", spec.dataset.cluster_by)]
-    slices = [(f"dataset.slices[{at}]", text) for at, text in enumerate(spec.dataset.slices)]
-    for place, template in [*labels, *by, *slices]:
-        try:
-            of_outputs = [name for name in variables(template) if not name.startswith("item.")]
-        except TemplateError as error:
-            return stalled(Reason.INVALID_SPEC, f"spec.{place}: {error}")
-        if of_outputs:
-            message = f"{{{{{of_outputs[0]}}}}} is of an output; use only fields of the example ({{{{item.<field>}}}})."
-            return stalled(Reason.INVALID_SPEC, f"spec.{place}: {message}")
-    return None
+    """Of the first one; None if all are valid."""
+    problem = grading_problem(spec)
+    return None if problem is None else stalled(Reason.INVALID_SPEC, problem)

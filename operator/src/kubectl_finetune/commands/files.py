@@ -36,7 +36,7 @@ def validate(
     if problems:
         raise typer.Exit(ExitCode.FAILED)
     by = "the API server was not asked" if local else "nothing was written"
-    typer.echo(f"{file}: {len(documents)} object{'s' * (len(documents) > 1)} valid ({by}).")
+    typer.echo(f"{file}: {len(documents)} object{'s' * (len(documents) > 1)} valid ({by}). {validating.UNCHECKED}")
 
 
 def _text(file: str) -> str:

@@ -1,4 +1,4 @@
-"""`validate`: the checks of finetune_api, and a dry run by the API server."""
+"""`validate`: the checks of finetune_api and finetune_grading, and a dry run by the API server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from kubectl_finetune.cluster.kubectl import Kubectl, error_of
 from kubectl_finetune.errors import ExitCode, NoAccessError, PluginError
 
 GROUP = "finetune.dev/"
+UNCHECKED = (
+    "Not checked: what the FineTuneClass allows, and whether models, data and Secrets are there and fit. The operator "
+    "and the run's preflight check that, before an accelerator is asked for."
+)
 MOST_BYTES = 4 * 2**20
 
 
@@ -54,10 +58,12 @@ def documents(text: str) -> list[Document]:
 
 
 def local_problems(document: Document) -> Iterator[str]:
-    """What finetune_api refuses in an object of one of our kinds: path and error."""
+    """What can't work in an object of one of our kinds, whatever is in the cluster: path and error."""
     from pydantic import ValidationError
 
     from finetune_api.crd import KINDS
+    from finetune_api.evaluation import EvaluationSpec
+    from finetune_grading.evaluation_check import grading_problem
 
     value = document.value
     if not isinstance(value, dict) or not document.kind:
@@ -70,11 +76,14 @@ def local_problems(document: Document) -> Iterator[str]:
         yield f"there is no kind {document.kind}; there are {', '.join(known.name for known in KINDS)}"
         return
     try:
-        kind.spec.from_wire(value.get("spec"))
+        spec = kind.spec.from_wire(value.get("spec"))
     except ValidationError as error:
         for one in error.errors(include_url=False):
             path = ".".join(["spec", *(str(part) for part in one["loc"])])
             yield clean(f"{path}: {one['msg']}")
+        return
+    if isinstance(spec, EvaluationSpec) and (problem := grading_problem(spec)) is not None:
+        yield clean(problem)
 
 
 def server_problems(kubectl: Kubectl, text: str) -> Iterator[str]:

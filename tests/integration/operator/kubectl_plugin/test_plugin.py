@@ -17,6 +17,7 @@ from e2e.cluster.binaries import binaries
 from e2e.cluster.components.control_plane import ControlPlane
 from finetune_api.conditions import Reason
 from finetune_api.outcome import Failure
+from kubectl_finetune.spec.validate import UNCHECKED
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object
 from tests.integration.operator.jobs import EVALUATION, JOB, LINE_7, TRAIN_REPORT, starts_training
@@ -269,7 +270,11 @@ def test_a_file_is_checked_here_and_by_the_api_server(api: Api, plugin: Plugin, 
     file = tmp_path / "job.yaml"
     code, output, _ = plugin("init", "router", "--model=s3://models/base", "--dataset=s3://data/train.jsonl")
     file.write_text(output)
-    assert plugin("validate", str(file)) == (0, f"{file}: 1 object valid (nothing was written).\n", "")
+    assert plugin("validate", str(file)) == (
+        0,
+        f"{file}: 1 object valid (nothing was written). {UNCHECKED}\n",
+        "",
+    )
     assert not api.exists("FineTuneJob", "router")
     job = yaml.safe_load(output)
     for change, told in (

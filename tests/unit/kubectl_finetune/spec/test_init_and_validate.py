@@ -61,6 +61,33 @@ def test_what_is_wrong_is_named_with_its_path(text: str, told: str) -> None:
     assert any(told in problem for problem in problems(text)), problems(text)
 
 
+def evaluation(grader: str) -> str:
+    candidates, dataset = "[{name: tuned, model: {uri: s3://models/base}}]", "{uri: s3://data/d.jsonl}"
+    graders = f"[{{name: exact, type: StringCheck}}, {grader}]"
+    spec = f"{{candidates: {candidates}, dataset: {dataset}, graders: {graders}}}"
+    return f"{{apiVersion: finetune.dev/v1alpha1, kind: Evaluation, spec: {spec}}}"
+
+
+@pytest.mark.parametrize(
+    ("grader", "told"),
+    [
+        ("{name: both, type: Multi, multi: {calculateOutput: exact + other}}", "'both': invalid_variable_error"),
+        (
+            "{name: b, type: StringCheck, stringCheck: {operation: Eq, input: '{{item.x}}', reference: y}}",
+            "'b': invalid_variable_error: input: neither it nor reference reads anything of the output",
+        ),
+        (
+            "{name: b, type: StringCheck, stringCheck: {operation: Eq, input: '{sample.output_text}', reference: y}}",
+            "{sample.output_text} is not a variable",
+        ),
+    ],
+    ids=["unknown grader", "reads no output", "single braces"],
+)
+def test_graders_that_can_not_work_are_found_without_a_cluster(grader: str, told: str) -> None:
+    assert any(told in problem for problem in problems(evaluation(grader))), problems(evaluation(grader))
+    assert problems(evaluation("{name: both, type: StringCheck}")) == []
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
