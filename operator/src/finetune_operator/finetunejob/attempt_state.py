@@ -161,7 +161,8 @@ def end_attempt(
         step=last_step(status, attempt),
     )
     records = [*status.ended_attempts, record][-ENDED_ATTEMPTS_KEPT:]
-    return with_state(status.model_copy(update={"ended_attempts": records}), attempt, outcome)
+    status = without_remaining_time(status).model_copy(update={"ended_attempts": records})
+    return with_state(status, attempt, outcome)
 
 
 def stopped(

@@ -26,6 +26,8 @@ EXIT_KILLED = 137
 FROM_OUTSIDE = frozenset({None, EXIT_DISRUPTED, EXIT_KILLED})
 SYMPTOMS = frozenset({Reason.TRAINING_STALLED, Reason.NCCL_TIMEOUT})
 """The reasons that every process of a gang reports if one of them hangs."""
+EARLY_SECONDS = 60
+"""Memory that does not suffice for so long is the model's and the libraries', and not yet the batches'."""
 _SPACE = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY, Reason.OUT_OF_DISK})
 
 
@@ -130,14 +132,35 @@ def _as_reported(pod: PodView, reported: Failure) -> FailureStatus:
 
 
 def _out_of_memory(pod: PodView) -> FailureStatus:
+    limit = f" of {pod.memory_limit}" if pod.memory_limit else ""
     return FailureStatus(
         reason=Reason.OUT_OF_MEMORY,
-        message=f"Pod {pod.name} was killed for using more memory than its limit.",
+        message=f"Pod {pod.name} was killed for using more memory than its limit{limit}.",
         pod=pod.name,
         rank=pod.index,
-        suggestion="Lower hyperparameters.batchSize or maxLength, use adapter.type LoRA, or raise resources.memory of "
-        "the FineTuneClass.",
+        suggestion=_less_memory(pod),
     )
+
+
+def _less_memory(pod: PodView) -> str:
+    """What to change about a Pod that ran out of memory."""
+    if pod.role in LIGHT_ROLES:
+        return "Raise preflight.resources.memory of the FineTuneClass."
+    raised = "raise resources.memory of the FineTuneClass"
+    if pod.role != "train":
+        return "Raise resources.memory of the FineTuneClass, or that of the role where it has its own."
+    if _ended_early(pod):
+        return (
+            f"It ended within its first minute, so the limit may be too small for the model itself: {raised}. "
+            "Otherwise lower hyperparameters.batchSize or maxLength, or use adapter.type LoRA."
+        )
+    return f"Lower hyperparameters.batchSize or maxLength, use adapter.type LoRA, or {raised}."
+
+
+def _ended_early(pod: PodView) -> bool:
+    if pod.started_time is None or pod.ended_time is None:
+        return False
+    return (pod.ended_time - pod.started_time).total_seconds() < EARLY_SECONDS
 
 
 def _out_of_disk(pod: PodView) -> FailureStatus:

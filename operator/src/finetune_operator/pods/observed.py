@@ -72,6 +72,7 @@ class PodView:
     waiting_foreign: str = ""
     run_config: str = ""
     disk_exceeded: str = ""
+    memory_limit: str = ""
 
     @property
     def is_terminal(self) -> bool:
@@ -196,7 +197,14 @@ def pod_view(pod: Object) -> PodView:
         waiting_foreign=strangers[0]["name"] if strangers else "",
         run_config=_run_config(pod),
         disk_exceeded=disk_exceeded,
+        memory_limit=_memory_limit(pod),
     )
+
+
+def _memory_limit(pod: Object) -> str:
+    """The memory limit of our main container."""
+    found = [one for one in pod.get("spec", {}).get("containers", []) if one.get("name") in OUR_CONTAINERS]
+    return str(found[0].get("resources", {}).get("limits", {}).get("memory", "")) if found else ""
 
 
 def job_view(job: Object) -> JobView:

@@ -83,7 +83,8 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
         return
     wanted = view.fields.text("spec", "replicas") or "1"
     yield Row("Replicas", [f"{status.text('readyReplicas') or '0'} of {wanted} ready"])
-    yield Row("Serves", [text for path in ("modelName", "url", "revision") if (text := status.text(path))])
+    if status.text("revision"):  # The Pods that answer have one.
+        yield Row("Serves", [text for path in ("modelName", "url", "revision") if (text := status.text(path))])
     yield Row("Drift", [f"{one.text('field')} by {one.text('manager') or '?'}" for one in status.at("drift")])
 
 

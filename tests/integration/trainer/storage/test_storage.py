@@ -145,7 +145,7 @@ def failure(storage: Storage, location: S3Location) -> DiagnosedError:
 
 
 def test_a_missing_bucket_is_named(storage: Storage) -> None:
-    with pytest.raises(DiagnosedError, match="'no-such-bucket'") as failed:
+    with pytest.raises(DiagnosedError, match=r"'no-such-bucket'.*its name: storage.bucket of the FineTune") as failed:
         storage.list_objects(S3Location("no-such-bucket", "folder"))
     assert failed.value.failure.reason is Reason.BUCKET_NOT_FOUND
 

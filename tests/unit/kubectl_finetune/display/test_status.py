@@ -136,6 +136,13 @@ def test_where_the_spec_is_wrong_the_command_that_changes_it_is_told(reason: str
     assert (f"Or {other}: it then continues by itself." in text) is (other is not None)
 
 
+@pytest.mark.parametrize("revision", [None, "s3://models/tuned"])
+def test_only_a_deployment_whose_pods_answer_serves(revision: str | None) -> None:
+    status = {"phase": "Pending", "modelName": "router", "url": "http://router/v1"}
+    found = job({**status, **({"revision": revision} if revision else {})})
+    assert ("Serves" in shown(object_view({**found, "kind": "ModelDeployment"}))) is (revision is not None)
+
+
 def test_a_stalled_deployment_has_no_run_id_to_change() -> None:
     stalled = job({"phase": "Pending", "conditions": [condition("Stalled", "True", "LimitExceeded", "No.")]})
     text = shown(object_view({**stalled, "kind": "ModelDeployment"}), width=200)

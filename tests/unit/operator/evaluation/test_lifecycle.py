@@ -230,6 +230,8 @@ def test_a_run_ends_at_its_deadline(
     assert (result.decision.phase, result.decision.again_in) == (phase, again_in)
     if phase == "Failed":
         assert (result.decision.reason, result.decision.deletes) == ("DeadlineExceeded", with_config_map(JOB))
+        whose = "spec" if of_class is None else "limits"
+        assert f"The run did not end within 60s ({whose}.activeDeadlineSeconds" in result.message
         assert "Raise activeDeadlineSeconds and change runId" in result.message
         assert "answers of APIs that are saved are taken, and loaded models answer anew" in result.message
 

@@ -9,6 +9,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
+from finetune_api.evaluation_progress import EvaluationProgress
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.pods.observed import PodView
 from tests.unit.operator.evaluation.plans import EVALUATING, JOB, RETRY, RETRY_OBJECTS, decide, failed_once, is_over
@@ -93,6 +94,18 @@ def test_the_next_try_is_another_job_and_keeps_the_diagnosis_until_it_has_an_ans
     report = succeeded_pod(RETRY, EVALUATION_REPORT)
     done = decide(observed_evaluation(started.status, job(RETRY, "Complete"), pods=(report,)))
     assert (done.decision.phase, done.status.failure) == ("Passed", None)
+
+
+def test_between_tries_no_time_is_left_over_from_the_last_one() -> None:
+    seen = EvaluationProgress(
+        percent=40, estimated_remaining_seconds=90, estimated_remaining="90s", last_updated_time=NOW
+    )
+    for ended in (job(JOB, "Failed"), None):
+        found = observed_evaluation(evaluation_status(progress=seen), *([] if ended is None else [ended]))
+        waits = decide(found).status
+        assert waits.phase == "Retrying"
+        assert waits.progress is not None
+        assert (waits.progress.percent, waits.progress.estimated_remaining) == (40, None)
 
 
 def test_what_keeps_the_next_try_from_starting_hides_no_diagnosis() -> None:

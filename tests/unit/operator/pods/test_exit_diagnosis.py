@@ -263,3 +263,25 @@ def test_in_a_gang_the_one_that_filled_its_disk_is_told() -> None:
 def test_a_full_node_is_no_failure_of_the_run() -> None:
     assert is_disruption([evicted_by_kubelet(NODE_IS_FULL, BY_KUBELET)], 1)
     assert is_disruption([evicted_by_kubelet(NODE_IS_FULL)], 1)
+
+
+@pytest.mark.parametrize(
+    ("role", "seconds", "first"),
+    [
+        ("train", 59, "It ended within its first minute, so the limit may be too small for the model itself: raise"),
+        ("train", 60, "Lower hyperparameters.batchSize or maxLength"),
+        ("preflight", 59, "Raise preflight.resources.memory"),
+        ("evaluate", 600, "Raise resources.memory"),
+    ],
+)
+def test_what_ran_out_of_memory_is_told_its_limit_and_what_helps_first(role: str, seconds: int, first: str) -> None:
+    times = {"startedAt": "2026-11-22T12:00:00Z", "finishedAt": f"2026-11-22T12:{seconds // 60:02}:{seconds % 60:02}Z"}
+    ended = {"exitCode": 137, "reason": "OOMKilled", **times}
+    found = pod_object({"phase": "Failed", "containerStatuses": [container(terminated=ended)]})
+    found["metadata"]["labels"]["finetune.dev/role"] = role
+    found["spec"] = {"containers": [{"name": "trainer", "resources": {"limits": {"memory": "2Gi"}}}]}
+    said = failure([pod_view(found)], "")
+    assert said.reason == "OutOfMemory"
+    assert said.message.endswith("was killed for using more memory than its limit of 2Gi.")
+    assert said.suggestion is not None
+    assert said.suggestion.startswith(first)

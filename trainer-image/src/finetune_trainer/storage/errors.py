@@ -161,10 +161,12 @@ def _diagnose_answer(
     code, status = code_of(error), status_of(error)
     message = str(error.response.get("Error", {}).get("Message", "")).rstrip(". ")
     if code == "NoSuchBucket":
+        # What is looked for has a URI of its own; everything else is in the class's bucket.
+        name = "its name: storage.bucket of the FineTuneClass" if missing is None else "the name"
         return DiagnosedError(
             missing or Reason.BUCKET_NOT_FOUND,
             f"The bucket {location.bucket!r} of {location.uri} does not exist at {where}{tried}. "
-            "Create it, or correct the name.",
+            f"Create it, or correct {name}.",
         )
     if code in REGION_CODES:
         return DiagnosedError(

@@ -12,6 +12,7 @@ from datetime import datetime
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
+from finetune_api.progress import human_duration
 from finetune_operator.core.active_deadline import deadline_of, shorter, with_suspended_time
 from finetune_operator.core.conditions import Readiness, failed, failure_message
 from finetune_operator.core.plan import earliest
@@ -53,10 +54,18 @@ def fail_at_active_deadline(
         return None
     last = f" The last failure: {failure_message(status.failure)}" if status.failure is not None else ""
     message = (
-        f"The run did not end within activeDeadlineSeconds.{last} Raise activeDeadlineSeconds and change runId to run "
+        f"The run did not end within {_limit(observed)}.{last} Raise activeDeadlineSeconds and change runId to run "
         "again: answers of APIs that are saved are taken, and loaded models answer anew."
     )
     return fail_run(observed, status, failed(Reason.DEADLINE_EXCEEDED, message), now, at_once=True)
+
+
+def _limit(observed: ObservedEvaluation) -> str:
+    """The deadline, and whose it is."""
+    of_class, of_spec = _class_seconds(observed), observed.spec.active_deadline_seconds
+    seconds = shorter(of_spec, of_class)
+    whose = "spec.activeDeadlineSeconds" if seconds == of_spec else "limits.activeDeadlineSeconds of the FineTuneClass"
+    return f"{human_duration(seconds or 0)} ({whose})"
 
 
 def wake_at_deadline(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
@@ -79,6 +88,9 @@ def _deadline(observed: ObservedEvaluation, status: EvaluationStatus) -> datetim
     """The run's deadline, by the spec or its class; None of a run that the spec does not ask for any more."""
     if not is_same_run(observed):
         return None
+    return deadline_of(status, shorter(observed.spec.active_deadline_seconds, _class_seconds(observed)))
+
+
+def _class_seconds(observed: ObservedEvaluation) -> int | None:
     class_ = observed.class_
-    of_class = class_.spec.limits.active_deadline_seconds if isinstance(class_, ResolvedClass) else None
-    return deadline_of(status, shorter(observed.spec.active_deadline_seconds, of_class))
+    return class_.spec.limits.active_deadline_seconds if isinstance(class_, ResolvedClass) else None

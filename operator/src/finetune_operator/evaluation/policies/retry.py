@@ -12,6 +12,7 @@ from finetune_operator.core.backoff import retry_time, waits
 from finetune_operator.core.conditions import Readiness, failed, failure_message, known_reason, progressing, sentence
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
 from finetune_operator.evaluation.policies.finished import end_run
+from finetune_operator.evaluation.policies.progress import without_remaining_time
 from finetune_operator.evaluation.tries import (
     asks_another_revision,
     current_job,
@@ -58,7 +59,7 @@ def retry_failed(observed: ObservedEvaluation, status: EvaluationStatus, now: da
     if _failure(observed, now) is None:
         return None
     again = retry_time(status.retries, now)
-    status = status.model_copy(update={"retry_time": again})
+    status = without_remaining_time(status).model_copy(update={"retry_time": again})
     readiness = waiting_to_retry(observed, status)
     return EvaluationDecision(status, readiness, requeue_at=again, meanwhile=Reason.RETRYING)
 
@@ -85,7 +86,7 @@ def retry_disrupted(observed: ObservedEvaluation, status: EvaluationStatus, now:
         return None
     disruptions = status.disruptions + 1
     again = retry_time(disruptions, now)
-    status = status.model_copy(update={"disruptions": disruptions, "retry_time": again})
+    status = without_remaining_time(status).model_copy(update={"disruptions": disruptions, "retry_time": again})
     readiness = progressing(Reason.RETRYING, f"{message} The next try starts at {again:%H:%M:%S} UTC.")
     return EvaluationDecision(status, readiness, requeue_at=again)
 

@@ -65,7 +65,7 @@ def record_progress(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime)
         status = status.model_copy(update={"attempt": attempt.model_copy(update={"disruption": seen})})
     if observed.progress is not None:
         status = status.model_copy(update={"progress": carried(observed.progress, status.progress)})
-    if status.phase in FINISHED:
+    if status.phase in FINISHED or running_attempt(status) is None:
         status = without_remaining_time(status)
     if (report := observed.checkpoint_report) is not None:
         status = with_checkpoints(status, report.checkpoints, report.corrupt, report.checkpoint_seconds)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
+from finetune_api.finetunejob import Progress
 from finetune_api.outcome import Failure
 from finetune_operator.pods.observed import PodView
 from tests.unit.operator.finetunejob.attempts.attempt_states import (
@@ -210,6 +211,26 @@ def test_what_cannot_heal_is_not_tried_again(reason: Reason) -> None:
     assert result.decision == Decision("Failed", reason, stalled=True, again_in=0, event=f"Warning {reason}")
     assert result.message == "What happened. What to change. Change spec.runId to run again."
     assert result.status.ended_attempts[-1].outcome == "Failed"
+
+
+def test_between_attempts_no_time_is_left_over_from_the_last_one() -> None:
+    seen = Progress(
+        step=3,
+        total_steps=9,
+        percent=33,
+        estimated_remaining_seconds=90,
+        estimated_remaining="90s",
+        last_updated_time=NOW,
+    )
+    hang = Failure(reason=Reason.NCCL_TIMEOUT, message="No answer.", retryable=True)
+    ended = gang("Failed", failed_pod(TRAIN_1, hang), told_to_stop(1))
+    reported = replace(ended, progress=seen)
+    waits = decide(reported)
+    later_on = decide(replace(reported, status=waits.status))
+    for result in (waits, later_on):
+        assert result.decision.phase == "Retrying"
+        assert result.status.progress is not None
+        assert (result.status.progress.percent, result.status.progress.estimated_remaining) == (33, None)
 
 
 @pytest.mark.parametrize("reason", [Reason.NCCL_TIMEOUT, Reason.TRAINING_STALLED])
