@@ -31,6 +31,9 @@ def chosen(view: ObjectView, pods: list[Pod], wanted: Wanted) -> list[Pod]:
     tries = list(dict.fromkeys(pod.job for pod in of_role))
     if wanted.previous:
         tries = tries[:-1]
+    if not pods and view.waits_for_first_pod:
+        why = view.condition("Ready").message or "The operator has not looked at it yet."
+        raise NoPodsError(f"{view.resource} has no log: none of its Pods has started yet. {why}")
     if not tries:
         which = "of an earlier try " if wanted.previous else ""
         raise NoPodsError(f"{view.resource} has no {role} Pods {which}(any more). {_where_else(view)}")

@@ -50,7 +50,8 @@ def next_steps(view: ObjectView, spell: Spelling = command) -> list[str]:
         return [f"Resume from what is saved: {spell(view, 'resume')}"]
     if view.phase == "Retrying":
         return [*_suggestion(view), f"Nothing: the next try starts by itself. Why it is one: {spell(view, 'events')}"]
-    log = [f"Its log: {spell(view, 'logs')}"] if view.kind in WITH_PODS else []
+    has_log = view.kind in WITH_PODS and not view.waits_for_first_pod
+    log = [f"Its log: {spell(view, 'logs')}"] if has_log else []
     return [f"Follow it: {spell(view, 'watch')}", *log]
 
 

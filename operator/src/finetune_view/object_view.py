@@ -12,6 +12,8 @@ from finetune_view.resource import EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP, K
 Outcome = Literal["Succeeded", "Failed"]
 _SUCCESS = {FINE_TUNE_JOB.name: "Succeeded", EVALUATION.name: "Passed", FINE_TUNE_SWEEP.name: "Succeeded"}
 
+_TRACES_OF_PODS = ("preflight", "dataset", "attempt", "endedAttempts", "served", "failure")
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -89,6 +91,14 @@ class ObjectView:
         if self.phase == "Training":
             return status.time("attempt", "podsStartTime") or status.time("attempt", "startTime")
         return ready.since if ready.status == "True" else status.time("completionTime")
+
+    @property
+    def waits_for_first_pod(self) -> bool:
+        """Whether no Pod of this run has been made yet, as it waits for a model, a class or a gate."""
+        if self.outcome is not None or any(self.status.at(trace) for trace in _TRACES_OF_PODS):
+            return False
+        of_preflight = self.phase == "Validating" and self.condition("Ready").reason == "Validating"
+        return self.phase in ("", "Waiting", "Validating") and not of_preflight
 
     @property
     def stalled(self) -> bool:

@@ -136,3 +136,13 @@ def named_in_code() -> set[str]:
     ]
     texts = [source.read_text() for source in sources if source.suffix in (".py", ".yaml")]
     return {word for text in texts for word in re.findall(r"(?:[\"']|class )([A-Z][A-Za-z]+)\b", text)}
+
+
+def test_every_page_installs_the_operator_with_the_same_values() -> None:
+    commands = [block.text.replace("\\\n", " ") for block in blocks()]
+    lines = [
+        line for text in commands for line in text.splitlines() if line.startswith("helm install finetune-operator")
+    ]
+    values = {frozenset(re.findall(r"--set ([\w.]+)=", line)) for line in lines}
+    assert len(lines) >= 3
+    assert values == {frozenset({"image.repository", "image.tag", "trainerImage"})}

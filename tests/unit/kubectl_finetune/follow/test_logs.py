@@ -6,7 +6,8 @@ import pytest
 
 from finetune_view.children import Pod, sorted_pods
 from finetune_view.log_choice import NoPodsError, Wanted, chosen, kept_log
-from tests.unit.kubectl_finetune.cluster_objects import FAILED, TRAINING, pod, seen
+from finetune_view.next_step import next_steps
+from tests.unit.kubectl_finetune.cluster_objects import FAILED, TRAINING, condition, pod, seen
 
 PODS = sorted_pods(
     [
@@ -59,6 +60,20 @@ def test_a_pod_that_is_gone_is_said_to_be() -> None:
         names(Wanted(previous=True), [one for one in PODS if one.job == "router-train-2"])
     with pytest.raises(NoPodsError, match="on node 1, and the Pod of that node does not exist"):
         names(Wanted(rank=4), [one for one in PODS if one.index == 0])
+
+
+WAITING = {"phase": "Validating", "conditions": [condition("Ready", "False", "WaitingForModel", "FineTuneJob a runs.")]}
+
+
+def test_what_only_waits_has_no_log_yet_and_says_why() -> None:
+    with pytest.raises(NoPodsError, match=r"none of its Pods has started yet. FineTuneJob a runs\."):
+        chosen(seen(WAITING), [], Wanted())
+    assert not any("logs" in step for step in next_steps(seen(WAITING)))
+    validating = {"phase": "Validating", "conditions": [condition("Ready", "False", "Validating", "Preflight.")]}
+    for begun in (validating, {**WAITING, "preflight": {"number": 1}}, TRAINING):
+        assert any("logs" in step for step in next_steps(seen(begun)))
+        with pytest.raises(NoPodsError, match="any more"):
+            chosen(seen(begun), [], Wanted())
 
 
 def test_what_is_left_of_the_log_is_in_the_status() -> None:

@@ -69,6 +69,26 @@ def test_an_empty_list_of_calls_is_none() -> None:
             "messages",
         ),
         (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a/b.png"}}]}
+                ]
+            },
+            "Invalid 'messages.0.content': images are not supported: this server takes text, or parts of type 'text'.",
+            "messages",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "video", "url": "x"}]}]},
+            "Invalid 'messages.0.content': parts of type 'video' are not supported: this server takes text, or parts "
+            "of type 'text'.",
+            "messages",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": 7}]}]},
+            "Invalid type for 'messages.0.content.0.text': expected a string, but got an integer instead.",
+            "messages",
+        ),
+        (
             {"messages": [{"role": "owner", "content": "x"}]},
             "Invalid value for 'messages.0.role': supported values are "
             "'system', 'developer', 'user', 'assistant' or 'tool'.",

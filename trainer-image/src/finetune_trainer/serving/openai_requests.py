@@ -104,6 +104,17 @@ class Message(Lenient):
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
 
+    @field_validator("content", mode="before")
+    @classmethod
+    def _text_only(cls, value: Any) -> Any:
+        """Refuse other parts by their kind, which the union's own error does not name."""
+        for part in value if isinstance(value, list) else []:
+            kind = part.get("type") if isinstance(part, dict) else None
+            if isinstance(kind, str) and kind != "text":
+                what = {"image_url": "images", "input_audio": "sounds"}.get(kind, f"parts of type {kind[:40]!r}")
+                raise ValueError(f"{what} are not supported: this server takes text, or parts of type 'text'")
+        return value
+
     @field_validator("tool_calls")
     @classmethod
     def _no_calls(cls, value: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:

@@ -27,13 +27,19 @@ LENGTHS = {
 
 def explain(invalid: ValidationError) -> tuple[str, str | None]:
     """The message of the first error, and its parameter (None if the request is not an object)."""
-    first: Mapping[str, Any] = invalid.errors(include_url=False)[0]
+    errors = invalid.errors(include_url=False)
+    first: Mapping[str, Any] = next((one for one in errors if not _is_of_another_member(one)), errors[0])
     parts = [str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int)]
     if len(parts) > 1 and parts[-1] == "str":  # pydantic's name of a union member, not a key
         parts.pop()
     if not parts:
         return "The body must be a JSON object.", None
     return _message(first, ".".join(parts)), parts[0]
+
+
+def _is_of_another_member(error: Mapping[str, Any]) -> bool:
+    """Whether it says that an array is no string, of a union of both: what is wrong in the array is said after it."""
+    return error["loc"][-1:] == ("str",) and isinstance(error["input"], list)
 
 
 def _message(error: Mapping[str, Any], where: str) -> str:
