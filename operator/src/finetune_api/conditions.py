@@ -85,6 +85,7 @@ class Reason(StrEnum):
     QUOTA_EXCEEDED = "QuotaExceeded"
     VOLUME_NOT_MOUNTED = "VolumeNotMounted"
     POD_REJECTED = "PodRejected"
+    OBJECT_REJECTED = "ObjectRejected"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     RETRY_LIMIT_REACHED = "RetryLimitReached"
     GRADER_FAILED = "GraderFailed"
@@ -165,6 +166,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.QUOTA_EXCEEDED: "A ResourceQuota in the namespace does not allow the Pods.",
     Reason.VOLUME_NOT_MOUNTED: "A Pod's volume does not exist or can't be mounted.",
     Reason.POD_REJECTED: "The API server rejects the Pods (Pod Security, admission), or their node can't start them.",
+    Reason.OBJECT_REJECTED: "The API server rejects a Service or a ConfigMap that this object needs (admission, "
+    "validation).",
     Reason.DEADLINE_EXCEEDED: "The run exceeded spec.activeDeadlineSeconds, or its own limit: 6 hours for "
     "preflight, a day and at least the run's deadline for an Evaluation.",
     Reason.RETRY_LIMIT_REACHED: "The run failed more times than spec.retryLimit allows.",

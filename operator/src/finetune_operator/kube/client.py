@@ -307,7 +307,11 @@ class Kube:
         query = {"fieldManager": manager} if manager is not None else {}
         if force:
             query["force"] = "true"
-        return await self._request(method, path, query=query, body=body, content_type=content_type)
+        try:
+            return await self._request(method, path, query=query, body=body, content_type=content_type)
+        except ApiError as error:
+            error.written_kind = target.resource.kind
+            raise
 
     async def _request(
         self,

@@ -14,3 +14,5 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
         self.retry_after = retry_after
+        self.written_kind: str | None = None
+        """The kind of the object that was to be written."""

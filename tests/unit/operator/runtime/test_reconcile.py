@@ -87,6 +87,20 @@ async def test_a_refusal_of_the_api_server_is_reported_and_retried_in_a_minute(c
     assert kube.writes == [f"POST {JOBS_PATH}", f"POST {EVENTS_PATH}", f"PATCH {STATUS_PATH}"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("Service", "ObjectRejected"), ("ConfigMap", "ObjectRejected"), ("Deployment", "PodRejected")]
+)
+async def test_a_refused_service_is_not_called_a_pod(kind: str, reason: str) -> None:
+    body = {"apiVersion": "apps/v1" if kind == "Deployment" else "v1", "kind": kind, "metadata": PARENT["metadata"]}
+    group = "apis/apps/v1" if kind == "Deployment" else "api/v1"
+    path = f"PATCH /{group}/namespaces/team-a/{kind.lower()}s/router"
+    kube = kube_with(parent_with(STATUS), refused={path: ApiError(422, "Invalid", "spec.ports[1].name: Duplicate")})
+    await reconcile(kube, planning(Plan(status=STATUS, apply=(body,))), KEY)
+    stalled = conditions_written(kube)[ConditionType.STALLED]
+    assert (stalled["status"], stalled["reason"]) == ("True", reason)
+    assert "spec.ports[1].name: Duplicate" in stalled["message"]
+
+
 @pytest.mark.parametrize(("seconds", "is_told"), [(0, False), (20, False), (40, True)])
 async def test_a_namespace_that_has_no_service_account_yet_is_tried_again_at_once(
     seconds: float, is_told: bool

@@ -18,6 +18,7 @@ from finetune_operator.pods.start_diagnosis import PATIENCE_SECONDS, refusal
 
 _REFUSED = frozenset({400, 403, 422})
 _NO_DEFAULT_ACCOUNT = 'serviceaccount "default" not found'
+_WITHOUT_PODS = ("Service", "ConfigMap")
 REFUSED_RETRY_SECONDS = 60
 
 
@@ -61,6 +62,8 @@ def refused_write_plan(
     observed = _Unparsed(parent["metadata"]["generation"], before)
     found = refusal(error.message)
     reason = Reason.NAME_CONFLICT if error.reason == NAME_CONFLICT else found.reason
+    if reason == Reason.POD_REJECTED and error.written_kind in _WITHOUT_PODS:
+        reason = Reason.OBJECT_REJECTED
     message = error.message if error.reason == NAME_CONFLICT else found.message
     readiness = stalled(reason, f"{message} Tried again every minute.")
     if found.waits:
