@@ -11,12 +11,12 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, Model
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.finetuneclass.resolve import ResolvedClass, default_class, resolve_class
+from finetune_operator.finetuneclass.resolve import ResolvedClass, default_class, resolve_class, storage_config
 from finetune_operator.kube.resources import FINE_TUNE_JOBS
 from finetune_operator.models.observe import resolve_model
 from finetune_operator.models.resolve import ResolvedModel, Undecided, tuned_model
 from tests.unit.operator.fake_kube import FakeKube
-from tests.unit.operator.states import CLASS_WIRE, JOB_WIRE, NOW, RESULT, job_spec, merged
+from tests.unit.operator.states import CLASS_WIRE, JOB_WIRE, NOW, RESULT, class_spec, job_spec, merged
 
 DEFAULT = {"finetune.dev/is-default-class": "true"}
 
@@ -150,3 +150,7 @@ async def test_a_job_that_can_not_be_read_decides_nothing(broken: Any) -> None:
     kube = FakeKube({f"GET {path}": {"spec": JOB_WIRE, "status": done().to_wire(), **broken}})
     reference = Model(fine_tune_job_ref=LocalObjectReference(name="router"))
     assert isinstance(await resolve_model(kube, "team-a", reference), Undecided)
+
+
+def test_a_pod_can_name_the_secret_that_its_storage_refuses() -> None:
+    assert storage_config(class_spec()).credentials_secret_name == "s3-credentials"
