@@ -45,10 +45,15 @@ def sidecars_alone_since(pod: PodView) -> datetime | None:
     return None if pod.is_terminal or pod.terminating or pod.exit_code is None else pod.ended_time
 
 
-def next_sidecar_check(pods: Iterable[PodView]) -> datetime | None:
-    """When the sidecars of the first Pod will have been alone for long enough."""
-    since = min((one for pod in pods if (one := sidecars_alone_since(pod)) is not None), default=None)
-    return None if since is None else since + timedelta(seconds=SIDECAR_SECONDS)
+def next_sidecar_check(pods: Iterable[PodView], now: datetime) -> datetime | None:
+    """When the sidecars of a Pod will next have been alone for long enough; None if each has been already."""
+    checks = [
+        since + timedelta(seconds=seconds)
+        for pod in pods
+        if (since := sidecars_alone_since(pod)) is not None
+        for seconds in (SIDECAR_SECONDS, *((GANG_SECONDS,) if pod.exit_code != 0 else ()))
+    ]
+    return min((check for check in checks if check > now), default=None)
 
 
 def sidecar_message(pods: Sequence[PodView]) -> str:

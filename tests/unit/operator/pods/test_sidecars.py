@@ -222,6 +222,19 @@ def test_a_gang_fails_though_its_pods_go_on() -> None:
     assert failed.status.attempt.retries == 1
 
 
+@pytest.mark.parametrize(
+    ("exit_code", "seconds", "again_in"),
+    [(0, 4, 6), (0, 30, None), (1, 4, 6), (1, 30, 30)],
+    ids=["ended", "ended and awaits the others", "failed", "failed and the others may notice"],
+)
+def test_a_gang_of_which_one_has_ended_is_looked_at_again_only_when_that_changes_something(
+    exit_code: int, seconds: float, again_in: float | None
+) -> None:
+    ended = lingering(TRAIN_1, TRAIN_REPORT if exit_code == 0 else NETWORK_FAILURE, 0, seconds, exit_code)
+    waits = decide_at(observed_job(trained_status(), job(TRAIN_1, parallelism=2), pods=(ended, pod(TRAIN_1, 1))))
+    assert (waits.decision.phase, waits.decision.again_in) == ("Training", again_in)
+
+
 @pytest.mark.parametrize(("answer", "phase"), [(PREFLIGHT_REPORT, "Queued"), (LINE_7, "Validating")])
 def test_a_preflight_with_a_sidecar_is_heard(answer: Any, phase: str) -> None:
     code = 0 if answer is PREFLIGHT_REPORT else 1

@@ -211,6 +211,7 @@ def assert_settles(
         made |= names_of(decided)
         assert not {(child.resource.kind, child.name) for child in decided.delete} & made
         if is_empty(decided, observed.status):
+            assert decided.requeue_at is None or decided.requeue_at > NOW, "it would be planned again and again"
             return
         observed = then(observed, decided)
     raise AssertionError(f"still writes after {ROUNDS_TO_SETTLE} rounds: {decided}")

@@ -16,7 +16,7 @@ from finetune_operator.core.plan import Plan
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, Object
-from finetune_operator.runtime.reconciler.reconcile import reconcile
+from finetune_operator.runtime.reconciler.reconcile import OVERDUE_SECONDS, reconcile
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.runtime.reconciled import (
     EVENTS_PATH,
@@ -74,6 +74,17 @@ async def test_it_comes_again_when_the_plan_says() -> None:
 
     reconciler = Kind(FINE_TUNE_JOBS, FineTuneJobStatus, planning(PLAN).observe, in_a_minute)
     assert await reconcile(kube_with(), reconciler, KEY) == pytest.approx(60, abs=1)
+
+
+@pytest.mark.parametrize(("seconds", "again"), [(0, 0), (-20, OVERDUE_SECONDS)])
+async def test_a_time_that_is_over_does_not_bring_it_back_at_once(seconds: float, again: float) -> None:
+    """Such a plan has seen that the time is over: it would say the same again and again. Now still means now."""
+
+    def overdue(observed: Any, now: Any) -> Plan[FineTuneJobStatus]:
+        return Plan(status=STATUS, requeue_at=now + timedelta(seconds=seconds))
+
+    reconciler = Kind(FINE_TUNE_JOBS, FineTuneJobStatus, planning(PLAN).observe, overdue)
+    assert await reconcile(kube_with(), reconciler, KEY) == again
 
 
 @pytest.mark.parametrize("code", [400, 403, 422])

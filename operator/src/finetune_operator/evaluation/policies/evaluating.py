@@ -52,7 +52,9 @@ def watch_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
         delete=tries_to_delete(
             observed.owner.namespace, [other for other in observed.jobs if other.name != job.name], observed.pods
         ),
-        requeue_at=earliest([now + timedelta(seconds=START_CHECK_SECONDS), next_sidecar_check(observed.pods_of(job))]),
+        requeue_at=earliest(
+            [now + timedelta(seconds=START_CHECK_SECONDS), next_sidecar_check(observed.pods_of(job), now)]
+        ),
         meanwhile=Reason.EVALUATING,
     )
 

@@ -194,7 +194,8 @@ def _wait_for_attempt(
     if job.ending or job.state != "Active":
         message = f"Attempt {attempt.number} has ended on one node. Waiting for its other Pods to end."
     message += _not_finite_message(status) + sidecar_message(pods) + _refused_reports_message(observed, attempt) + lost
-    again = earliest([*(lost_time(pod) for pod in pods if not pod.is_terminal), next_sidecar_check(pods)])
+    awaited = [pod for pod in pods if not (pod.is_terminal or is_lost(pod, now))]
+    again = earliest([*(lost_time(pod) for pod in awaited), next_sidecar_check(pods, now)])
     return JobDecision(status, progressing(Reason.TRAINING, message), delete=stale, requeue_at=again)
 
 

@@ -28,6 +28,9 @@ from finetune_operator.runtime.reconciler.status import read_status, report_unre
 
 log = structlog.get_logger(__name__)
 
+OVERDUE_SECONDS = 1.0
+"""When a plan is made again that asks for a time already over: at once would keep a core busy and change nothing."""
+
 
 async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
     """Reconcile one object once; returns in how many seconds to do so again (None: when something changes).
@@ -83,7 +86,9 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
             kube.forget_finished(kind.resource, parent)
     if plan.requeue_at is None:
         return None
-    return max(0.0, (plan.requeue_at - now).total_seconds())
+    if plan.requeue_at < now:
+        return OVERDUE_SECONDS
+    return (plan.requeue_at - now).total_seconds()
 
 
 async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[Plan[Any], Object]:

@@ -153,6 +153,13 @@ def test_a_pod_of_a_lost_node_is_not_waited_for_for_ever() -> None:
     assert f"Pod {lost.name} does not terminate: its node does not respond." in given_up.message
 
 
+def test_a_pod_that_is_given_up_on_brings_nobody_back_while_another_still_runs() -> None:
+    failed, lost = failed_pod(TRAIN_1, LOST_PEER), pod(TRAIN_1, 1, deletion_time=ago(200))
+    assert decide(gang("Failed", failed, lost, pod(TRAIN_1, 2))).decision == Decision("Training", "Training")
+    ends = pod(TRAIN_1, 2, deletion_time=ago(170))
+    assert decide(gang("Failed", failed, lost, ends)).decision == Decision("Training", "Training", again_in=10)
+
+
 def test_a_failure_counts_though_the_pods_that_it_takes_along_do_not_end() -> None:
     """The Job controller told them to end because of it; that their node then fell silent is no disruption."""
     lost = pod(TRAIN_1, 1, deletion_time=ago(180))
