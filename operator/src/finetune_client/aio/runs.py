@@ -33,7 +33,7 @@ class AsyncRun(AsyncClusterObject):
         return await self._within_run({"suspend": True})
 
     async def resume(self) -> Self:
-        """Continue a suspended run."""
+        """Continue a suspended run; where it has ended meanwhile, the next one is not suspended."""
         return await self._within_run({"suspend": False})
 
     async def cancel(self) -> Self:
@@ -56,7 +56,8 @@ class AsyncRun(AsyncClusterObject):
 
     async def _within_run(self, spec: Mapping[str, Any]) -> Self:
         await self.refresh()
-        if self._view.outcome is not None:
+        ends_suspension = spec == {"suspend": False} and self._view.fields.at("spec", "suspend").value is True
+        if self._view.outcome is not None and not ends_suspension:
             raise FineTuneError(
                 f"Run {self.run_id} of {self._view.resource} has ended already, as {self.phase}. "
                 f"{self.contract.variable}.rerun() starts another one."

@@ -34,7 +34,7 @@ class Run(ClusterObject):
         return self._within_run({"suspend": True})
 
     def resume(self) -> Self:
-        """Continue a suspended run."""
+        """Continue a suspended run; where it has ended meanwhile, the next one is not suspended."""
         return self._within_run({"suspend": False})
 
     def cancel(self) -> Self:
@@ -57,7 +57,8 @@ class Run(ClusterObject):
 
     def _within_run(self, spec: Mapping[str, Any]) -> Self:
         self.refresh()
-        if self._view.outcome is not None:
+        ends_suspension = spec == {"suspend": False} and self._view.fields.at("spec", "suspend").value is True
+        if self._view.outcome is not None and not ends_suspension:
             raise FineTuneError(
                 f"Run {self.run_id} of {self._view.resource} has ended already, as {self.phase}. "
                 f"{self.contract.variable}.rerun() starts another one."

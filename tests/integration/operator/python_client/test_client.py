@@ -103,6 +103,12 @@ def test_a_job_is_waited_for_until_it_has_its_result(client: Any, api: Api) -> N
     assert job.status.phase == job.phase == "Succeeded" and job.spec.class_name == "cpu"
     with pytest.raises(FineTuneError, match=r"has ended already, as Succeeded. job.rerun\(\)"):
         job.suspend()
+    api.patch("FineTuneJob", "router", {"spec": {"suspend": True}})
+    api.wait(
+        "FineTuneJob", "router", lambda found: found["status"]["observedGeneration"] == found["metadata"]["generation"]
+    )
+    job.resume()
+    assert api.get("FineTuneJob", "router")["spec"]["suspend"] is False
     about = {(event.about, event.fields.text("reason")) for event in job.events()}
     assert ("FineTuneJob/router", "Succeeded") in about
 
