@@ -1,4 +1,4 @@
-"""The contracts of finetune-operator: the four kinds, the run configuration of Pods, and their reports.
+"""The contracts of finetune-operator: the kinds, the run configuration of Pods, and their reports.
 
 Pydantic models and pure functions only. Both the operator and the trainer import this package; it imports neither.
 """
