@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from finetune_client.connecting import IN_CLUSTER_NAMESPACE, REQUEST_SECONDS, Source, active_namespace
-from finetune_client.errors import NoConnectionError, error_of, no_answer
+from finetune_client.errors import UNAUTHORIZED, NoConnectionError, error_of, no_answer
 from finetune_client.watch_events import SILENCE_SECONDS
 from finetune_view.fields import Object
 
@@ -49,7 +49,7 @@ class Connection:
                 except config.ConfigException as error:
                     raise NoConnectionError(self._source.problem(str(error))) from None
                 self._api = client.ApiClient(configuration)
-        return self._api
+            return self._api
 
     def send(
         self,
@@ -63,7 +63,7 @@ class Connection:
         from urllib3.exceptions import HTTPError
 
         try:
-            response = self._request(method, path, query or {}, body, content_type, REQUEST_SECONDS)
+            response = self._response(method, path, query or {}, body, content_type, REQUEST_SECONDS)
             status, data = response.status, response.read()
         except (HTTPError, OSError) as error:
             raise no_answer(f"{method} {path}", self._server, error) from error
@@ -81,7 +81,7 @@ class Connection:
 
         response = None
         try:
-            response = self._request("GET", path, query, None, "application/json", silence_seconds)
+            response = self._response("GET", path, query, None, "application/json", silence_seconds)
             if response.status != 200:
                 raise error_of(response.status, response.read(), f"GET {path}")
             rest = b""
@@ -96,8 +96,23 @@ class Connection:
             if response is not None:
                 response.close()
 
+    def _response(self, *request: Any) -> Any:
+        """The response; after a 401 that of a second try, with a new login."""
+        api = self._opened()
+        response = self._request(api, *request)
+        if response.status != UNAUTHORIZED:
+            return response
+        response.close()
+        # The kubernetes package asks an exec plugin for another token only once the time that it named is over.
+        with self._opening:
+            if self._api is api:
+                self._api = None
+                api.rest_client.pool_manager.clear()
+        return self._request(self._opened(), *request)
+
     def _request(
         self,
+        api: Any,
         method: str,
         path: str,
         query: Mapping[str, str],
@@ -107,7 +122,6 @@ class Connection:
     ) -> Any:
         from urllib3 import Timeout
 
-        api = self._opened()
         headers = {**api.default_headers, "Accept": "application/json", "Content-Type": content_type}
         api.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
         # With the ApiClient's connections and credentials, but not by its own `call_api`, which reads a stream whole.
