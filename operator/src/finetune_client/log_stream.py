@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from finetune_view.fields import clean
+
+_MOMENT = re.compile(r"([0-9-]{10}T[0-9:]{8})(?:\.([0-9]{1,9}))?(Z|[+-][0-9]{2}:[0-9]{2})")
 
 
 @dataclass
@@ -12,6 +16,7 @@ class LogPosition:
     """The last line that was given out. Lines come with the kubelet's time before them (`timestamps=true`)."""
 
     moment: str = ""
+    """In UTC with nanoseconds, so that texts compare as times do: a kubelet writes its node's time zone."""
     _same: int = 0
     """How many lines of that moment were given out."""
     _skipped: int = field(default=0, repr=False)
@@ -27,9 +32,10 @@ class LogPosition:
 
     def take(self, line: bytes) -> str | None:
         """The line as it is to be shown; None if it was given out before."""
-        moment, _, text = line.decode(errors="replace").rstrip("\r\n").partition(" ")
-        if not _is_moment(moment):
-            return clean(f"{moment} {text}" if text else moment, lines=True)
+        whole = line.decode(errors="replace").rstrip("\r\n")
+        told, _, text = whole.partition(" ")
+        if (moment := _in_utc(told)) is None:
+            return clean(whole, lines=True)
         if moment < self.moment:
             return None
         if moment == self.moment:
@@ -43,5 +49,12 @@ class LogPosition:
         return clean(text.rpartition("\r")[2], lines=True)
 
 
-def _is_moment(text: str) -> bool:
-    return len(text) >= 20 and text[4:5] == "-" and text[10:11] == "T" and text[:4].isdecimal()
+def _in_utc(told: str) -> str | None:
+    if (found := _MOMENT.fullmatch(told)) is None:
+        return None
+    seconds, fraction, zone = found.groups(default="")
+    try:
+        moment = datetime.fromisoformat(f"{seconds}{zone}").astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return f"{moment.replace(tzinfo=None).isoformat()}.{fraction:0<9}Z"
