@@ -3,7 +3,6 @@ but for reading the file."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -14,14 +13,13 @@ from pydantic import ValidationError
 
 from finetune_api.base import API_VERSION, ApiModel, problems
 from finetune_client.errors import DifferentSpecError, FineTuneError
-from finetune_client.kinds import Contract
+from finetune_client.kinds import Contract, checked_name
 from finetune_view.fields import Object
 
 Given = ApiModel | Mapping[str, Any] | str | PathLike[str]
 """A spec, as a model of finetune_api or a dict; a whole object as a dict; or the path of a YAML file with one."""
 MOST_BYTES = 4 * 2**20
 MOST_DIFFERENCES = 5
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def manifest_of(
@@ -37,12 +35,7 @@ def manifest_of(
     metadata: Object = dict(whole.get("metadata") or {})
     if name is not None:
         metadata["name"] = name
-    chosen = metadata.get("name")
-    if not isinstance(chosen, str) or not _NAME.fullmatch(chosen):
-        raise FineTuneError(
-            f"{chosen!r} can't be the name of a {contract.kind.name}: at most 63 lower-case letters, digits and '-'. "
-            'Pass one: create(spec, name="my-run").'
-        )
+    chosen = checked_name(contract.kind.name, metadata.get("name"), 'Pass one: create(spec, name="my-run").')
     if metadata.setdefault("namespace", namespace) != namespace:
         raise FineTuneError(
             f"{contract.kind.name} {chosen} names the namespace {metadata['namespace']!r}, and this client is for "

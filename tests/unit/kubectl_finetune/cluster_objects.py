@@ -137,6 +137,7 @@ def pod(
         "kind": "Pod",
         "metadata": {
             "name": name,
+            "namespace": "team-a",
             "uid": f"uid-{name}",
             "creationTimestamp": before_now(seconds),
             "labels": {

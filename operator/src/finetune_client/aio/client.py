@@ -13,7 +13,7 @@ from finetune_client.aio.requests import ask, items
 from finetune_client.aio.runs import AsyncEvaluation, AsyncFineTuneJob
 from finetune_client.connecting import Source
 from finetune_client.errors import AlreadyExistsError, FineTuneError
-from finetune_client.kinds import FIELD_MANAGER, Contract
+from finetune_client.kinds import FIELD_MANAGER, Contract, checked_name
 from finetune_client.manifest import Given, check_same, manifest_of
 from finetune_client.results.storage import StorageOptions
 
@@ -44,7 +44,7 @@ class AsyncCollection(Generic[Kept]):
         `spec`: a model of finetune_api, a dict (the spec, or a whole object), or the path of a YAML file. Raises
         DifferentSpecError if the object that exists asks for something else, and InvalidSpecError.
         """
-        connection, namespace = self._client.connection, await self._client.namespace()
+        connection, namespace = self._client._connection, await self._client.namespace()
         wanted = manifest_of(self._contract, spec, name, namespace, labels, annotations)
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         try:
@@ -57,27 +57,29 @@ class AsyncCollection(Generic[Kept]):
                     f"{self._contract.kind.name} {found['metadata']['name']} is being deleted. Create it again once it "
                     "is gone: delete(wait=True) waits for that."
                 ) from None
-        return self._kept(connection, found, self._client.storage)
+        return self._kept(connection, found, self._client._storage)
 
     async def get(self, name: str) -> Kept:
         """The object of this name. Raises NotFoundError."""
+        checked_name(self._contract.kind.name, name)
         path = self._contract.path(await self._client.namespace(), name)
         return self._kept(
-            self._client.connection, await ask(self._client.connection, "GET", path), self._client.storage
+            self._client._connection, await ask(self._client._connection, "GET", path), self._client._storage
         )
 
     async def list(self, *, labels: Mapping[str, str] | None = None) -> list[Kept]:
         """The objects with these labels, by name."""
         query = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())} if labels else {}
-        found = await items(self._client.connection, self._contract.path(await self._client.namespace()), query)
+        found = await items(self._client._connection, self._contract.path(await self._client.namespace()), query)
         found.sort(key=lambda one: str(one["metadata"]["name"]))
-        return [self._kept(self._client.connection, one, self._client.storage) for one in found]
+        return [self._kept(self._client._connection, one, self._client._storage) for one in found]
 
 
 class AsyncFineTuneClient(AsyncCollection[AsyncFineTuneJob]):
     """A client of one namespace. Its own `create`, `get` and `list` are of FineTuneJobs.
 
-    Its Collections `evaluations` and `deployments` have those of the other kinds.
+    Its Collections `evaluations` and `deployments` have those of Evaluations and ModelDeployments. It has none of
+    FineTuneSweeps: `kubectl finetune` shows, suspends and cancels these.
 
     `namespace`: that of the kubeconfig's context, or of the Pod, if it is not given. `kubeconfig` and `context` choose
     the cluster as kubectl's options do; in a Pod without a kubeconfig, its service account is used.
@@ -92,8 +94,8 @@ class AsyncFineTuneClient(AsyncCollection[AsyncFineTuneJob]):
         storage: StorageOptions | None = None,
     ) -> None:
         super().__init__(self, AsyncFineTuneJob)
-        self.connection = Connection(Source.of(kubeconfig, context))
-        self.storage = storage or StorageOptions()
+        self._connection = Connection(Source.of(kubeconfig, context))
+        self._storage = storage or StorageOptions()
         self.evaluations = AsyncCollection(self, AsyncEvaluation)
         self.deployments = AsyncCollection(self, AsyncModelDeployment)
         self._namespace = namespace
@@ -101,12 +103,12 @@ class AsyncFineTuneClient(AsyncCollection[AsyncFineTuneJob]):
     async def namespace(self) -> str:
         """The namespace of its objects."""
         if self._namespace is None:
-            self._namespace = await self.connection.namespace()
-        return self._namespace
+            self._namespace = await self._connection.namespace()
+        return checked_name("namespace", self._namespace)
 
     async def close(self) -> None:
         """End all connections."""
-        await self.connection.close()
+        await self._connection.close()
 
     async def __aenter__(self) -> Self:
         return self

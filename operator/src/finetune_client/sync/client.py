@@ -9,7 +9,7 @@ from typing import Generic, Self, TypeVar
 
 from finetune_client.connecting import Source
 from finetune_client.errors import AlreadyExistsError, FineTuneError
-from finetune_client.kinds import FIELD_MANAGER, Contract
+from finetune_client.kinds import FIELD_MANAGER, Contract, checked_name
 from finetune_client.manifest import Given, check_same, manifest_of
 from finetune_client.results.storage import StorageOptions
 from finetune_client.sync.connection import Connection
@@ -45,7 +45,7 @@ class Collection(Generic[Kept]):
         `spec`: a model of finetune_api, a dict (the spec, or a whole object), or the path of a YAML file. Raises
         DifferentSpecError if the object that exists asks for something else, and InvalidSpecError.
         """
-        connection, namespace = self._client.connection, self._client.namespace()
+        connection, namespace = self._client._connection, self._client.namespace()
         wanted = manifest_of(self._contract, spec, name, namespace, labels, annotations)
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         try:
@@ -58,25 +58,27 @@ class Collection(Generic[Kept]):
                     f"{self._contract.kind.name} {found['metadata']['name']} is being deleted. Create it again once it "
                     "is gone: delete(wait=True) waits for that."
                 ) from None
-        return self._kept(connection, found, self._client.storage)
+        return self._kept(connection, found, self._client._storage)
 
     def get(self, name: str) -> Kept:
         """The object of this name. Raises NotFoundError."""
+        checked_name(self._contract.kind.name, name)
         path = self._contract.path(self._client.namespace(), name)
-        return self._kept(self._client.connection, ask(self._client.connection, "GET", path), self._client.storage)
+        return self._kept(self._client._connection, ask(self._client._connection, "GET", path), self._client._storage)
 
     def list(self, *, labels: Mapping[str, str] | None = None) -> list[Kept]:
         """The objects with these labels, by name."""
         query = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())} if labels else {}
-        found = items(self._client.connection, self._contract.path(self._client.namespace()), query)
+        found = items(self._client._connection, self._contract.path(self._client.namespace()), query)
         found.sort(key=lambda one: str(one["metadata"]["name"]))
-        return [self._kept(self._client.connection, one, self._client.storage) for one in found]
+        return [self._kept(self._client._connection, one, self._client._storage) for one in found]
 
 
 class FineTuneClient(Collection[FineTuneJob]):
     """A client of one namespace. Its own `create`, `get` and `list` are of FineTuneJobs.
 
-    Its Collections `evaluations` and `deployments` have those of the other kinds.
+    Its Collections `evaluations` and `deployments` have those of Evaluations and ModelDeployments. It has none of
+    FineTuneSweeps: `kubectl finetune` shows, suspends and cancels these.
 
     `namespace`: that of the kubeconfig's context, or of the Pod, if it is not given. `kubeconfig` and `context` choose
     the cluster as kubectl's options do; in a Pod without a kubeconfig, its service account is used.
@@ -91,8 +93,8 @@ class FineTuneClient(Collection[FineTuneJob]):
         storage: StorageOptions | None = None,
     ) -> None:
         super().__init__(self, FineTuneJob)
-        self.connection = Connection(Source.of(kubeconfig, context))
-        self.storage = storage or StorageOptions()
+        self._connection = Connection(Source.of(kubeconfig, context))
+        self._storage = storage or StorageOptions()
         self.evaluations = Collection(self, Evaluation)
         self.deployments = Collection(self, ModelDeployment)
         self._namespace = namespace
@@ -100,12 +102,12 @@ class FineTuneClient(Collection[FineTuneJob]):
     def namespace(self) -> str:
         """The namespace of its objects."""
         if self._namespace is None:
-            self._namespace = self.connection.namespace()
-        return self._namespace
+            self._namespace = self._connection.namespace()
+        return checked_name("namespace", self._namespace)
 
     def close(self) -> None:
         """End all connections."""
-        self.connection.close()
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
