@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from finetune_api.base import API_VERSION, ApiModel, problems
+from finetune_api.base import ANOTHER_VERSION, API_VERSION, ApiModel, problems
 from finetune_client.errors import DifferentSpecError, FineTuneError
 from finetune_client.kinds import Contract, checked_name
 from finetune_view.fields import Object
@@ -95,10 +95,11 @@ def _from_file(contract: Contract, file: Path, name: str | None) -> Object:
 def check_same(contract: Contract, wanted: Object, live: Object) -> None:
     """Raises DifferentSpecError unless the object that exists asks for what is wanted.
 
-    Defaults count as written out. What may change during a run (suspend, runId, ...) counts where it is wanted.
+    Defaults count as written out. What may change during a run (suspend, runId, ...) counts where it is wanted, and
+    fields that only another version of the operator knows do not count.
     """
     given = contract.spec.from_wire(wanted["spec"])
-    ours, theirs = given.to_wire(), contract.spec.from_storage(live.get("spec")).to_wire()
+    ours, theirs = given.to_wire(), _known(contract, live).to_wire()
     for field in contract.changeable - wanted["spec"].keys():
         ours.pop(field, None)
         theirs.pop(field, None)
@@ -114,6 +115,19 @@ def check_same(contract: Contract, wanted: Object, live: Object) -> None:
         f"({contract.collection}.get({name!r})), or change that one ({contract.change}).",
         found,
     )
+
+
+def _known(contract: Contract, live: Object) -> ApiModel:
+    """What this version knows of the spec of an object that exists."""
+    try:
+        return contract.spec.model_validate(live.get("spec"), extra="ignore", context=ANOTHER_VERSION)
+    except ValidationError as error:
+        name = live["metadata"]["name"]
+        raise FineTuneError(
+            f"{contract.kind.name} {name} exists in {live['metadata']['namespace']}, and this version of the client "
+            f"can't read it: spec.{problems(error)}. Install the client of the operator's version, or choose another "
+            "name."
+        ) from None
 
 
 def _differences(has: Any, want: Any, path: str) -> Iterator[tuple[str, str, str]]:

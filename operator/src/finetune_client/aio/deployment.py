@@ -22,7 +22,7 @@ class AsyncModelDeployment(AsyncClusterObject):
     @property
     def spec(self) -> ModelDeploymentSpec:
         """The spec, with the defaults of its fields."""
-        return ModelDeploymentSpec.from_storage(self._view.fields.at("spec").value)
+        return ModelDeploymentSpec.from_another_version(self._view.fields.at("spec").value)
 
     @property
     def status(self) -> ModelDeploymentStatus:

@@ -98,7 +98,7 @@ class FineTuneJob(Run):
     @property
     def spec(self) -> FineTuneJobSpec:
         """The spec, with the defaults of its fields."""
-        return FineTuneJobSpec.from_storage(self._view.fields.at("spec").value)
+        return FineTuneJobSpec.from_another_version(self._view.fields.at("spec").value)
 
     @property
     def status(self) -> FineTuneJobStatus:
@@ -147,7 +147,7 @@ class Evaluation(Run):
     @property
     def spec(self) -> EvaluationSpec:
         """The spec, with the defaults of its fields."""
-        return EvaluationSpec.from_storage(self._view.fields.at("spec").value)
+        return EvaluationSpec.from_another_version(self._view.fields.at("spec").value)
 
     @property
     def status(self) -> EvaluationStatus:
