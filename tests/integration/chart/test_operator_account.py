@@ -57,19 +57,20 @@ SWEEP = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneSweep", "name":
 
 
 @pytest.mark.parametrize(
-    ("owners", "refusal"),
+    ("namespace", "owners", "refusal"),
     [
-        ([], "the operator creates only jobs that are trials of a sweep"),
-        ([SWEEP], "the operator creates only jobs that are trials of a sweep"),
-        ([{**SWEEP, "kind": "Evaluation", "controller": True}], "the operator creates only jobs that are trials"),
-        ([{**SWEEP, "controller": True}], None),
+        (TEAM, [], "the operator creates only jobs that are trials of a sweep"),
+        (TEAM, [SWEEP], "the operator creates only jobs that are trials of a sweep"),
+        (TEAM, [{**SWEEP, "kind": "Evaluation", "controller": True}], "the operator creates only jobs that are trials"),
+        (TEAM, [{**SWEEP, "controller": True}], None),
+        ("kube-system", [{**SWEEP, "controller": True}], "the operator may not create jobs in the cluster's system"),
     ],
-    ids=["of nobody", "not controlled", "of another kind", "a trial"],
+    ids=["of nobody", "not controlled", "of another kind", "a trial", "a trial in a system namespace"],
 )
 def test_of_jobs_the_operator_may_create_trials_only(
-    release: Release, platform: None, owners: list[Any], refusal: str | None
+    release: Release, platform: None, namespace: str, owners: list[Any], refusal: str | None
 ) -> None:
-    meta = {"name": "trial", "namespace": TEAM, "ownerReferences": owners}
+    meta = {"name": "trial", "namespace": namespace, "ownerReferences": owners}
     spec = {"model": {"uri": BASE}, "dataset": {"training": {"uri": DATA}}}
     body = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": meta, "spec": spec}
     done = subprocess.run(
