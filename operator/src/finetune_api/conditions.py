@@ -104,7 +104,7 @@ DIAGNOSES = frozenset(list(Reason)[list(Reason).index(Reason.INVALID_SPEC) :])
 REASON_MEANINGS: dict[Reason, str] = {
     Reason.PROGRESSING: "No problem is known.",
     Reason.VALIDATING: "The preflight Pod is checking the dataset, the model and the storage.",
-    Reason.QUEUED: "The Pods have been created and are waiting to start.",
+    Reason.QUEUED: "Waiting to start, for a node, a queue or a quota; the message says which.",
     Reason.TRAINING: "The training Pods are running.",
     Reason.RETRYING: "An attempt ended early; the next one resumes from the newest checkpoint.",
     Reason.STOPPING: "The Pods of a suspended or superseded run are saving what is done and shutting down.",
@@ -172,7 +172,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     "preflight, a day and at least the run's deadline for an Evaluation.",
     Reason.RETRY_LIMIT_REACHED: "The run failed more times than spec.retryLimit allows.",
     Reason.GRADER_FAILED: "Too many outputs could not be graded; the message has the first one and its error.",
-    Reason.INCONCLUSIVE: "The evaluation has too few examples to tell whether a gate is reached.",
+    Reason.INCONCLUSIVE: "The evaluation can't tell whether a gate is reached: too few examples, no score of its "
+    "slice, or a budget that was used up; the message says which.",
     Reason.TRIALS_FAILED: "As many trials failed as spec.budget.failures allows, or none has a result.",
     Reason.GATE_FAILED: "A candidate did not reach a gate.",
     Reason.NAME_CONFLICT: "Another owner's object already has a name that this object needs.",

@@ -47,7 +47,8 @@ def compile_graders(
 ) -> list[CompiledGrader]:
     """Check the graders, before any model is loaded. No I/O. Raises InvalidGraderError.
 
-    `judges` and `embedders`: the models that graders may name. `as_rewards`: nobody asks what passes.
+    `judges` and `embedders`: the models that graders may name. `as_rewards`: only scores count, whatever the
+    thresholds make of them.
     """
     names = [grader.name for grader in graders]
     for name in names:

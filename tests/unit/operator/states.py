@@ -38,7 +38,7 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.objects import (
     Attempt,
     output_uri,
-    preflight_job_name,
+    preflight_pod_name,
     rendezvous_service_name,
     run_digest,
     train_job_name,
@@ -180,7 +180,7 @@ def failed_pod(job_name: str, answer: Failure, index: int = 0, **changes: Any) -
     return pod(job_name, index, "Failed", exit_code=1, message=told(answer), **changes)
 
 
-PREFLIGHT_1, PREFLIGHT_2 = (preflight_job_name(OWNER, RUN_KEY, number) for number in (1, 2))
+PREFLIGHT_1, PREFLIGHT_2 = (preflight_pod_name(OWNER, RUN_KEY, number) for number in (1, 2))
 TRAIN_1, TRAIN_2 = (train_job_name(OWNER, RUN_KEY, number) for number in (1, 2))
 RENDEZVOUS = rendezvous_service_name(OWNER)
 

@@ -1,4 +1,4 @@
-"""spec.activeDeadlineSeconds of a run: its clock stands while nothing can run through no fault of the run."""
+"""spec.activeDeadlineSeconds of a run: its clock is stopped while nothing can run through no fault of the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Status = TypeVar("Status", bound=RunStatus)
 
 
 def with_suspended_time(status: Status, now: datetime, *, is_stopped: bool, is_reliable: bool = True) -> Status:
-    """The status with the time since when the clock stands, or the time that it stood.
+    """The status with the time since when the clock is stopped, or with how long it was.
 
     `is_reliable`: whether `now` can be right; a time that ends is counted only then.
     """
@@ -34,7 +34,7 @@ def shorter(*limits: int | None) -> int | None:
 
 
 def deadline_of(status: RunStatus, seconds: int | None) -> datetime | None:
-    """When the run has to be over; None without a limit, before it has begun, and while its clock stands."""
+    """When the run has to be over; None without a limit, before it has begun, and while its clock is stopped."""
     if seconds is None or status.start_time is None or status.suspend_time is not None:
         return None
     return status.start_time + timedelta(seconds=min(max(0, seconds + status.suspended_seconds), 2 * LONGEST_SECONDS))

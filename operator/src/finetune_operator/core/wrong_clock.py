@@ -31,11 +31,8 @@ class ServerTimes:
         """The newest creationTimestamp."""
         return max((moment for moment in (self.created, *self.children_created) if moment is not None), default=None)
 
-    def is_ahead_of(self, now: datetime) -> bool:
-        """Whether the clock that says `now` is behind.
-
-        No correct time in the status can be later than its newest write.
-        """
+    def proves_clock_slow(self, now: datetime) -> bool:
+        """Whether `now` is earlier than a time that the API server already wrote, by more than clocks may differ."""
         moments = (self.newest_creation, self.status_written)
         return any(moment is not None and moment > now + SKEW for moment in moments)
 

@@ -88,14 +88,14 @@ def next_job(owner: Owner, status: FineTuneJobStatus) -> NextJob:
     run = run_key(status)
     if not preflight_succeeded(status):
         number = 1 + (status.preflight.try_number if status.preflight is not None else 0)
-        return NextJob(number, preflight_job_name(owner, run, number))
+        return NextJob(number, preflight_pod_name(owner, run, number))
     newest = status.attempt.number if status.attempt is not None else 0
     number = 1 + max(newest, *(end.number for end in status.ended_attempts), 0)
     return NextJob(number, train_job_name(owner, run, number))
 
 
-def preflight_job_name(owner: Owner, run: str, try_number: int) -> str:
-    """Deterministic name of one preflight try; `run` is its run_key."""
+def preflight_pod_name(owner: Owner, run: str, try_number: int) -> str:
+    """Deterministic name of the Pod of one preflight try; `run` is its run_key."""
     return child_name(owner, PREFLIGHT_ROLE, run, try_number)
 
 
@@ -122,9 +122,9 @@ def preflight_objects(
     try_number: int,
     run_key: str | None = None,
 ) -> list[Object]:
-    """The Job of one preflight, whose Pod reads everything that the run needs. `run_key` defaults to the runId."""
+    """The Pod of one preflight, which reads everything that the run needs. `run_key` defaults to the runId."""
     key = run_key or spec.run_id
-    name = preflight_job_name(owner, key, try_number)
+    name = preflight_pod_name(owner, key, try_number)
     seed = spec.hyperparameters.seed
     run = PreflightRun(
         job=_identity(owner, spec),

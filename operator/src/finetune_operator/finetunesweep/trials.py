@@ -29,7 +29,7 @@ def failures(status: FineTuneSweepStatus) -> int:
 
 
 def ended_in_order(status: FineTuneSweepStatus, jobs: Mapping[str, TrialJob]) -> list[TrialStatus]:
-    """The running trials whose jobs have ended, the first one first: so are they learned from, however late."""
+    """The running trials whose jobs have ended, in the order of their ends, in which the search learns."""
     found = [trial for trial in running(status) if trial.job_name in jobs and jobs[trial.job_name].phase in _ENDED]
     latest = datetime.max.replace(tzinfo=UTC)
     return sorted(found, key=lambda trial: (jobs[trial.job_name].completed or latest, trial.number))

@@ -33,6 +33,8 @@ _PLACEMENT = re.compile(r"node affinity|node selector|untolerated taint")
 _MODEL_KEY = re.compile(rf'volume "{MODEL_KEY_VOLUME}([^"]+)"')
 _UNSTARTABLE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _UNPULLABLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+_RETRIED = " It is retried automatically, within a few minutes."
+"""By the controller of the Job or Deployment."""
 _SUSPENDED_BY_HAND = (
     "Somebody suspended the Job (spec.suspend of the Job), and it is in no queue. Nothing starts until that is set to "
     "false, or the Job is deleted (kubectl delete job): the operator then creates it again."
@@ -114,8 +116,11 @@ def image_pull_message(blocked: StartDiagnosis) -> str:
     return f"{blocked.message} The kubelet has tried for {IMAGE_PULL_SECONDS // 60} minutes. Change runId to run again."
 
 
-def refusal(message: str) -> StartDiagnosis:
-    """Why the API server refused an object (`message`: of a FailedCreate Event, or of its response), and what to do."""
+def refusal(message: str, retried: str = _RETRIED) -> StartDiagnosis:
+    """Why the API server refused an object (`message`: of a FailedCreate Event, or of its response), and what to do.
+
+    `retried`: when it is tried again, if the cause may pass.
+    """
     message = message.removeprefix("Error creating: ")
     if "exceeded quota" in message:
         waits = _fits_the_quota(message)
@@ -124,7 +129,7 @@ def refusal(message: str) -> StartDiagnosis:
         return StartDiagnosis(
             Reason.QUOTA_EXCEEDED,
             f"A ResourceQuota of the namespace {why}: {message}. {change} lower what the FineTuneClass requests "
-            "(resources, accelerator). It is retried automatically, within a few minutes.",
+            f"(resources, accelerator).{retried}",
             waits=waits,
         )
     return StartDiagnosis(

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.finetunejob import FineTuneJobSpec
 from finetune_operator.core.ownership import Owner, metadata
-from finetune_operator.finetunejob.objects import preflight_job_name, run_digest
+from finetune_operator.finetunejob.objects import preflight_pod_name, run_digest
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
 from tests.integration.operator.jobs import JOB, PREFLIGHT_REPORT
@@ -91,7 +91,7 @@ def before(api: Api, operator: OperatorProcess) -> Iterator[Object]:
 def child(api: Api, job: Object) -> Object:
     """Metadata of the first try's preflight, as any release names and labels it."""
     owner = Owner("FineTuneJob", api.namespace, "router", job["metadata"]["uid"])
-    return metadata(owner, preflight_job_name(owner, f"1-{RUN_DIGEST}", 1), "preflight")
+    return metadata(owner, preflight_pod_name(owner, f"1-{RUN_DIGEST}", 1), "preflight")
 
 
 def test_a_pod_that_a_crash_left_behind_before_its_status_was_written_is_the_first_try(

@@ -14,7 +14,7 @@ from e2e.cluster.machine.commands import run
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.outcome import EvaluationReport, PreflightReport, TrainReport, to_termination_message
 from finetune_operator.core.ownership import Owner
-from finetune_operator.finetunejob.objects import preflight_job_name, run_key
+from finetune_operator.finetunejob.objects import preflight_pod_name, run_key
 from tests.integration.crds import CRDS
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, wait_for
@@ -185,7 +185,7 @@ def test_a_name_of_ours_that_somebody_has_taken_is_told(tenant: Api, api: Api) -
     job = tenant.create("FineTuneJob", "router", {**JOB, "suspend": True})
     status = api.wait_reason("FineTuneJob", "router", "Suspended")["status"]
     owner = Owner("FineTuneJob", api.namespace, "router", job["metadata"]["uid"])
-    name = preflight_job_name(owner, run_key(FineTuneJobStatus.model_validate(status)), 1)
+    name = preflight_pod_name(owner, run_key(FineTuneJobStatus.model_validate(status)), 1)
     spec = {"restartPolicy": "Never", "containers": [{"name": "trainer", "image": "example.com/mine:1"}]}
     tenant.request("POST", tenant.path("Pod"), {"metadata": {"name": name}, "spec": spec})
     tenant.patch("FineTuneJob", "router", {"spec": {"suspend": False}})

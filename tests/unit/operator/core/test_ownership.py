@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finetune_operator.core.ownership import Owner, child_name, is_controlled_by, metadata, owner_key, owner_selector
 from finetune_operator.core.references import ObjectKey
-from finetune_operator.finetunejob.objects import preflight_job_name, train_job_name
+from finetune_operator.finetunejob.objects import preflight_pod_name, train_job_name
 from tests.unit.operator.pod_objects import controlled_by
 from tests.unit.operator.states import OWNER
 
@@ -25,7 +25,7 @@ parent_names = st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", fullmatch=
 @given(parent_names, st.integers(1, 10**6), st.text(min_size=1, max_size=63))
 def test_every_child_name_is_a_dns_label_with_room_for_the_last_pods_index(name: str, number: int, run_id: str) -> None:
     owner = Owner("FineTuneJob", "team-a", name, "uid")
-    assert SERVICE_NAME.fullmatch(preflight_job_name(owner, run_id, number))
+    assert SERVICE_NAME.fullmatch(preflight_pod_name(owner, run_id, number))
     assert SERVICE_NAME.fullmatch(f"{train_job_name(owner, run_id, number)}-1023")
 
 

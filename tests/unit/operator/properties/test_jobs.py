@@ -29,7 +29,7 @@ from finetune_operator.core.plan import ENDED_UNSUCCESSFULLY
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan as plan_evaluation
 from finetune_operator.finetunejob.attempt_state import running_jobs
-from finetune_operator.finetunejob.objects import preflight_job_name, train_job_name
+from finetune_operator.finetunejob.objects import preflight_pod_name, train_job_name
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan as plan_job
 from finetune_operator.pods.observed import is_lost
@@ -64,7 +64,7 @@ from tests.unit.operator.states import (
 
 
 JOB_NAMES = [
-    *(preflight_job_name(OWNER, run, number) for run in "12" for number in (1, 2)),
+    *(preflight_pod_name(OWNER, run, number) for run in "12" for number in (1, 2)),
     *(train_job_name(OWNER, run, number) for run in "12" for number in (1, 2)),
     "job-of-nobody",
 ]

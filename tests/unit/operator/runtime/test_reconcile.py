@@ -95,6 +95,7 @@ async def test_a_refusal_of_the_api_server_is_reported_and_retried_in_a_minute(c
     stalled = conditions_written(kube)[ConditionType.STALLED]
     assert (stalled["status"], stalled["reason"]) == ("True", "QuotaExceeded")
     assert "exceeded quota: gpus, requested: 8, limited: 4" in stalled["message"]
+    assert stalled["message"].endswith("(resources, accelerator). Tried again every minute."), "it says once when"
     assert kube.writes == [f"POST {JOBS_PATH}", f"POST {EVENTS_PATH}", f"PATCH {STATUS_PATH}"]
 
 

@@ -105,7 +105,8 @@ class KeptOutputs:
 def _content(storage: Storage, model: ModelSource) -> list[tuple[str, int, str]]:
     """What is at the model's URIs: if that changes, it is another model.
 
-    A digest is that of the adapter, or else of the model, and says all of it. Raises DiagnosedError.
+    Where the model has a digest, it stands for the last of them: the adapter, or a model without one. Raises
+    DiagnosedError.
     """
     folders = [uri for uri in (model.uri, model.adapter_uri) if uri is not None]
     unknown = folders if model.digest is None else folders[:-1]
@@ -141,7 +142,7 @@ def _to_row(output: Output) -> dict[str, Any]:
 
 
 def _read(stored: bytes | None) -> dict[int, Output]:
-    """The outputs in an object, without those that no model can have generated."""
+    """The outputs in an object; empty if any row is invalid, as one that no model can have generated."""
     try:
         return {at: _to_output(row) for at, row in _ROWS.validate_json(stored or b"[]")}
     except ValueError:

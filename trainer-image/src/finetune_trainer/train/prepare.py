@@ -90,7 +90,10 @@ class Start:
 
 
 def prepare(attempt: Attempt) -> Inputs:
-    """Fetch the model and tokenize the data, once on each node. Raises DiagnosedError."""
+    """Fetch the model and the sequences that preflight tokenized, and tokenize the rest, once on each node.
+
+    Raises DiagnosedError.
+    """
     run, storage, gang = attempt.run, attempt.storage, attempt.gang
     _refuse_unmeasured_best(run)
     method = method_of(run.method)

@@ -28,7 +28,7 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 def correct_times(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
     """Correct times that a wrong clock wrote."""
     times, now = observed.server_times, whole_seconds(now)
-    if times.is_ahead_of(now):
+    if times.proves_clock_slow(now):
         return plan
     correct = with_possible_start if plan.status.completion_time is None else with_possible_end
     status = correct(plan.status, times, now)
@@ -36,10 +36,10 @@ def correct_times(observed: ObservedEvaluation, plan: EvaluationPlan, now: datet
 
 
 def count_suspended_time(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
-    """Record since when the clock stands, or for how long it stood."""
+    """Record since when the clock is stopped, or for how long it was."""
     if plan.status.start_time is None or plan.status.completion_time is not None:
         return plan
-    is_reliable = not observed.server_times.is_ahead_of(now)
+    is_reliable = not observed.server_times.proves_clock_slow(now)
     is_stopped = _clock_is_stopped(observed)
     status = with_suspended_time(plan.status, now, is_stopped=is_stopped, is_reliable=is_reliable)
     return plan if status is plan.status else replace(plan, status=status)

@@ -22,7 +22,7 @@ from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness, progressing, sentence, stalled
 from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision, JobPlan, stopped
-from finetune_operator.finetunejob.objects import next_run_number, preflight_job_name, run_digest, run_key
+from finetune_operator.finetunejob.objects import next_run_number, preflight_pod_name, run_digest, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.earlier_pods import (
     STOPPING_CHECK_SECONDS,
@@ -62,7 +62,7 @@ def stop_previous_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, 
     run_id = observed.spec.run_id
     if status.run_id is None or status.run_id == run_id:
         return None
-    first = preflight_job_name(observed.owner, run_key(_new_run(observed, status)), 1)
+    first = preflight_pod_name(observed.owner, run_key(_new_run(observed, status)), 1)
     if others_stopped(observed, now, keep=first):
         return None
     message = f"runId changed from {status.run_id!r} to {run_id!r}. {stopping_message(observed, now, keep=first)}"

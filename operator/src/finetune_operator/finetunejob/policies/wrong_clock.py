@@ -32,7 +32,7 @@ def correct_times(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -
 
 def clock_is_behind(observed: ObservedFineTuneJob, now: datetime) -> bool:
     """Whether the API server's clock has recorded a time later than now."""
-    return _times(observed).is_ahead_of(now)
+    return _times(observed).proves_clock_slow(now)
 
 
 def no_earlier_than_created(observed: ObservedFineTuneJob, now: datetime) -> datetime:

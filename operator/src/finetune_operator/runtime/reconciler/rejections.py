@@ -60,7 +60,7 @@ def refused_write_plan(
     `recorded`: the status, without conditions about this; `before`: as it is stored.
     """
     observed = _Unparsed(parent["metadata"]["generation"], before)
-    found = refusal(error.message)
+    found = refusal(error.message, retried="")
     reason = Reason.NAME_CONFLICT if error.reason == NAME_CONFLICT else found.reason
     if reason == Reason.POD_REJECTED and error.written_kind in _WITHOUT_PODS:
         reason = Reason.OBJECT_REJECTED

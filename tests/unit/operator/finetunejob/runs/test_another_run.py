@@ -13,7 +13,7 @@ from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
 from finetune_operator.environment import Environment
 from finetune_operator.finetunejob.kind import finetunejob
-from finetune_operator.finetunejob.objects import preflight_job_name, run_digest
+from finetune_operator.finetunejob.objects import preflight_pod_name, run_digest
 from finetune_operator.finetunejob.plan import plan
 from tests.unit.operator.finetunejob.runs.runs import (
     IN_PREFLIGHT,
@@ -48,7 +48,7 @@ from tests.unit.operator.states import (
 
 
 RERUN = job_spec(runId="2")
-SECOND_RUN = preflight_job_name(OWNER, f"2-{run_digest(RERUN, 2)}", 1)
+SECOND_RUN = preflight_pod_name(OWNER, f"2-{run_digest(RERUN, 2)}", 1)
 SUCCEEDED = trained_status(
     attempt_status(number=3, retries=1, disruptions=1),
     phase="Succeeded",
