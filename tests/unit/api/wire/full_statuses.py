@@ -28,7 +28,8 @@ KINDS: tuple[type[KindStatus], ...] = (
 )
 Path = tuple[str | int, ...]
 
-_MAPS = ("candidateDigests", "values")
+_MAPS = ("candidateDigests", "values", "adapter")
+"""`adapter`: of a checkpoint that is served, spec.adapter of its run as that says it."""
 _CONDITION = {"status": "True", "reason": "Valid", "message": "", "observedGeneration": 1, "lastTransitionTime": MOMENT}
 
 
@@ -42,7 +43,7 @@ def full_status(kind: type[KindStatus]) -> dict[str, Any]:
 
 
 def objects_within(status: dict[str, Any]) -> list[Path]:
-    """Where objects stand in a status, but for the conditions and the maps, whose keys are names."""
+    """Where objects stand in a status, but for the conditions and the maps, whose keys are no fields of ours."""
     return [path for path in _paths(status) if path and path[0] != "conditions" and path[-1] not in _MAPS]
 
 
