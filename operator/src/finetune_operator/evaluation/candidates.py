@@ -19,7 +19,7 @@ from finetune_operator.models.resolve import ResolvedModel, Undecided
 CHOSEN_BY_SCORE = "ChosenByScore"
 
 
-def models_to_judge(observed: ObservedEvaluation) -> list[NamedModel] | Readiness:
+def models_to_evaluate(observed: ObservedEvaluation) -> list[NamedModel] | Readiness:
     """The candidates and the baseline; if one of them can't be used yet, the reason."""
     models: list[NamedModel] = []
     graders = len(observed.spec.graders)
@@ -58,7 +58,7 @@ def names_in_results(spec: EvaluationSpec, digests: Mapping[str, str]) -> list[s
     return [name for candidate in spec.candidates for name in _names(candidate, digests)]
 
 
-def judged_names(spec: EvaluationSpec, best: Iterable[BestCheckpoint]) -> list[str]:
+def gated_names(spec: EvaluationSpec, best: Iterable[BestCheckpoint]) -> list[str]:
     """The candidates that gates are about, as the results name them: of several checkpoints, the best."""
     chosen = {one.candidate: one.checkpoint for one in best}
     return [chosen.get(candidate.name, candidate.name) for candidate in spec.candidates]

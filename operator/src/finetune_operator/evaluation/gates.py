@@ -41,7 +41,7 @@ class _Measured:
         return f"{text} [{self.low:{self.form}}, {self.high:{self.form}}]"
 
 
-def judge(
+def evaluate_gates(
     gates: Sequence[Gate],
     candidates: Sequence[str],
     scores: Sequence[Score],

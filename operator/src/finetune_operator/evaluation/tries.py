@@ -11,7 +11,7 @@ from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import NamedModel
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.evaluation.candidates import candidate_digests, models_to_judge, names_in_results
+from finetune_operator.evaluation.candidates import candidate_digests, models_to_evaluate, names_in_results
 from finetune_operator.evaluation.class_limits import class_or_refusal, endpoints
 from finetune_operator.evaluation.objects import evaluate_objects, run_digest
 from finetune_operator.evaluation.observed import ObservedEvaluation
@@ -41,7 +41,7 @@ def is_same_run(observed: ObservedEvaluation) -> bool:
 
     While a candidate is being retrained, the status still describes the previous model.
     """
-    spec, status, models = observed.spec, observed.status, models_to_judge(observed)
+    spec, status, models = observed.spec, observed.status, models_to_evaluate(observed)
     if status.run_id != spec.run_id:
         return False
     if status.phase == "Cancelled":  # whatever becomes of its models
@@ -53,7 +53,7 @@ def is_same_run(observed: ObservedEvaluation) -> bool:
 
 def current_job(observed: ObservedEvaluation) -> JobView | None:
     """The Job of the try that is running or has just ended; None if its model no longer exists."""
-    status, models = observed.status, models_to_judge(observed)
+    status, models = observed.status, models_to_evaluate(observed)
     is_known = not isinstance(models, Readiness) or isinstance(models, Undecided)
     if status.retry_time is not None or not is_known or not is_same_run(observed):
         return None
@@ -89,7 +89,7 @@ def objects_of(
 
 def _objects_now(observed: ObservedEvaluation, name: str) -> list[Object] | None:
     """What a try of this name would be made of; None while none may start."""
-    class_, models = class_or_refusal(observed), models_to_judge(observed)
+    class_, models = class_or_refusal(observed), models_to_evaluate(observed)
     if isinstance(class_, Readiness) or isinstance(models, Readiness):
         return None
     return objects_of(observed, class_, models, name)

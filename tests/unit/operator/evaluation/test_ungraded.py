@@ -11,7 +11,7 @@ from finetune_api.evaluation import GateResult
 from finetune_api.evaluation_results import GradingErrors, Score
 from finetune_grading.statistics.estimates import estimate, estimate_difference
 from finetune_grading.ungraded import ungraded_outputs
-from finetune_operator.evaluation.gates import judge
+from finetune_operator.evaluation.gates import evaluate_gates
 from tests.unit.operator.evaluation_states import evaluated_status, evaluation_spec
 
 
@@ -44,7 +44,7 @@ def verdict(gate: dict[str, Any], *, errored: int = 0, lacking: int = 0, broken:
         ],
     )
     asked = evaluation_spec(gates=[{"grader": "exact", **gate}], **spec)
-    (result,) = judge(asked.gates, ["tuned"], status.results, ungraded_outputs(asked, status))
+    (result,) = evaluate_gates(asked.gates, ["tuned"], status.results, ungraded_outputs(asked, status))
     return result
 
 

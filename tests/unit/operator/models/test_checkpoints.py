@@ -14,7 +14,7 @@ from finetune_api.finetunejob.status import StartingModel
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import CheckpointSource, EvaluateRun, ModelSource
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.evaluation.candidates import models_to_judge
+from finetune_operator.evaluation.candidates import models_to_evaluate
 from finetune_operator.evaluation.objects import evaluate_job_name
 from finetune_operator.evaluation.observe import observe
 from finetune_operator.evaluation.observed import ObservedEvaluation
@@ -142,7 +142,7 @@ async def observed(spec: dict[str, Any]) -> ObservedEvaluation:
 
 async def test_with_all_each_checkpoint_is_a_candidate_by_its_step_against_the_base() -> None:
     seen = await observed({"candidates": ALL_OF_ROUTER})
-    models = models_to_judge(seen)
+    models = models_to_evaluate(seen)
     assert not isinstance(models, Readiness)
     assert [model.name for model in models] == ["baseline", *(f"tuned-step-{step}" for step in (100, 200, 300, 400))]
     assert models[0].model == BASE
@@ -155,7 +155,7 @@ async def test_a_step_keeps_the_candidates_own_name() -> None:
 
 async def test_more_than_one_evaluation_compares_are_refused_with_what_to_do() -> None:
     graders = [{"name": f"g{at}", "type": "StringCheck", "stringCheck": {}} for at in range(8)]
-    refused = models_to_judge(await observed({"candidates": ALL_OF_ROUTER, "graders": graders, "gates": []}))
+    refused = models_to_evaluate(await observed({"candidates": ALL_OF_ROUTER, "graders": graders, "gates": []}))
     assert isinstance(refused, Readiness)
     assert (refused.reason, refused.stalled) == (Reason.INVALID_SPEC, True)
     assert "spec.candidates are 4 models" in refused.message
@@ -176,7 +176,7 @@ def ended(scores: list[Score], **changes: Any) -> Any:
     spec = spec_of(**changes)
     digests = {name: f"sha256:{step}" for (name, _), step in zip(MODELS, STEPS, strict=True)}
     begun = observed_evaluation(spec=spec, candidates=tuple(MODELS))
-    models = models_to_judge(begun)
+    models = models_to_evaluate(begun)
     assert not isinstance(models, Readiness)
     name = evaluate_job_name(EVALUATION, spec, models, 1)
     status = evaluation_status(candidate_digests=digests, job_name=name)

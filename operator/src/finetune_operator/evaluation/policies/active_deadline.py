@@ -17,7 +17,7 @@ from finetune_operator.core.active_deadline import deadline_of, shorter, with_su
 from finetune_operator.core.conditions import Readiness, failed, failure_message
 from finetune_operator.core.plan import earliest
 from finetune_operator.core.wrong_clock import with_possible_end, with_possible_start
-from finetune_operator.evaluation.candidates import models_to_judge
+from finetune_operator.evaluation.candidates import models_to_evaluate
 from finetune_operator.evaluation.class_limits import class_or_refusal
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
 from finetune_operator.evaluation.policies.retry import fail_run
@@ -81,7 +81,7 @@ def _clock_is_stopped(observed: ObservedEvaluation) -> bool:
     job = current_job(observed)
     if job is not None:
         return job.suspended
-    return isinstance(models_to_judge(observed), Readiness) or isinstance(class_or_refusal(observed), Readiness)
+    return isinstance(models_to_evaluate(observed), Readiness) or isinstance(class_or_refusal(observed), Readiness)
 
 
 def _deadline(observed: ObservedEvaluation, status: EvaluationStatus) -> datetime | None:

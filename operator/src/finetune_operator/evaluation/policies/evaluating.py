@@ -9,7 +9,7 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import Readiness, progressing, sentence
 from finetune_operator.core.plan import earliest
-from finetune_operator.evaluation.candidates import models_to_judge
+from finetune_operator.evaluation.candidates import models_to_evaluate
 from finetune_operator.evaluation.class_limits import allowed_class
 from finetune_operator.evaluation.objects import evaluate_job_name, tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
@@ -42,7 +42,7 @@ def watch_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
         readiness = progressing(Reason.QUEUED, queued_message(job))
     elif result.start is not None:
         readiness = with_previous_failure(result.start.readiness, status.failure, is_bounded=True)
-    models = models_to_judge(observed)
+    models = models_to_evaluate(observed)
     if isinstance(models, Readiness):
         message = f"{sentence(readiness.message)} {sentence(models.message)} The running try continues."
         readiness = replace(readiness, message=message)
@@ -61,7 +61,7 @@ def watch_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
 
 def start_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision:
     """Create the objects of the next try, also in place of an outdated Job."""
-    spec, owner, class_, models = observed.spec, observed.owner, allowed_class(observed), models_to_judge(observed)
+    spec, owner, class_, models = observed.spec, observed.owner, allowed_class(observed), models_to_evaluate(observed)
     assert not isinstance(models, Readiness), "wait_for_models decides before"
     number = (status.try_number or 0) + 1
     name = evaluate_job_name(owner, spec, models, number)

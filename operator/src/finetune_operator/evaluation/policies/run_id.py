@@ -8,7 +8,7 @@ from datetime import datetime
 from finetune_api.base import whole_seconds
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.evaluation.candidates import candidate_digests, models_to_judge
+from finetune_operator.evaluation.candidates import candidate_digests, models_to_evaluate
 from finetune_operator.evaluation.gates import too_few_examples
 from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.observed import EvaluationPlan, ObservedEvaluation
@@ -17,7 +17,7 @@ from finetune_operator.evaluation.tries import is_same_run
 
 def begin_run(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
     """Forget the previous run, and start the new one."""
-    spec, models = observed.spec, models_to_judge(observed)
+    spec, models = observed.spec, models_to_evaluate(observed)
     if isinstance(models, Readiness) or is_same_run(observed):
         return plan
     limit = spec.dataset.limit_examples

@@ -14,13 +14,13 @@ from finetune_operator.evaluation.candidates import (
     CHOSEN_BY_SCORE,
     best_checkpoints,
     chosen_by_score,
-    judged_names,
+    gated_names,
 )
-from finetune_operator.evaluation.gates import TOO_FEW_EXAMPLES, judge, summary, too_few_examples
+from finetune_operator.evaluation.gates import TOO_FEW_EXAMPLES, evaluate_gates, summary, too_few_examples
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RunVerdict:
     """What a run comes to. `status`: with its gates and warnings; `passed`: the condition Passed."""
 
     status: EvaluationStatus
@@ -28,12 +28,12 @@ class Verdict:
     passed: Readiness
 
 
-def decide_verdict(spec: EvaluationSpec, status: EvaluationStatus) -> Verdict:
+def decide_verdict(spec: EvaluationSpec, status: EvaluationStatus) -> RunVerdict:
     """Judge the scores in the status: one failed gate fails the run, one undecided gate leaves it Inconclusive."""
     best = best_checkpoints(spec, status)
-    gates = judge(
+    gates = evaluate_gates(
         spec.gates,
-        judged_names(spec, best),
+        gated_names(spec, best),
         status.results,
         ungraded_outputs(spec, status),
         status.slices,
@@ -45,22 +45,22 @@ def decide_verdict(spec: EvaluationSpec, status: EvaluationStatus) -> Verdict:
     kept = [gate.over(before.get(_subject(gate))) for gate in gates]
     update = {"gates": kept, "warnings": _warnings(spec, status, best), "best_checkpoints": best}
     if best:  # Another one may be the best if the first gate is by another grader now.
-        update["summary"] = summary(spec.graders[0].name, status.results, judged_names(spec, best)[0])
+        update["summary"] = summary(spec.graders[0].name, status.results, gated_names(spec, best)[0])
     status = status.model_copy(update=update)
     failed = [gate for gate in gates if gate.verdict == "Failed"]
     undecided = [gate for gate in gates if gate.verdict == "Inconclusive"]
     if failed:
         readiness = stalled(Reason.GATE_FAILED, f"{len(failed)} of {len(gates)} gates failed: {_told(failed)}.")
-        return Verdict(status, readiness, passed=readiness)
+        return RunVerdict(status, readiness, passed=readiness)
     if any(score.over_budget for score in status.results):
         readiness = stalled(Reason.BUDGET_EXCEEDED, _budget_message(status))
-        return Verdict(status, readiness, passed=readiness)
+        return RunVerdict(status, readiness, passed=readiness)
     if undecided:
         message = f"{len(undecided)} of {len(gates)} gates are undecided: {_told(undecided)}."
         readiness = stalled(Reason.INCONCLUSIVE, message)
-        return Verdict(status, readiness, passed=readiness)
+        return RunVerdict(status, readiness, passed=readiness)
     text = "Every gate passed." if gates else "Evaluated; the spec has no gate."
-    return Verdict(status, ready(Reason.EVALUATED, status.summary or text), passed=ready(Reason.GATES_PASSED, text))
+    return RunVerdict(status, ready(Reason.EVALUATED, status.summary or text), passed=ready(Reason.GATES_PASSED, text))
 
 
 def _subject(gate: GateResult) -> tuple[object, ...]:

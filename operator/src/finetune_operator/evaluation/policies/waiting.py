@@ -8,7 +8,7 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Child
-from finetune_operator.evaluation.candidates import models_to_judge
+from finetune_operator.evaluation.candidates import models_to_evaluate
 from finetune_operator.evaluation.class_limits import class_or_refusal
 from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
@@ -34,7 +34,7 @@ def wait_for_class(observed: ObservedEvaluation, status: EvaluationStatus, now: 
 
 def wait_for_models(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
     """Start nothing, and delete the try whose model no longer exists: its report would be rejected."""
-    found, meanwhile = models_to_judge(observed), Reason.WAITING_FOR_MODEL
+    found, meanwhile = models_to_evaluate(observed), Reason.WAITING_FOR_MODEL
     if not isinstance(found, Readiness):
         return None
     if isinstance(found, Undecided):

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.evaluation import Gate, GateResult
 from finetune_api.evaluation_results import CalibrationStatus
-from finetune_operator.evaluation.gates import judge
+from finetune_operator.evaluation.gates import evaluate_gates
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.evaluation.refusal import grading_refusal
 from finetune_operator.evaluation.report_checks import calibrations_refusal
@@ -28,7 +28,7 @@ FOUND = CalibrationStatus(
 
 
 def verdict(found: CalibrationStatus | None, **gate: Any) -> GateResult:
-    (result,) = judge(
+    (result,) = evaluate_gates(
         [Gate.from_wire({"grader": "tone", **gate})], ["tuned"], [], calibrations=[] if found is None else [found]
     )
     assert result.calibration == gate["calibration"]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from finetune_api.evaluation import EvaluationStatus, Gate, GateResult
 from finetune_api.evaluation_results import Score
 from finetune_grading.statistics.estimates import estimate, estimate_difference
-from finetune_operator.evaluation.gates import judge, too_few_examples
+from finetune_operator.evaluation.gates import evaluate_gates, too_few_examples
 from finetune_operator.evaluation.plan import plan
 from tests.unit.operator.evaluation_states import evaluated_status, evaluation_spec, observed_evaluation
 from tests.unit.operator.states import NOW
@@ -39,7 +39,9 @@ def measured(scores: list[float], baseline: list[float] | None = None, grader: s
 
 
 def verdict(score: Score | None, **gate: Any) -> GateResult:
-    (result,) = judge([Gate.from_wire({"grader": "exact", **gate})], ["tuned"], [] if score is None else [score])
+    (result,) = evaluate_gates(
+        [Gate.from_wire({"grader": "exact", **gate})], ["tuned"], [] if score is None else [score]
+    )
     return result
 
 
@@ -119,7 +121,7 @@ def test_a_threshold_that_is_refused_by_now_is_judged_where_it_is_stored(stored:
     with pytest.raises(ValidationError):
         Gate.from_wire({"grader": "exact", **stored})
     gate = Gate.from_storage({"grader": "exact", **stored})
-    (result,) = judge([gate], ["tuned"], [measured(CANDIDATE, BASELINE)])
+    (result,) = evaluate_gates([gate], ["tuned"], [measured(CANDIDATE, BASELINE)])
     assert result.verdict == "Passed"
 
 
@@ -142,7 +144,7 @@ def test_a_gain_rests_on_the_examples_that_both_models_have() -> None:
         ("minimum", "240 examples"),
     ):
         asked = Gate.from_wire({"grader": "exact", gate: 0 if gate == "minimumDelta" else 0.81})
-        (result,) = judge([asked], ["tuned"], scores)
+        (result,) = evaluate_gates([asked], ["tuned"], scores)
         assert told in result.message
 
 
