@@ -91,7 +91,7 @@ def test_a_report_becomes_the_progress_of_the_status_if_its_steps_make_sense(
 
 
 EARLIEST, LATEST = datetime.fromisoformat("2000-01-02"), datetime.fromisoformat("2999-12-30")
-metric_names = st.sampled_from(["current_step", "total_steps", "loss", "eval_loss", "learning_rate", "x"])
+metric_names = st.sampled_from(["current_step", "total_steps", "loss", "eval_loss", "eval_step", "learning_rate", "x"])
 values = st.text(max_size=20) | st.floats().map(str) | st.integers().map(str)
 
 
@@ -216,6 +216,20 @@ def test_a_report_that_names_a_candidate_twice_is_refused() -> None:
     body = {"trainerStatus": {"lastUpdatedTime": NOW}, "candidates": counts}
     with pytest.raises(ValidationError, match="different names"):
         ProgressReport.from_wire(body)
+
+
+def test_a_validation_loss_comes_with_the_step_at_which_it_was_measured() -> None:
+    found = reported(eval_loss="1.7", eval_step="4")
+    assert (found.step, found.eval_loss, found.eval_step) == (5, 1.7, 4)
+    later = carried(reported(loss="1.5"), found)
+    assert (later.eval_loss, later.eval_step) == (1.7, 4), "both of them, or neither"
+    older = carried(reported(eval_loss="1.6"), found)
+    assert (older.eval_loss, older.eval_step) == (1.6, None), "its sender does not say"
+
+
+@pytest.mark.parametrize("step", ["-1", "11", "nan", "inf", "x", ""])
+def test_a_step_that_makes_no_sense_is_unknown(step: str) -> None:
+    assert reported(eval_loss="1.7", eval_step=step).eval_step is None
 
 
 def test_a_metric_that_became_nan_does_not_keep_its_last_number() -> None:

@@ -35,6 +35,7 @@ class Progress(ApiModel):
     epoch: float | None = Field(None, description="Completed passes over the training set.")
     loss: float | None = Field(None, description="Training loss of the most recently logged step.")
     eval_loss: float | None = Field(None, description="Most recent loss on dataset.validation.")
+    eval_step: int | None = Field(None, description="Step at which it was measured; absent if the sender does not say.")
     learning_rate: float | None = Field(None, description="Learning rate at that step.")
     not_finite: list[Line] | None = Field(
         None, description="Which of loss, evalLoss and learningRate became NaN or infinite; they have no value above."

@@ -1,7 +1,8 @@
 """Asynchronous successive halving (https://arxiv.org/abs/1810.05934) as a pure function of the losses at each rung.
 
 Rung k is at minimumSteps * reductionFactor^k steps. Of the trials that have reached a rung, one in reductionFactor may
-go on; this is judged again whenever another one reaches it, so that it does not matter in which order they come.
+go on; this is judged again whenever another one reaches it. Of the same losses, the same trials lose; but a trial that
+is pruned stays so, and which ones were known by then depends on the order in which they came.
 """
 
 from __future__ import annotations

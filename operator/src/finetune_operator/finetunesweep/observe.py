@@ -61,9 +61,9 @@ def _view(body: Object, now: datetime) -> TrialJob:
     by_type = {condition.type: condition for condition in status.conditions}
     is_ready, is_stalled = by_type.get(ConditionType.READY), by_type.get(ConditionType.STALLED)
     result, progress = status.result, status.progress
-    eval_loss = result.eval_loss if result is not None else None
+    eval_loss, eval_step = (None, None) if result is None else (result.eval_loss, result.step)
     if eval_loss is None and progress is not None:
-        eval_loss = progress.eval_loss
+        eval_loss, eval_step = progress.eval_loss, progress.eval_step
     return TrialJob(
         version,
         status.phase,
@@ -72,8 +72,8 @@ def _view(body: Object, now: datetime) -> TrialJob:
         is_stalled=is_stalled is not None and is_stalled.status == "True",
         is_suspended=spec.suspend,
         is_cancelled=spec.cancel,
-        step=result.step if result is not None else progress.step if progress is not None else 0,
         eval_loss=eval_loss,
+        eval_step=eval_step,
         seconds=_seconds(status, now),
         completed=status.completion_time,
     )

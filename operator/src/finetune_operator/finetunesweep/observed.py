@@ -30,9 +30,10 @@ class TrialJob:
     """spec.suspend."""
     is_cancelled: bool = False
     """spec.cancel."""
-    step: int = 0
     eval_loss: float | None = None
     """Of its result, or else the most recent one."""
+    eval_step: int | None = None
+    """The step at which it was measured; None if that is not known."""
     seconds: int = 0
     """How long its attempts have run."""
     completed: datetime | None = None

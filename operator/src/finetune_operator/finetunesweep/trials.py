@@ -74,10 +74,13 @@ def ended(
 
 
 def with_rungs(spec: FineTuneSweepSpec, trial: TrialStatus, job: TrialJob) -> TrialStatus:
-    """The trial with its loss at each rung that it has reached since."""
-    if spec.prune is None or job.eval_loss is None:
+    """The trial with its loss at each rung that it has been evaluated at, or after, since.
+
+    An evaluation of an unknown step adds none: it may be one before the rung, and pruning is for good.
+    """
+    if spec.prune is None or job.eval_loss is None or job.eval_step is None:
         return trial
-    new = rungs_at(spec.prune.asha, job.step) - len(trial.rungs)
+    new = rungs_at(spec.prune.asha, job.eval_step) - len(trial.rungs)
     return trial if new <= 0 else trial.model_copy(update={"rungs": [*trial.rungs, *[job.eval_loss] * new]})
 
 

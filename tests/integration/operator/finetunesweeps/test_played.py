@@ -20,7 +20,7 @@ def test_of_nine_trials_at_ten_steps_only_three_go_on(searched: Searched) -> Non
     api.create("FineTuneSweep", "router", {**SWEEP, "budget": {"trials": 9}, "parallel": 9, "prune": prune})
     searched.trial(9)
     for trial in reversed(trials(api)):
-        progress = {"step": 10, "totalSteps": 90, "percent": 11, "evalLoss": trial["number"] / 10}
+        progress = {"step": 10, "totalSteps": 90, "percent": 11, "evalLoss": trial["number"] / 10, "evalStep": 10}
         moment = {"lastUpdatedTime": "2026-11-27T12:00:00Z"}
         status = {"phase": "Training", "runId": "1", "progress": {**progress, **moment}}
         api.put_status("FineTuneJob", trial["jobName"], status)

@@ -91,13 +91,13 @@ class SweepWorld:
         self.now += timedelta(seconds=10)
         if "eval_loss" not in fields:
             fields["eval_loss"] = loss(trial.values)
-        found = {"step": 100, "seconds": 3600, "completed": self.now, **fields}
+        found = {"eval_step": 100, "seconds": 3600, "completed": self.now, **fields}
         self.jobs[trial.job_name] = replace(self.jobs[trial.job_name], phase=phase, **found)
 
-    def reports(self, number: int, step: int, eval_loss: float) -> None:
-        """The job of a trial tells how far it is."""
+    def reports(self, number: int, eval_step: int | None, eval_loss: float) -> None:
+        """The job of a trial tells its most recent validation loss, and of which step it is."""
         name = self.trial(number).job_name
-        self.jobs[name] = replace(self.jobs[name], step=step, eval_loss=eval_loss)
+        self.jobs[name] = replace(self.jobs[name], eval_step=eval_step, eval_loss=eval_loss)
 
     def trial(self, number: int) -> TrialStatus:
         return self.status.trials[number - 1]

@@ -150,6 +150,9 @@ class ReportProgress(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         self._metrics |= {name: value for name, value in (logs or {}).items() if name in REPORTED_METRICS}
+        if "eval_loss" in (logs or {}):
+            # Until the next evaluation, later steps are reported with this loss.
+            self._metrics["eval_step"] = state.global_step
         self._shown |= {name: round(logs[key], 4) for name, key in self._of_method.items() if logs and key in logs}
         now = time.monotonic()
         if now - self._reported_time >= REPORT_SECONDS or now - self._logged_time >= LOG_SECONDS:

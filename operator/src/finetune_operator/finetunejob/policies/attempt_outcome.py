@@ -196,6 +196,7 @@ def _final_progress(status: FineTuneJobStatus, result: Result, now: datetime) ->
         epoch=round(resolved.epochs * step / max(total, 1), 4),
         loss=shown(loss),
         eval_loss=shown(result.eval_loss),
+        eval_step=None if result.eval_loss is None else result.step,
         tokens_per_second=last.tokens_per_second if last is not None else None,
         estimated_remaining_seconds=0,
         last_updated_time=whole_seconds(now),
