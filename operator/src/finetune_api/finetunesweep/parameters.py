@@ -22,6 +22,8 @@ _SEARCHED = ("method.", "adapter.", "hyperparameters.")
 """What makes another model of the same model and data; all else decides where and how long it trains."""
 _DECIDING = (".type", ".inherited")
 """Fields that decide which others there may be."""
+_OF_THE_MEASURE = frozenset({"method.dpo.beta", "method.dpo.lossType", "hyperparameters.maxLength"})
+"""Fields that change what the validation loss is, so that losses of different values can't be compared."""
 
 
 def _object(annotation: Any) -> type[ApiModel] | None:
@@ -65,7 +67,9 @@ def _field(model: type[ApiModel], name: str) -> FieldInfo:
 
 
 _TYPES: Mapping[str, frozenset[type]] = {
-    path: types for path, types in _fields(TrainingSpec) if path.startswith(_SEARCHED) and not path.endswith(_DECIDING)
+    path: types
+    for path, types in _fields(TrainingSpec)
+    if path.startswith(_SEARCHED) and not path.endswith(_DECIDING) and path not in _OF_THE_MEASURE
 }
 _DEFAULTS: Mapping[str, Any] = {path: _default(path) for path in _TYPES}
 PATHS = tuple(_TYPES)

@@ -10,6 +10,7 @@ from finetune_api.finetunesweep import FineTuneSweepSpec, Parameter, accepts, is
 from finetune_operator.core.conditions import Readiness, stalled
 
 _BATCH_SIZE = "hyperparameters.batchSize"
+_SEED = "hyperparameters.seed"
 
 
 def search_refusal(spec: FineTuneSweepSpec) -> Readiness | None:
@@ -35,6 +36,12 @@ def _faults(spec: FineTuneSweepSpec, template: dict[str, Any], parameter: Parame
         if refused is not None:
             yield f"{value!r} is not possible. {refused}"
     yield from _batch_faults(spec, parameter)
+    validation = spec.template.spec.dataset.validation
+    if parameter.path == _SEED and validation is not None and validation.split_percent is not None:
+        yield (
+            "the seed also chooses the examples that dataset.validation.splitPercent holds out, so trials would be "
+            "compared on different ones; give validation files of their own, or set one seed in the template"
+        )
 
 
 def _batch_faults(spec: FineTuneSweepSpec, parameter: Parameter) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.finetunesweep.refusal import search_refusal
-from tests.unit.operator.finetunesweep.sweeps import RANK, RATE, SweepWorld, sweep_spec
+from tests.unit.operator.finetunesweep.sweeps import RANK, RATE, TEMPLATE, SweepWorld, sweep_spec
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,11 @@ from tests.unit.operator.finetunesweep.sweeps import RANK, RATE, SweepWorld, swe
             {"parallelism": {"processesPerNode": 2}},
             "name numbers, all of them multiples",
         ),
+        (
+            {"path": "hyperparameters.seed", "numbers": [1, 2]},
+            {"dataset": {**TEMPLATE["dataset"], "validation": {"splitPercent": 10}}},
+            "trials would be compared on different ones",
+        ),
     ],
 )
 def test_what_the_template_cannot_have(parameter: dict[str, Any], template: dict[str, Any], told: str) -> None:
@@ -51,6 +56,7 @@ def test_what_the_template_cannot_have(parameter: dict[str, Any], template: dict
         {"path": "hyperparameters.epochs", "numbers": [0.5, 1, 3]},
         {"path": "hyperparameters.warmupPercent", "uniform": {"minimum": 0, "maximum": 10}},
         {"path": "adapter.lora.rank", "logUniform": {"minimum": 4, "maximum": 64}},
+        {"path": "hyperparameters.seed", "numbers": [1, 2]},
     ],
 )
 def test_what_it_can(parameter: dict[str, Any]) -> None:

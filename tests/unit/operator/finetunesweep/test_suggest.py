@@ -15,7 +15,7 @@ from finetune_operator.finetunesweep.suggest import suggest
 from tests.unit.operator.finetunesweep.sweeps import RANK, RATE, loss, sweep_spec
 
 EPOCHS = {"path": "hyperparameters.epochs", "numbers": [1, 2]}
-MAX_LENGTH = {"path": "hyperparameters.maxLength", "uniform": {"minimum": 64, "maximum": 512}}
+BATCH_SIZE = {"path": "hyperparameters.batchSize", "uniform": {"minimum": 4, "maximum": 64}}
 
 
 def trials_of(spec: Any, count: int) -> list[TrialStatus]:
@@ -42,12 +42,12 @@ def test_asked_again_with_what_the_status_has_it_suggests_the_same(algorithm: st
 
 @pytest.mark.parametrize("algorithm", ["TPE", "Random"])
 def test_values_are_within_their_ranges_and_of_their_fields_types(algorithm: str) -> None:
-    spec = sweep_spec(search={"algorithm": algorithm, "parameters": [RATE, RANK, MAX_LENGTH]})
+    spec = sweep_spec(search={"algorithm": algorithm, "parameters": [RATE, RANK, BATCH_SIZE]})
     for trial in trials_of(spec, 30):
         assert 1e-5 <= trial.values["hyperparameters.learningRate"] <= 1e-2
         assert trial.values["adapter.lora.rank"] in (8, 16, 32)
-        assert type(trial.values["hyperparameters.maxLength"]) is int
-        assert 64 <= trial.values["hyperparameters.maxLength"] <= 512
+        assert type(trial.values["hyperparameters.batchSize"]) is int
+        assert 4 <= trial.values["hyperparameters.batchSize"] <= 64
 
 
 def test_another_seed_tries_other_values() -> None:
