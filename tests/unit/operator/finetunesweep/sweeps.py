@@ -48,6 +48,8 @@ class SweepWorld:
     jobs: dict[str, TrialJob] = field(default_factory=dict)
     created: list[dict[str, Any]] = field(default_factory=list)
     accelerators: int | Readiness = 0
+    quota: int = 1000
+    """How many jobs the API server lets be created."""
 
     def observed(self) -> ObservedFineTuneSweep:
         running = [trial.job_name for trial in self.status.trials if trial.state == "Running"]
@@ -72,6 +74,10 @@ class SweepWorld:
             elif "resourceVersion" in write["metadata"]:
                 self._change(write["metadata"]["name"], write["spec"])
             elif write["metadata"]["name"] not in self.jobs:
+                if len(self.jobs) >= self.quota:
+                    # As runtime/reconciler/reconcile.py does: what follows is not written.
+                    self.status = decided.if_refused or self.status
+                    break
                 self.created.append(write)
                 self.jobs[write["metadata"]["name"]] = TrialJob("1", "Training", reason="Training")
         return decided

@@ -251,6 +251,37 @@ def test_a_trial_that_was_not_created_yet_waits_for_the_end_of_the_suspension() 
     assert world.status.phase == "Suspended"
 
 
+def test_while_a_quota_refuses_one_trial_the_other_is_followed_to_its_end() -> None:
+    world = SweepWorld(sweep_spec(parallel=2, budget={"trials": 4}), quota=1)
+    world.settle()
+    assert (world.states(), len(world.jobs)) == (["Running", "Running"], 1)
+    world.ends(1)
+    world.settle()
+    assert world.states() == ["Succeeded", "Running", "Running"]
+    assert (world.status.finished, len(world.jobs)) == (1, 1)
+    world.quota = 3
+    world.settle()
+    assert len(world.jobs) == 3
+
+
+def test_while_a_quota_refuses_one_trial_the_others_are_pruned_and_suspended() -> None:
+    world = SweepWorld(sweep_spec(parallel=4, prune={"asha": {"minimumSteps": 10}}), quota=3)
+    world.settle()
+    for number in (1, 2, 3):
+        world.reports(number, eval_step=10, eval_loss=number / 10)
+    world.settle()
+    assert world.states()[:4] == ["Running", "Pruned", "Pruned", "Running"]
+    assert [job.is_cancelled for job in world.jobs.values()] == [False, True, True]
+    world.spec = world.spec.model_copy(update={"suspend": True})
+    world.settle()
+    assert world.jobs[world.trial(1).job_name].is_suspended
+    assert world.status.phase == "Suspended"
+    world.spec = world.spec.model_copy(update={"suspend": False})
+    world.settle()
+    assert not world.jobs[world.trial(1).job_name].is_suspended
+    assert world.status.phase == "Running"
+
+
 def test_a_cancelled_search_cancels_its_trials_and_keeps_the_best() -> None:
     world = started()
     world.ends(1)

@@ -1,7 +1,8 @@
 """What has become of the trials, which of them are pruned, and which ones begin.
 
 A trial is written into the status first, and its job is created by the reconciliation after that. So the values of a
-job never depend on what an operator that was killed had in mind.
+job never depend on what an operator that was killed had in mind. And a job is created by a reconciliation that has
+nothing else to write, since the API server may refuse it (a quota, an admission webhook): the other trials go on.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def refuse(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: da
     refusal = observed.refusal
     if refusal is None and isinstance(observed.accelerators, Readiness):
         refusal = observed.accelerators
-    return None if refusal is None else _going_on(observed, status, refusal)
+    return None if refusal is None else _going_on(observed, status, refusal, now)
 
 
 def suspend(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
@@ -58,15 +59,14 @@ def suspend(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: d
         return None
     busy = [trial.job_name for trial in running(status) if _is_busy(observed, trial.job_name)]
     if not busy:
-        return _going_on(observed, status, suspended(" No trial starts."))
+        return _going_on(observed, status, suspended(" No trial starts."), now)
     message = f"spec.suspend is true. Waiting for {len(busy)} trials to save a checkpoint, among them {busy[0]!r}."
-    return _going_on(observed, status, progressing(Reason.STOPPING, message))
+    return _going_on(observed, status, progressing(Reason.STOPPING, message), now)
 
 
 def search(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision:
     """Start the trials that may begin, and wait for those that run."""
     status = _with_next(observed, status)
-    is_new = len(status.trials) > len(observed.status.trials) or status.run_id != observed.status.run_id
     alive = [observed.jobs.get(trial.job_name) for trial in running(status)]
     stuck = [job for job in alive if job is not None and job.is_stalled]
     readiness = progressing(
@@ -74,7 +74,7 @@ def search(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: da
     )
     if stuck and len(stuck) == len(alive):
         readiness = stalled(known_reason(stuck[0].reason), f"Every trial that runs is Stalled. {stuck[0].message}")
-    return replace(_going_on(observed, status, readiness), requeue_at=now if is_new else None)
+    return _going_on(observed, status, readiness, now)
 
 
 def _with_next(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> FineTuneSweepStatus:
@@ -84,23 +84,27 @@ def _with_next(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> 
     return with_next_trials(observed.owner, observed.spec, status)
 
 
-def _going_on(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, readiness: Readiness) -> SweepDecision:
-    """The trials that the status had already are created, and suspended or resumed as the sweep is."""
-    suspend, known = observed.spec.suspend, {trial.job_name for trial in observed.status.trials}
+def _going_on(
+    observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, readiness: Readiness, now: datetime
+) -> SweepDecision:
+    """The trials are suspended or resumed as the sweep is, and created once all that is known of others is written."""
+    suspend = observed.spec.suspend
     alive = [(trial, observed.jobs.get(trial.job_name)) for trial in running(status)]
+    missing = [] if suspend else [trial for trial, job in alive if job is None]
+    merge = [
+        suspended_job(observed.owner, trial.job_name, job, suspend=suspend)
+        for trial, job in alive
+        if job is not None and job.is_suspended != suspend
+    ]
+    is_first = bool(merge) or (status.run_id, status.trials) != (observed.status.run_id, observed.status.trials)
+    status = counted(observed.spec, status)
     return SweepDecision(
-        counted(observed.spec, status),
+        status,
         readiness,
-        create=[
-            trial_job(observed.owner, observed.spec, trial)
-            for trial, job in alive
-            if job is None and trial.job_name in known and not suspend
-        ],
-        merge=[
-            suspended_job(observed.owner, trial.job_name, job, suspend=suspend)
-            for trial, job in alive
-            if job is not None and job.is_suspended != suspend
-        ],
+        create=[] if is_first else [trial_job(observed.owner, observed.spec, trial) for trial in missing],
+        merge=merge,
+        requeue_at=now if is_first and missing else None,
+        if_refused=status.model_copy(update={"phase": "Running"}) if missing else None,
     )
 
 
