@@ -21,7 +21,8 @@ class Template(ApiModel):
     """The FineTuneJobs that are made."""
 
     spec: TrainingSpec = Field(
-        description="As in a FineTuneJob, without runId, suspend and cancel, and without the fields that are searched."
+        description="As in a FineTuneJob, without runId, suspend and cancel, and without the fields that are searched. "
+        "No field may be changed during a run of the sweep, retryLimit included."
     )
 
 
