@@ -168,7 +168,7 @@ FINE_TUNE_SWEEP = Kind(
         ("Running", "integer", ".status.running"),
         ("Remaining", "integer", ".status.remaining"),
         ("Best", "number", ".status.best.score"),
-        ("Trial", "string", ".status.best.jobName"),
+        ("Trial", "string", ".status.best.fineTuneJobName"),
         _AGE,
     ),
     (

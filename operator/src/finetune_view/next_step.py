@@ -90,7 +90,7 @@ def _after_success(view: ObjectView) -> list[str]:
             "Load or download it: docs/how-to/read-results.md.",
         ]
     if view.kind is FINE_TUNE_SWEEP:
-        best = view.status.text("best", "jobName")
+        best = view.status.text("best", "fineTuneJobName")
         return [f"The best model is that of FineTuneJob {best}."] if best else []
     if view.kind is MODEL_DEPLOYMENT and view.fields.whole("spec", "replicas") == 0:
         scale = f"kubectl -n {view.namespace} scale mdep/{view.name} --replicas=1"

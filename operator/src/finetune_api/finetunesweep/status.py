@@ -18,7 +18,7 @@ class TrialStatus(ApiModel):
     """A trial."""
 
     number: int = Field(description="Number within the run, counting from 1.")
-    job_name: Name = Field(description="Name of its FineTuneJob.")
+    fine_tune_job_name: Name = Field(description="Name of its FineTuneJob.")
     values: dict[str, Any] = Field(default={}, description="Values of the searched fields, by path.")
     state: TrialState = Field(
         description="Running: not ended yet. Pruned: ended early, because others were better at the same step."
@@ -36,7 +36,7 @@ class BestTrial(ApiModel):
     """The trial with the lowest validation loss."""
 
     number: int = Field(description="Number of the trial.")
-    job_name: Name = Field(description="Name of its FineTuneJob.")
+    fine_tune_job_name: Name = Field(description="Name of its FineTuneJob.")
     score: float = Field(description="Its validation loss.")
     values: dict[str, Any] = Field(default={}, description="Values of the searched fields, by path.")
 

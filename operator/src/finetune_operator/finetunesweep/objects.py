@@ -23,7 +23,7 @@ def trial_job(owner: Owner, spec: FineTuneSweepSpec, trial: TrialStatus) -> Obje
     """The FineTuneJob of a trial."""
     return {
         **_KIND,
-        "metadata": metadata(owner, trial.job_name, TRIAL_ROLE),
+        "metadata": metadata(owner, trial.fine_tune_job_name, TRIAL_ROLE),
         "spec": with_values(spec.template.spec.to_wire(), trial.values),
     }
 

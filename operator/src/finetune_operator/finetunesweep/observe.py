@@ -46,7 +46,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
 
 
 async def _jobs(reader: Reader, owner: Owner, status: FineTuneSweepStatus) -> Mapping[str, TrialJob]:
-    names = [trial.job_name for trial in running(status)]
+    names = [trial.fine_tune_job_name for trial in running(status)]
     found = await asyncio.gather(*(reader.get(FINE_TUNE_JOBS, owner.namespace, name) for name in names))
     ours = {job["metadata"]["name"]: job for job in found if job is not None and is_controlled_by(job, owner.uid)}
     return {name: _view(job, datetime.now(UTC)) for name, job in ours.items()}

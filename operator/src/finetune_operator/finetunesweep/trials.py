@@ -30,9 +30,13 @@ def failures(status: FineTuneSweepStatus) -> int:
 
 def ended_in_order(status: FineTuneSweepStatus, jobs: Mapping[str, TrialJob]) -> list[TrialStatus]:
     """The running trials whose jobs have ended, in the order of their ends, in which the search learns."""
-    found = [trial for trial in running(status) if trial.job_name in jobs and jobs[trial.job_name].phase in _ENDED]
+    found = [
+        trial
+        for trial in running(status)
+        if trial.fine_tune_job_name in jobs and jobs[trial.fine_tune_job_name].phase in _ENDED
+    ]
     latest = datetime.max.replace(tzinfo=UTC)
-    return sorted(found, key=lambda trial: (jobs[trial.job_name].completed or latest, trial.number))
+    return sorted(found, key=lambda trial: (jobs[trial.fine_tune_job_name].completed or latest, trial.number))
 
 
 def with_end(
@@ -104,7 +108,7 @@ def with_next_trials(owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSwee
         number = len(status.trials) + 1
         trial = TrialStatus(
             number=number,
-            job_name=trial_name(owner, status.run_number, number),
+            fine_tune_job_name=trial_name(owner, status.run_number, number),
             values=dict(suggest(spec.search, spec.prune, status.trials, number)),
             state="Running",
         )
@@ -149,6 +153,8 @@ def counted(spec: FineTuneSweepSpec, status: FineTuneSweepStatus, *, is_over: bo
             "remaining": left,
             "best": None
             if best is None
-            else BestTrial(number=best[1], job_name=best[2].job_name, score=best[0], values=best[2].values),
+            else BestTrial(
+                number=best[1], fine_tune_job_name=best[2].fine_tune_job_name, score=best[0], values=best[2].values
+            ),
         }
     )

@@ -130,7 +130,7 @@ def _trials(status: Fields, most: int | None) -> Iterator[Row]:
 def _trial(trial: Fields) -> str:
     values = trial.at("values").value
     texts = [f"{path.rpartition('.')[2]} {value}" for path, value in values.items()] if isinstance(values, dict) else []
-    return "  ".join([trial.text("jobName"), ", ".join(texts)])
+    return "  ".join([trial.text("fineTuneJobName"), ", ".join(texts)])
 
 
 def _evaluation_progress(progress: Fields) -> Iterator[Row]:

@@ -21,12 +21,12 @@ def test_a_search_of_twenty_trials_whose_operator_is_killed_twenty_times(searche
     sweep = searched.sweep("Succeeded")
     assert operator.starts > TRIALS
     jobs = api.items("FineTuneJob")
-    assert sorted(job["metadata"]["name"] for job in jobs) == sorted(one["jobName"] for one in trials(api))
+    assert sorted(job["metadata"]["name"] for job in jobs) == sorted(one["fineTuneJobName"] for one in trials(api))
     assert len(jobs) == TRIALS
     assert [trial["values"] for trial in trials(api)] == undisturbed()
     assert sweep["status"]["best"]["score"] == min(trial["score"] for trial in trials(api))
     for trial in trials(api):
-        (job,) = [one for one in jobs if one["metadata"]["name"] == trial["jobName"]]
+        (job,) = [one for one in jobs if one["metadata"]["name"] == trial["fineTuneJobName"]]
         assert job["spec"]["hyperparameters"]["learningRate"] == trial["values"]["hyperparameters.learningRate"]
         assert job["spec"]["adapter"]["lora"]["rank"] == trial["values"]["adapter.lora.rank"]
 

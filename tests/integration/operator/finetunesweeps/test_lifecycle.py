@@ -19,12 +19,12 @@ pytestmark = pytest.mark.usefixtures("operator")
 
 def trains(api: Api, trial: Object, eval_loss: float) -> None:
     """Play the Pods of a trial up to a result with this loss."""
-    job = api.get("FineTuneJob", trial["jobName"])
+    job = api.get("FineTuneJob", trial["fineTuneJobName"])
     (pod,) = api.wait_children(job, "preflight", "Pod")
     played.ends(api, pod, PREFLIGHT_REPORT)
     (pod,) = api.wait_children(job, "train", "Pod")
     played.runs(api, pod)
-    api.wait_reason("FineTuneJob", trial["jobName"], "Training")
+    api.wait_reason("FineTuneJob", trial["fineTuneJobName"], "Training")
     result = RESULT.model_copy(update={"eval_loss": eval_loss})
     checkpoint = CheckpointStatus(step=750, uri="s3://models/finetune/checkpoints/step-000750")
     played.ends(api, pod, TrainReport(result=result, checkpoints=[checkpoint]))
@@ -49,7 +49,7 @@ def test_a_grid_is_searched_two_trials_at_a_time_and_the_best_one_is_named(api: 
     assert condition(done, "Ready")["status"] == "True"
     assert status["best"] == {
         "number": 2,
-        "jobName": second["jobName"],
+        "fineTuneJobName": second["fineTuneJobName"],
         "score": 0.3,
         "values": {"adapter.lora.rank": 16},
     }
@@ -65,7 +65,7 @@ def by_rank(api: Api) -> list[Object]:
 
 def test_a_search_is_suspended_resumed_and_cancelled(api: Api) -> None:
     api.create("FineTuneSweep", "router", SWEEP)
-    names = [wait_trial(api, number)["jobName"] for number in (1, 2)]
+    names = [wait_trial(api, number)["fineTuneJobName"] for number in (1, 2)]
     for name in names:
         api.wait_reason("FineTuneJob", name, "Validating")
     api.patch("FineTuneSweep", "router", {"spec": {"suspend": True}})
@@ -86,11 +86,11 @@ def test_a_search_is_suspended_resumed_and_cancelled(api: Api) -> None:
 
 def test_another_run_cancels_the_trials_of_the_one_before(api: Api) -> None:
     api.create("FineTuneSweep", "router", SWEEP)
-    before = [wait_trial(api, number)["jobName"] for number in (1, 2)]
+    before = [wait_trial(api, number)["fineTuneJobName"] for number in (1, 2)]
     api.patch("FineTuneSweep", "router", {"spec": {"runId": "2", "search": {"seed": 5}}})
     for name in before:
         api.wait_reason("FineTuneJob", name, "Cancelled")
-    wait_for(lambda: bool(trials(api)) and trials(api)[0]["jobName"] not in before, "trials of the second run")
+    wait_for(lambda: bool(trials(api)) and trials(api)[0]["fineTuneJobName"] not in before, "trials of the second run")
     assert api.get("FineTuneSweep", "router")["status"]["runId"] == "2"
 
 

@@ -23,11 +23,11 @@ def test_of_nine_trials_at_ten_steps_only_three_go_on(searched: Searched) -> Non
         progress = {"step": 10, "totalSteps": 90, "percent": 11, "evalLoss": trial["number"] / 10, "evalStep": 10}
         moment = {"lastUpdatedTime": "2026-11-27T12:00:00Z"}
         status = {"phase": "Training", "runId": "1", "progress": {**progress, **moment}}
-        api.put_status("FineTuneJob", trial["jobName"], status)
+        api.put_status("FineTuneJob", trial["fineTuneJobName"], status)
     searched.wait(lambda: [one["state"] for one in trials(api)].count("Pruned") == 6, "six pruned trials")
     assert [one["state"] for one in trials(api)[:3]] == ["Running"] * 3, "those with the lowest losses"
     cancelled = {job["metadata"]["name"]: job["spec"]["cancel"] for job in api.items("FineTuneJob")}
-    assert [cancelled[one["jobName"]] for one in trials(api)] == [False] * 3 + [True] * 6
+    assert [cancelled[one["fineTuneJobName"]] for one in trials(api)] == [False] * 3 + [True] * 6
 
 
 def test_three_failed_trials_end_the_search(searched: Searched) -> None:
@@ -51,7 +51,7 @@ def test_three_failed_trials_end_the_search(searched: Searched) -> None:
     assert (over["status"]["phase"], condition(over, "Failed")["status"]) == ("Failed", "True")
     assert "3 of 4 trials failed" in stalled(over)[1]
     assert "CUDAOutOfMemory" in stalled(over)[1]
-    assert api.get("FineTuneJob", trials(api)[3]["jobName"])["spec"]["cancel"] is True
+    assert api.get("FineTuneJob", trials(api)[3]["fineTuneJobName"])["spec"]["cancel"] is True
 
 
 def test_a_trial_that_would_exceed_the_budget_is_not_started(searched: Searched) -> None:

@@ -42,7 +42,7 @@ class Searched:
 
         def is_there() -> bool:
             found = trials(self.api)
-            return len(found) >= number and self.api.exists("FineTuneJob", found[number - 1]["jobName"])
+            return len(found) >= number and self.api.exists("FineTuneJob", found[number - 1]["fineTuneJobName"])
 
         self.wait(is_there, f"trial {number}")
         return trials(self.api)[number - 1]
@@ -61,7 +61,7 @@ def trials(api: Api, name: str = "router") -> list[Object]:
 def wait_trial(api: Api, number: int, seconds: float = WAIT_SECONDS) -> Object:
     """The trial of this number, once its job is there."""
     wait_for(
-        lambda: len(trials(api)) >= number and api.exists("FineTuneJob", trials(api)[number - 1]["jobName"]),
+        lambda: len(trials(api)) >= number and api.exists("FineTuneJob", trials(api)[number - 1]["fineTuneJobName"]),
         f"trial {number}",
         seconds,
     )
@@ -74,7 +74,7 @@ def has_ended(api: Api, trial: Object, phase: str = "Succeeded", **more: Any) ->
     status = {"phase": phase, "runId": "1", "completionTime": moment, **more}
     if phase == "Succeeded":
         status["result"] = {**RESULT.to_wire(), "evalLoss": loss(trial["values"])}
-    api.put_status("FineTuneJob", trial["jobName"], status)
+    api.put_status("FineTuneJob", trial["fineTuneJobName"], status)
 
 
 def pause(seconds: float) -> None:

@@ -47,10 +47,16 @@ def shown(found: ObjectView, width: int = 100, terminal: bool = False, **options
 def test_a_search_is_told_with_its_trials_the_best_first() -> None:
     values = {"hyperparameters.learningRate": 0.001, "adapter.lora.rank": 8}
     trials = [
-        {"number": 1, "jobName": "router-trial-1", "state": "Succeeded", "score": 0.5, "values": values},
-        {"number": 2, "jobName": "router-trial-2", "state": "Succeeded", "score": 0.25, "values": values},
-        {"number": 3, "jobName": "router-trial-3", "state": "Failed", "reason": "CUDAOutOfMemory", "values": values},
-        {"number": 4, "jobName": "router-trial-4", "state": "Running", "values": values},
+        {"number": 1, "fineTuneJobName": "router-trial-1", "state": "Succeeded", "score": 0.5, "values": values},
+        {"number": 2, "fineTuneJobName": "router-trial-2", "state": "Succeeded", "score": 0.25, "values": values},
+        {
+            "number": 3,
+            "fineTuneJobName": "router-trial-3",
+            "state": "Failed",
+            "reason": "CUDAOutOfMemory",
+            "values": values,
+        },
+        {"number": 4, "fineTuneJobName": "router-trial-4", "state": "Running", "values": values},
     ]
     conditions = [condition("Ready", "False", "Searching", "At most 20 trials, 2 at a time.")]
     counts = {"finished": 3, "running": 1, "remaining": 16}

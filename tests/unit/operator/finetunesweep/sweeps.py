@@ -52,7 +52,7 @@ class SweepWorld:
     """How many jobs the API server lets be created."""
 
     def observed(self) -> ObservedFineTuneSweep:
-        running = [trial.job_name for trial in self.status.trials if trial.state == "Running"]
+        running = [trial.fine_tune_job_name for trial in self.status.trials if trial.state == "Running"]
         return ObservedFineTuneSweep(
             OWNER,
             1,
@@ -98,11 +98,11 @@ class SweepWorld:
         if "eval_loss" not in fields:
             fields["eval_loss"] = loss(trial.values)
         found = {"eval_step": 100, "seconds": 3600, "completed": self.now, **fields}
-        self.jobs[trial.job_name] = replace(self.jobs[trial.job_name], phase=phase, **found)
+        self.jobs[trial.fine_tune_job_name] = replace(self.jobs[trial.fine_tune_job_name], phase=phase, **found)
 
     def reports(self, number: int, eval_step: int | None, eval_loss: float) -> None:
         """The job of a trial tells its most recent validation loss, and of which step it is."""
-        name = self.trial(number).job_name
+        name = self.trial(number).fine_tune_job_name
         self.jobs[name] = replace(self.jobs[name], eval_step=eval_step, eval_loss=eval_loss)
 
     def trial(self, number: int) -> TrialStatus:

@@ -33,7 +33,7 @@ def test_trials_are_jobs_of_the_template_with_the_values_that_are_tried() -> Non
     world = started(parallel=2)
     assert world.states() == ["Running", "Running"]
     job, trial = world.created[0], world.trial(1)
-    assert job["metadata"]["name"] == trial.job_name
+    assert job["metadata"]["name"] == trial.fine_tune_job_name
     assert [owner["uid"] for owner in job["metadata"]["ownerReferences"] if owner["controller"]] == ["5a3c"]
     assert job["spec"]["hyperparameters"] == {"learningRate": trial.values["hyperparameters.learningRate"]}
     assert job["spec"]["adapter"]["lora"] == {"rank": trial.values["adapter.lora.rank"]}
@@ -90,7 +90,9 @@ def test_an_operator_that_is_killed_anywhere_tries_the_same_values(undisturbed: 
         killed.settle()
     assert [trial.values for trial in killed.status.trials] == [trial.values for trial in undisturbed.status.trials]
     assert [trial.score for trial in killed.status.trials] == [trial.score for trial in undisturbed.status.trials]
-    assert [job["metadata"]["name"] for job in killed.created] == [trial.job_name for trial in killed.status.trials]
+    assert [job["metadata"]["name"] for job in killed.created] == [
+        trial.fine_tune_job_name for trial in killed.status.trials
+    ]
     assert killed.status.best == undisturbed.status.best
 
 
@@ -120,7 +122,7 @@ def test_too_many_failed_trials_end_the_search_and_what_still_runs() -> None:
         world.ends(number, "Failed", reason="DatasetInvalid")
         world.settle()
     assert world.states() == ["Failed", "Failed", "Failed", "Cancelled"]
-    assert world.jobs[world.trial(4).job_name].is_cancelled
+    assert world.jobs[world.trial(4).fine_tune_job_name].is_cancelled
     assert world.status.phase == "Failed"
     for kind, expected in (("Ready", "False"), ("Stalled", "True"), ("Failed", "True")):
         assert world.reason(kind) == (expected, "TrialsFailed")
@@ -168,7 +170,9 @@ def test_of_nine_trials_at_the_first_rung_three_go_on() -> None:
         world.reports(number, eval_step=10, eval_loss=number / 10)
     world.settle()
     assert world.states() == ["Running"] * 3 + ["Pruned"] * 6
-    assert [world.jobs[trial.job_name].is_cancelled for trial in world.status.trials] == [False] * 3 + [True] * 6
+    assert [world.jobs[trial.fine_tune_job_name].is_cancelled for trial in world.status.trials] == [False] * 3 + [
+        True
+    ] * 6
     assert world.trial(9).rungs == [0.9]
     world.ends(1, eval_loss=0.05)
     world.settle()
@@ -239,7 +243,7 @@ def test_suspended_trials_keep_their_place_and_none_starts() -> None:
     world.spec = world.spec.model_copy(update={"suspend": False})
     world.settle()
     assert world.states() == ["Succeeded", "Running", "Running"]
-    assert not any(world.jobs[trial.job_name].is_suspended for trial in world.status.trials[1:])
+    assert not any(world.jobs[trial.fine_tune_job_name].is_suspended for trial in world.status.trials[1:])
 
 
 def test_a_trial_that_was_not_created_yet_waits_for_the_end_of_the_suspension() -> None:
@@ -274,11 +278,11 @@ def test_while_a_quota_refuses_one_trial_the_others_are_pruned_and_suspended() -
     assert [job.is_cancelled for job in world.jobs.values()] == [False, True, True]
     world.spec = world.spec.model_copy(update={"suspend": True})
     world.settle()
-    assert world.jobs[world.trial(1).job_name].is_suspended
+    assert world.jobs[world.trial(1).fine_tune_job_name].is_suspended
     assert world.status.phase == "Suspended"
     world.spec = world.spec.model_copy(update={"suspend": False})
     world.settle()
-    assert not world.jobs[world.trial(1).job_name].is_suspended
+    assert not world.jobs[world.trial(1).fine_tune_job_name].is_suspended
     assert world.status.phase == "Running"
 
 
@@ -289,7 +293,7 @@ def test_a_cancelled_search_cancels_its_trials_and_keeps_the_best() -> None:
     world.spec = world.spec.model_copy(update={"cancel": True})
     world.settle()
     assert world.states() == ["Succeeded", "Cancelled", "Cancelled"]
-    assert all(job.is_cancelled for name, job in world.jobs.items() if name != world.trial(1).job_name)
+    assert all(job.is_cancelled for name, job in world.jobs.items() if name != world.trial(1).fine_tune_job_name)
     assert (world.status.phase, world.reason("Failed")) == ("Cancelled", ("True", "Cancelled"))
     assert world.status.best is not None
 
@@ -311,12 +315,12 @@ def test_if_all_trials_were_cancelled_there_is_no_model() -> None:
 
 def test_another_run_id_cancels_what_runs_and_begins_anew_with_other_names() -> None:
     world = started()
-    before = [trial.job_name for trial in world.status.trials]
+    before = [trial.fine_tune_job_name for trial in world.status.trials]
     world.spec = world.spec.model_copy(update={"run_id": "2"})
     world.settle()
     assert all(world.jobs[name].is_cancelled for name in before)
     assert world.states() == ["Running", "Running"]
-    assert not {trial.job_name for trial in world.status.trials} & set(before)
+    assert not {trial.fine_tune_job_name for trial in world.status.trials} & set(before)
     assert (world.status.run_id, world.status.run_number) == ("2", 2)
 
 
@@ -331,23 +335,23 @@ def test_a_finished_search_stays_as_it_is_whatever_its_budget_becomes() -> None:
 
 def test_a_trial_whose_job_was_deleted_is_made_again() -> None:
     world = started()
-    job = world.jobs.pop(world.trial(1).job_name)
+    job = world.jobs.pop(world.trial(1).fine_tune_job_name)
     world.settle()
-    assert world.jobs[world.trial(1).job_name].phase == job.phase
+    assert world.jobs[world.trial(1).fine_tune_job_name].phase == job.phase
     assert world.created[-1]["spec"] == world.created[0]["spec"]
 
 
 def test_while_every_trial_is_stalled_so_is_the_search() -> None:
     world = started()
     for trial in world.status.trials:
-        world.jobs[trial.job_name] = world.jobs[trial.job_name].__class__(
+        world.jobs[trial.fine_tune_job_name] = world.jobs[trial.fine_tune_job_name].__class__(
             "1", "Queued", reason="Unschedulable", message="No node has a GPU.", is_stalled=True
         )
     world.settle()
     assert world.reason("Stalled") == ("True", "Unschedulable")
     assert world.status.phase == "Running"
     world.reports(1, 1, 0.5)
-    name = world.trial(1).job_name
+    name = world.trial(1).fine_tune_job_name
     world.jobs[name] = world.jobs[name].__class__("2", "Training", reason="Training")
     world.settle()
     assert world.reason("Stalled") == ("False", "Progressing")

@@ -24,7 +24,9 @@ def trials_of(spec: Any, count: int) -> list[TrialStatus]:
     for number in range(1, count + 1):
         values = suggest(spec.search, spec.prune, trials, number)
         name = f"trial-{number}"
-        trials.append(TrialStatus(number=number, job_name=name, values=values, state="Succeeded", score=loss(values)))
+        trials.append(
+            TrialStatus(number=number, fine_tune_job_name=name, values=values, state="Succeeded", score=loss(values))
+        )
     return trials
 
 
@@ -66,7 +68,9 @@ def test_a_running_trial_is_taken_into_account() -> None:
     """TPE counts it as a bad one, so that trials that run side by side differ."""
     spec = sweep_spec()
     trials = trials_of(spec, 15)
-    running = TrialStatus(number=16, job_name="t", values=suggest(spec.search, None, trials, 16), state="Running")
+    running = TrialStatus(
+        number=16, fine_tune_job_name="t", values=suggest(spec.search, None, trials, 16), state="Running"
+    )
     assert suggest(spec.search, None, [*trials, running], 17) != suggest(spec.search, None, trials, 17)
 
 
@@ -90,7 +94,7 @@ def trials_of_grid(search: dict[str, Any], count: int) -> list[dict[str, Any]]:
 def test_a_trial_that_this_search_could_not_have_made_is_left_out(values: dict[str, Any]) -> None:
     """A status may be edited."""
     spec = sweep_spec()
-    strange = TrialStatus(number=1, job_name="t", values=values, state="Succeeded", score=0.1)
+    strange = TrialStatus(number=1, fine_tune_job_name="t", values=values, state="Succeeded", score=0.1)
     assert suggest(spec.search, None, [strange], 2) == suggest(spec.search, None, [], 2)
 
 

@@ -10,7 +10,9 @@ KEY = ObjectKey("FineTuneSweep", "team-a", "router")
 
 
 def status(*states: str, run_number: int = 1) -> FineTuneSweepStatus:
-    trials = [{"number": number, "jobName": f"t-{number}", "state": state} for number, state in enumerate(states, 1)]
+    trials = [
+        {"number": number, "fineTuneJobName": f"t-{number}", "state": state} for number, state in enumerate(states, 1)
+    ]
     return FineTuneSweepStatus.read({"phase": "Running", "runNumber": run_number, "trials": trials})
 
 

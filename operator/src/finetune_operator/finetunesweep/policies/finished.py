@@ -63,13 +63,13 @@ def _ended(
     observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, phase: Phase, end: Readiness, now: datetime
 ) -> SweepDecision:
     accelerators = observed.accelerators if isinstance(observed.accelerators, int) else 0
-    alive = [(trial, observed.jobs.get(trial.job_name)) for trial in running(status)]
+    alive = [(trial, observed.jobs.get(trial.fine_tune_job_name)) for trial in running(status)]
     status = replaced(status, *(ended(trial, job, accelerators, "Cancelled") for trial, job in alive))
     status = counted(observed.spec, status, is_over=True)
     return SweepDecision(
         status.model_copy(update={"phase": phase, "completion_time": whole_seconds(now)}),
         end,
-        merge=[cancelled_job(observed.owner, trial.job_name, job) for trial, job in alive if job is not None],
+        merge=[cancelled_job(observed.owner, trial.fine_tune_job_name, job) for trial, job in alive if job is not None],
         keeps_phase=True,
     )
 
@@ -83,9 +83,11 @@ def _failed(status: FineTuneSweepStatus) -> Readiness:
     if not lost:
         message = "No trial has a result: all were cancelled."
     else:
+        last = lost[-1]
         message = (
-            f"{len(lost)} of {len(status.trials)} trials failed, the last one, FineTuneJob {lost[-1].job_name!r}, with "
-            f"{lost[-1].reason or 'an unknown reason'}: `kubectl describe ftj {lost[-1].job_name}` says more."
+            f"{len(lost)} of {len(status.trials)} trials failed, the last one, FineTuneJob "
+            f"{last.fine_tune_job_name!r}, with {last.reason or 'an unknown reason'}: "
+            f"`kubectl describe ftj {last.fine_tune_job_name}` says more."
         )
     return failed(Reason.TRIALS_FAILED, f"{message} Fix the cause and change spec.runId to search again.")
 
@@ -100,6 +102,6 @@ def _found(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Read
         early = " Another trial would exceed budget.acceleratorHours."
     return ready(
         Reason.SUCCEEDED,
-        f"Of {len(status.trials)} trials, FineTuneJob {best.job_name!r} has the lowest validation loss, "
+        f"Of {len(status.trials)} trials, FineTuneJob {best.fine_tune_job_name!r} has the lowest validation loss, "
         f"{best.score:.5g}.{early}",
     )

@@ -34,14 +34,20 @@ def record_trials(observed: ObservedFineTuneSweep, plan: SweepPlan, now: datetim
     """Record which trials have ended, in their order, with the one that follows each; then prune."""
     spec, status, jobs = observed.spec, plan.status, observed.jobs
     accelerators = observed.accelerators if isinstance(observed.accelerators, int) else 0
-    seen = [(trial, jobs[trial.job_name]) for trial in running(status) if trial.job_name in jobs]
+    seen = [(trial, jobs[trial.fine_tune_job_name]) for trial in running(status) if trial.fine_tune_job_name in jobs]
     status = replaced(status, *(with_rungs(spec, trial, job) for trial, job in seen))
     for trial in ended_in_order(status, jobs):
-        status = with_end(spec, status, trial, jobs[trial.job_name], accelerators)
+        status = with_end(spec, status, trial, jobs[trial.fine_tune_job_name], accelerators)
         status = _with_next(observed, status)
     lost = pruned(spec, status)
-    status = replaced(status, *(ended(trial, jobs.get(trial.job_name), accelerators, "Pruned") for trial in lost))
-    ending = [cancelled(observed.owner, one.job_name, jobs[one.job_name]) for one in lost if one.job_name in jobs]
+    status = replaced(
+        status, *(ended(trial, jobs.get(trial.fine_tune_job_name), accelerators, "Pruned") for trial in lost)
+    )
+    ending = [
+        cancelled(observed.owner, one.fine_tune_job_name, jobs[one.fine_tune_job_name])
+        for one in lost
+        if one.fine_tune_job_name in jobs
+    ]
     return replace(plan, status=status, merge=(*plan.merge, *ending))
 
 
@@ -57,7 +63,7 @@ def suspend(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: d
     """Suspend the trials while spec.suspend is true, and start none."""
     if not observed.spec.suspend:
         return None
-    busy = [trial.job_name for trial in running(status) if _is_busy(observed, trial.job_name)]
+    busy = [trial.fine_tune_job_name for trial in running(status) if _is_busy(observed, trial.fine_tune_job_name)]
     if not busy:
         return _going_on(observed, status, suspended(" No trial starts."), now)
     message = f"spec.suspend is true. Waiting for {len(busy)} trials to save a checkpoint, among them {busy[0]!r}."
@@ -67,7 +73,7 @@ def suspend(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: d
 def search(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision:
     """Start the trials that may begin, and wait for those that run."""
     status = _with_next(observed, status)
-    alive = [observed.jobs.get(trial.job_name) for trial in running(status)]
+    alive = [observed.jobs.get(trial.fine_tune_job_name) for trial in running(status)]
     stuck = [job for job in alive if job is not None and job.is_stalled]
     readiness = progressing(
         Reason.SEARCHING, f"At most {most_trials(observed.spec)} trials, {observed.spec.parallel} at a time."
@@ -89,10 +95,10 @@ def _going_on(
 ) -> SweepDecision:
     """The trials are suspended or resumed as the sweep is, and created once all that is known of others is written."""
     suspend = observed.spec.suspend
-    alive = [(trial, observed.jobs.get(trial.job_name)) for trial in running(status)]
+    alive = [(trial, observed.jobs.get(trial.fine_tune_job_name)) for trial in running(status)]
     missing = [] if suspend else [trial for trial, job in alive if job is None]
     merge = [
-        suspended_job(observed.owner, trial.job_name, job, suspend=suspend)
+        suspended_job(observed.owner, trial.fine_tune_job_name, job, suspend=suspend)
         for trial, job in alive
         if job is not None and job.is_suspended != suspend
     ]
