@@ -259,7 +259,13 @@ def open_schema(node: Any) -> Any:
     """
     kept = {
         name: node[name]
-        for name in ("type", "description", "x-kubernetes-list-type", "x-kubernetes-list-map-keys")
+        for name in (
+            "type",
+            "description",
+            "x-kubernetes-list-type",
+            "x-kubernetes-list-map-keys",
+            "x-kubernetes-map-type",
+        )
         if name in node
     }
     if node.get("type") in _WIDEST:

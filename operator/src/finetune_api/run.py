@@ -94,7 +94,9 @@ class CheckpointSource(ApiModel):
     uri: Line = Field(description="Folder of the checkpoint.")
     step: int = Field(description="Step after which it was saved.")
     digest: Line | None = Field(None, description="SHA-256 of its manifest, if known.")
-    adapter: dict[str, Any] = Field(default={}, description="spec.adapter of its run.")
+    adapter: dict[str, Any] = Field(
+        default={}, description="spec.adapter of its run.", json_schema_extra={"x-kubernetes-map-type": "atomic"}
+    )
 
 
 class ModelSource(ApiModel):
