@@ -29,7 +29,7 @@ KINDS: tuple[type[KindStatus], ...] = (
 Path = tuple[str | int, ...]
 
 _MAPS = ("candidateDigests", "values", "adapter")
-"""`adapter`: of a checkpoint that is served, spec.adapter of its run; atomic in the CRD, so nothing of it stays behind."""
+"""`adapter`: of a checkpoint that is served, spec.adapter of its run; written as a whole, so nothing of it stays."""
 _CONDITION = {"status": "True", "reason": "Valid", "message": "", "observedGeneration": 1, "lastTransitionTime": MOMENT}
 
 
