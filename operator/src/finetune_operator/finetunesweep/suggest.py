@@ -42,7 +42,9 @@ def suggest(search: Search, prune: Prune | None, trials: Sequence[TrialStatus], 
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     learns, seed = search.algorithm == "TPE", _seed(search, number)
-    sampler = optuna.samplers.TPESampler(seed=seed) if learns else optuna.samplers.RandomSampler(seed)
+    # A running trial counts as a bad one, so that those that run side by side differ.
+    tpe = optuna.samplers.TPESampler
+    sampler = tpe(seed=seed, constant_liar=True) if learns else optuna.samplers.RandomSampler(seed)
     study = optuna.create_study(direction="minimize", sampler=sampler)
     distributions = {parameter.path: _distribution(parameter) for parameter in search.parameters}
     if learns:

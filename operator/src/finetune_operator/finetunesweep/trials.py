@@ -16,6 +16,8 @@ from finetune_operator.finetunesweep.suggest import combinations, suggest
 _ENDED: Mapping[str, TrialState] = {"Succeeded": "Succeeded", "Failed": "Failed", "Cancelled": "Cancelled"}
 NO_SCORE = "NoValidationLoss"
 HOUR_SECONDS = 3600
+MOST_SUGGESTED_AT_ONCE = 4
+"""A suggestion takes tens of milliseconds with many trials, in which other objects wait."""
 
 
 def running(status: FineTuneSweepStatus) -> list[TrialStatus]:
@@ -103,8 +105,9 @@ def replaced(status: FineTuneSweepStatus, *trials: TrialStatus) -> FineTuneSweep
 
 
 def with_next_trials(owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> FineTuneSweepStatus:
-    """The status with the trials that may begin now, in their order."""
-    while len(running(status)) < spec.parallel and may_begin(spec, status):
+    """The status with the trials that may begin now, in their order; of many, the first few."""
+    most = len(status.trials) + MOST_SUGGESTED_AT_ONCE
+    while len(status.trials) < most and len(running(status)) < spec.parallel and may_begin(spec, status):
         number = len(status.trials) + 1
         trial = TrialStatus(
             number=number,

@@ -48,6 +48,14 @@ def test_a_trial_is_in_the_status_before_its_job_is_created() -> None:
     assert len(world.reconcile().create) == 2
 
 
+def test_values_of_many_trials_are_chosen_by_a_few_at_a_time() -> None:
+    world = SweepWorld(sweep_spec(parallel=10))
+    decided = world.reconcile()
+    assert (len(world.status.trials), decided.requeue_at) == (4, NOW)
+    world.settle()
+    assert len(world.created) == 10
+
+
 def test_a_search_ends_with_the_best_of_its_trials() -> None:
     world = started(budget={"trials": 5})
     finish(world)

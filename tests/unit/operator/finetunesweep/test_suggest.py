@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import subprocess
 import sys
+from statistics import pstdev
 from typing import Any
 
 import pytest
@@ -72,6 +74,24 @@ def test_a_running_trial_is_taken_into_account() -> None:
         number=16, fine_tune_job_name="t", values=suggest(spec.search, None, trials, 16), state="Running"
     )
     assert suggest(spec.search, None, [*trials, running], 17) != suggest(spec.search, None, trials, 17)
+
+
+def test_trials_that_run_side_by_side_spread() -> None:
+    """Each knows of those that run already; if none did, all would try the same neighbourhood."""
+    spec = sweep_spec(search={"parameters": [RATE]})
+    done = [
+        TrialStatus(
+            number=n, fine_tune_job_name="t", values={RATE["path"]: 10**exponent}, state="Succeeded", score=score
+        )
+        for n, (exponent, score) in enumerate(((-2 - step / 10, abs(1 - step / 10)) for step in range(20)), 1)
+    ]
+    running: list[TrialStatus] = []
+    for number in range(21, 31):
+        values = suggest(spec.search, None, [*done, *running], number)
+        running.append(TrialStatus(number=number, fine_tune_job_name="t", values=values, state="Running"))
+    together = [math.log10(trial.values[RATE["path"]]) for trial in running]
+    alone = [math.log10(float(suggest(spec.search, None, done, n)[RATE["path"]])) for n in range(21, 31)]
+    assert pstdev(together) > pstdev(alone)
 
 
 def test_a_grid_has_every_combination_once_in_order() -> None:
