@@ -172,6 +172,18 @@ def test_hours_that_cannot_be_counted_start_nothing() -> None:
     assert world.states() == ["Running", "Running"]
 
 
+def test_a_trial_that_ends_while_hours_cannot_be_counted_is_recorded_once_they_can() -> None:
+    world = SweepWorld(sweep_spec(parallel=1, budget={"acceleratorHours": 10}), accelerators=4)
+    world.settle()
+    world.accelerators = stalled(Reason.CLASS_NOT_FOUND, "There is no class.")
+    world.ends(1)
+    world.settle()
+    assert world.states() == ["Running"]
+    world.accelerators = 4
+    world.settle()
+    assert (world.trial(1).state, world.trial(1).accelerator_seconds) == ("Succeeded", 4 * 3600)
+
+
 def test_of_nine_trials_at_the_first_rung_three_go_on() -> None:
     world = started(parallel=9, budget={"trials": 9}, prune={"asha": {"minimumSteps": 10}})
     for number in range(1, 10):

@@ -32,8 +32,9 @@ from finetune_operator.finetunesweep.trials import (
 
 def record_trials(observed: ObservedFineTuneSweep, plan: SweepPlan, now: datetime) -> SweepPlan:
     """Record which trials have ended, in their order, with the one that follows each; then prune."""
-    spec, status, jobs = observed.spec, plan.status, observed.jobs
-    accelerators = observed.accelerators if isinstance(observed.accelerators, int) else 0
+    spec, status, jobs, accelerators = observed.spec, plan.status, observed.jobs, observed.accelerators
+    if isinstance(accelerators, Readiness):
+        return plan  # What a trial has used is recorded with its end, for good: not before it can be counted.
     seen = [(trial, jobs[trial.fine_tune_job_name]) for trial in running(status) if trial.fine_tune_job_name in jobs]
     status = replaced(status, *(with_rungs(spec, trial, job) for trial, job in seen))
     for trial in ended_in_order(status, jobs):
