@@ -19,8 +19,10 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     field_validator,
     model_serializer,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 GROUP = "finetune.dev"
 VERSION = "v1alpha1"
@@ -151,6 +153,43 @@ class ApiModel(BaseModel):
         if isinstance(found, int) and found not in _STORABLE:
             raise ValueError("a whole number of 64 bits is expected")
         return found
+
+
+FILE_FORMAT = 1
+"""Of the files in a run's folder. It is raised where a reader of this version would misunderstand the file."""
+NEWER_FORMAT = "newer_format"
+"""The type of pydantic's error for a file of a later format."""
+
+
+class RunFile(ApiModel):
+    """A file in a run's folder, which the trainer of another version may read after an upgrade or a rollback.
+
+    Unknown fields are ignored, and what is None is not written: trainers before `format` refuse unknown fields.
+    """
+
+    format: int | None = Field(None, description="None: 1.")
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Parse a file. Raises pydantic.ValidationError, of the type NEWER_FORMAT for a later format."""
+        return cls.model_validate_json(content, extra="ignore")
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        return (self.model_dump_json(by_alias=True, exclude_none=True, indent=1) + "\n").encode()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_newer(cls, value: Any) -> Any:
+        """Before the fields are read, whose meaning is unknown then."""
+        found = value.get("format") if isinstance(value, dict) else None
+        if isinstance(found, int) and found > FILE_FORMAT:
+            raise PydanticCustomError(
+                NEWER_FORMAT,
+                "it has format {found}, and this version reads up to {known}",
+                {"found": found, "known": FILE_FORMAT},
+            )
+        return value
 
 
 def _is_number(value: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from finetune_api.base import ApiModel, Timestamp
+from finetune_api.base import ApiModel, RunFile, Timestamp
 
 MANIFEST_NAME = "manifest.json"
 
@@ -21,15 +21,12 @@ RelativePath = Annotated[
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class ClaimRecord(ApiModel):
+class ClaimRecord(RunFile):
     """`claims/000003.json`: the process that holds the run from here on."""
 
     attempt: int = Field(ge=0)
     created: Timestamp
     token: str = Field(description="Random: two claims never have the same bytes.")
-
-    def to_bytes(self) -> bytes:
-        return (self.model_dump_json(by_alias=True) + "\n").encode()
 
 
 class ManifestFile(ApiModel):
@@ -47,7 +44,7 @@ class CheckpointKey(ApiModel):
     claim: int = Field(ge=1)
 
 
-class Manifest(ApiModel):
+class Manifest(RunFile):
     """What was committed, and by which process."""
 
     step: int = Field(ge=0)
@@ -76,10 +73,6 @@ class Manifest(ApiModel):
     def key(self) -> CheckpointKey:
         """The checkpoint that this manifest describes."""
         return CheckpointKey(step=self.step, claim=self.claim)
-
-    def to_bytes(self) -> bytes:
-        """The stored bytes, from which the digest is computed."""
-        return (self.model_dump_json(by_alias=True, indent=1) + "\n").encode()
 
 
 def digest(manifest: bytes) -> str:

@@ -182,8 +182,8 @@ def test_every_attempt_sees_the_date_of_the_first_preflight(tmp_path: Path, mode
     times = []
     for number in range(2):
         preflight(run, tmp_path / f"preflight-{number}")
-        record = find_record(open_storage(run.storage), parse_location(run.output_uri))
-        assert record is not None
-        times.append(record.rendered_at)
+        found = find_record(open_storage(run.storage), parse_location(run.output_uri))
+        assert found is not None
+        times.append(found.record.rendered_at)
     assert times[0] is not None
     assert times[0] == times[1]

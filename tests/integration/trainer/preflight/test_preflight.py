@@ -45,8 +45,8 @@ def test_a_good_run_is_described(workplace: Workplace, storage: Storage, tmp_pat
     assert report.dataset.warnings == []
     stored = storage.list_objects(parse_s3(workplace.bucket.uri("good")))
     paths = [item.path for item in stored]
-    assert paths[:2] == ["dataset.json", "preflight.json"]
-    assert [path.partition("/")[0] for path in paths[2:]] == ["tokens", "tokens"], "of both sets"
+    assert paths[:3] == ["dataset.json", "preflight.json", "tokens.json"]
+    assert [path.partition("/")[0] for path in paths[3:]] == ["tokens", "tokens"], "of both sets"
     text = workplace.bucket.read(workplace.bucket.uri("good/preflight.json"))
     assert PreflightReport.model_validate_json(text) == report
 

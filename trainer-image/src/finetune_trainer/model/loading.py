@@ -116,11 +116,11 @@ def inspect_model(source: ModelSource, storage: Storage, directory: Path) -> Ins
     with as_model_invalid(f"The config of {base.uri} does not load"):
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     _refuse_other_than_language(config, base.uri)
-    tokenizer = load_processor(LocalModel(directory))
     adapter_folder = None if adapter is None else directory / "adapter"
     if adapter is not None and adapter_folder is not None:
         adapter.fetch(text_files(adapter.paths()), adapter_folder)
         refuse_code(adapter_folder, adapter.uri)
+    tokenizer = load_processor(LocalModel(directory, adapter_folder))
     tensors = join(base.headers(files), files, base.uri)
     status = ModelStatus(
         architecture=(config.architectures or [config.model_type])[0],

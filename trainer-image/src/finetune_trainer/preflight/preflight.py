@@ -31,6 +31,7 @@ from finetune_trainer.data.select.choice import Chosen, choose_examples, survey_
 from finetune_trainer.data.select.dataset_record import find_record, store_record
 from finetune_trainer.data.select.findings import store_findings
 from finetune_trainer.data.select.survey import refuse_invalid, refuse_nothing_left
+from finetune_trainer.data.select.token_record import store_tokens
 from finetune_trainer.distributed.batches import micro_batch_sizes
 from finetune_trainer.methods.method import formats_of, method_of, packs_rows
 from finetune_trainer.model import memory
@@ -111,7 +112,8 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     refuse_invalid(surveyed.sets)
     refuse_nothing_left(chosen.status)
     with log_progress("storing the tokens"):
-        store_record(storage, output, chosen.record, chosen.tokens)
+        dataset_json = store_record(storage, output, chosen.record)
+        store_tokens(storage, output, dataset_json, tokenizer, chosen.tokens)
     dataset = with_rows(chosen, run, model)
     resolved = _resolve(run, model, dataset)
     estimate, advice = _estimate_memory(run, model, checked, resolved)
@@ -136,7 +138,7 @@ def _begun(storage: Storage, output: S3Location) -> datetime | None:
     """The time that templates print: that of an earlier preflight of the run, if there was one."""
     with contextlib.suppress(DiagnosedError):
         found = find_record(storage, output)
-        return None if found is None else found.rendered_at
+        return None if found is None else found.record.rendered_at
     return None
 
 

@@ -18,7 +18,8 @@ PACKAGES = ("finetune-operator", "torch", "transformers", "peft", "trl", "accele
 
 
 def model_card(run: TrainRun, checkpoint: Manifest, data_digests: Mapping[str, str], *, is_adapter: bool) -> str:
-    """`checkpoint`: what becomes the result. `data_digests`: URI -> `sha256:<hex>` of each dataset file.
+    """`checkpoint`: what becomes the result. `data_digests`: URI -> `sha256:<hex>` of each dataset file, as preflight
+    read it.
 
     `is_adapter`: the result is an adapter on the base, not a whole model.
     """

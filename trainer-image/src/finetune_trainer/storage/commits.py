@@ -259,14 +259,14 @@ def _claim_location(run: S3Location, number: int) -> S3Location:
 def _attempt_of(record: bytes) -> int:
     """The attempt of a claim; 0 if its record is corrupt."""
     try:
-        return ClaimRecord.model_validate_json(record).attempt
+        return ClaimRecord.from_bytes(record).attempt
     except ValidationError:
         return 0
 
 
 def _parse(folder: S3Location, body: bytes) -> Committed:
     try:
-        return Committed(folder, Manifest.model_validate_json(body), digest(body))
+        return Committed(folder, Manifest.from_bytes(body), digest(body))
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]["msg"]
         raise CorruptError(f"{folder.join(MANIFEST_NAME).uri} is not a manifest: {problem}") from error

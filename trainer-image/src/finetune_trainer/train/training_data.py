@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api.conditions import Reason
 from finetune_api.run import TrainRun
-from finetune_api.sources import S3Location, parse_location
+from finetune_api.sources import parse_location
 from finetune_trainer.data.encode.chat_template import template_clock
 from finetune_trainer.data.encode.token_files import expand, mapped_rows
 from finetune_trainer.data.encode.tokenization import TemplateError
@@ -26,11 +26,11 @@ from finetune_trainer.data.select.dataset_record import (
     RECORD_NAME,
     DatasetRecord,
     RecordedSet,
-    fetch_tokens,
     find_record,
 )
 from finetune_trainer.data.select.filters import Mask
 from finetune_trainer.data.select.survey import SetName, refuse_invalid
+from finetune_trainer.data.select.token_record import fetch_tokens
 from finetune_trainer.methods.method import FormatError, Method, Row, formats_of, method_of
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
@@ -62,28 +62,20 @@ def write_sequences(run: TrainRun, storage: Storage, tokenizer: Any, directory: 
     images = ImageStore(directory / "images", storage, tuple(run.allowed_images))
     output = parse_location(run.output_uri)
     directory.mkdir(parents=True, exist_ok=True)
-    record = find_record(storage, output)
-    if record is None:
+    found = find_record(storage, output)
+    if found is None:
         chosen = _choose(run, storage, tokenizer, images, directory / "chosen")
         record, tokens = chosen.record, chosen.tokens
     else:
-        tokens = _fetch_tokens(storage, output, record, directory / "tokens")
-    (directory / RECORD_NAME).write_text(record.model_dump_json(by_alias=True))
+        record = found.record
+        tokens = fetch_tokens(run, storage, found.sha256, tokenizer, directory / "tokens")
+    (directory / RECORD_NAME).write_bytes(record.to_bytes())
     for name, file in tokens.items():
         expand(file, _mapped(directory, name))
         file.unlink()
     rendered_at = record.rendered_at or datetime.now(UTC)
     with template_clock(rendered_at):
         _tokenize_others(run, storage, tokenizer, images, directory, record, frozenset(tokens))
-
-
-def _fetch_tokens(
-    storage: Storage, output: S3Location, record: DatasetRecord, directory: Path
-) -> Mapping[SetName, Path]:
-    fetched = {
-        name: fetch_tokens(storage, output, recorded, directory / name) for name, recorded in _sets(record).items()
-    }
-    return {name: file for name, file in fetched.items() if file is not None}
 
 
 def _tokenize_others(
@@ -134,8 +126,11 @@ def _mapped(directory: Path, name: SetName) -> Path:
 
 
 def data_digests(directory: Path) -> dict[str, str]:
-    """The SHA-256 (`sha256:<hex>`) of each file that `write_sequences` read, by its URI."""
-    record = DatasetRecord.model_validate_json((directory / RECORD_NAME).read_bytes())
+    """The SHA-256 (`sha256:<hex>`) of each file that the examples were chosen from, by its URI.
+
+    Those of a run with a preflight are what preflight read: training reads its tokens, not the files.
+    """
+    record = DatasetRecord.from_bytes((directory / RECORD_NAME).read_bytes())
     return {file.uri: f"sha256:{file.sha256}" for item in _sets(record).values() for file in item.files}
 
 

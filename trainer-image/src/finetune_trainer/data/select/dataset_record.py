@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field, ValidationError
 
-from finetune_api.base import ApiModel
+from finetune_api.base import NEWER_FORMAT, ApiModel, RunFile
 from finetune_api.conditions import Reason
 from finetune_api.sources import S3Location
 from finetune_trainer.data.read.data_files import DataFile, fetch_file
 from finetune_trainer.data.select.filters import Mask
-from finetune_trainer.data.select.survey import SetName
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.storage.storage import MismatchError, Storage
+from finetune_trainer.storage.storage import Storage
 
 RECORD_NAME = "dataset.json"
 
@@ -36,9 +36,6 @@ class RecordedSet(ApiModel):
     files: list[RecordedFile]
     examples: int
     taken: str = Field(description="A bit for each example, the first one the highest of the first byte, in base64.")
-    tokens: str | None = Field(
-        None, description="The rows that training takes, tokenized: the SHA-256, in hex, of `tokens/<tokens>.arrow`."
-    )
 
     @classmethod
     def of(cls, files: Sequence[DataFile], taken: Mask) -> RecordedSet:
@@ -63,7 +60,7 @@ class RecordedSet(ApiModel):
         ]
 
 
-class DatasetRecord(ApiModel):
+class DatasetRecord(RunFile):
     """The datasets of a run."""
 
     training: RecordedSet
@@ -73,48 +70,42 @@ class DatasetRecord(ApiModel):
     )
 
 
-def store_record(storage: Storage, output: S3Location, record: DatasetRecord, tokens: Mapping[SetName, Path]) -> None:
-    """Write it to the run's folder, with the files of tokenized rows."""
-    stored: dict[str, RecordedSet] = {}
-    for name, file in tokens.items():
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        storage.upload(file, _tokens(output, digest))
-        recorded = record.training if name == "training" else record.validation
-        assert recorded is not None
-        stored[name] = recorded.model_copy(update={"tokens": digest})
-    record = record.model_copy(update=stored)
-    storage.write(output.join(RECORD_NAME), record.model_dump_json(by_alias=True, indent=1).encode())
+def store_record(storage: Storage, output: S3Location, record: DatasetRecord) -> str:
+    """Write it to the run's folder. Returns the SHA-256, in hex, of what was written."""
+    body = record.to_bytes()
+    storage.write(output.join(RECORD_NAME), body)
+    return hashlib.sha256(body).hexdigest()
 
 
-def find_record(storage: Storage, output: S3Location) -> DatasetRecord | None:
+@dataclass(frozen=True)
+class FoundRecord:
+    """A record, and the SHA-256, in hex, of its file."""
+
+    record: DatasetRecord
+    sha256: str
+
+
+def find_record(storage: Storage, output: S3Location) -> FoundRecord | None:
     """Preflight's record, or None. Raises DiagnosedError (DatasetInvalid) if what is stored is not one."""
-    body = storage.find(output.join(RECORD_NAME))
+    location = output.join(RECORD_NAME)
+    body = storage.find(location)
     if body is None:
         return None
     try:
-        return DatasetRecord.model_validate_json(body)
+        return FoundRecord(DatasetRecord.from_bytes(body), hashlib.sha256(body).hexdigest())
     except ValidationError as error:
-        raise _not_as_written(output.join(RECORD_NAME)) from error
+        problem = error.errors(include_url=False, include_input=False)[0]
+        if problem["type"] != NEWER_FORMAT:
+            raise not_as_written(location) from error
+        message = (
+            f"{location.uri} was written by a newer trainer: {problem['msg']}. Use the operator and the image of that "
+            "version again, or change spec.runId, and this version starts over."
+        )
+        raise DiagnosedError(Reason.DATASET_INVALID, message) from error
 
 
-def fetch_tokens(storage: Storage, output: S3Location, recorded: RecordedSet, file: Path) -> Path | None:
-    """The tokenized rows of a set, compressed; None if preflight stored none. Raises DiagnosedError."""
-    if recorded.tokens is None:
-        return None
-    stored = _tokens(output, recorded.tokens)
-    try:
-        storage.download(stored, file, sha256=recorded.tokens)
-    except MismatchError as error:
-        raise _not_as_written(stored) from error
-    return file
-
-
-def _tokens(output: S3Location, digest: str) -> S3Location:
-    return output.join(f"tokens/{digest}.arrow")
-
-
-def _not_as_written(location: S3Location) -> DiagnosedError:
+def not_as_written(location: S3Location) -> DiagnosedError:
+    """The error for a file in the run's folder that somebody else has written."""
     return DiagnosedError(
         Reason.DATASET_INVALID,
         f"{location.uri} is not as preflight wrote it. Change spec.runId, and it is written again.",
