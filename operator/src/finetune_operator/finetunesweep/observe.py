@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api.conditions import ConditionType
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
-from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus
+from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, TrialStatus, with_values
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner, is_controlled_by, owner_of
 from finetune_operator.core.references import Unreadable, read_referenced
@@ -20,6 +20,10 @@ from finetune_operator.finetunesweep.refusal import search_refusal
 from finetune_operator.finetunesweep.trials import running
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, Object
+
+FIRST_RUN_ID = "1"
+"""That of every trial: a FineTuneJob whose spec changes has another one."""
+SPEC_CHANGED = "SpecChanged"
 
 
 async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) -> ObservedFineTuneSweep:
@@ -46,18 +50,21 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
 
 
 async def _jobs(reader: Reader, owner: Owner, status: FineTuneSweepStatus) -> Mapping[str, TrialJob]:
-    names = [trial.fine_tune_job_name for trial in running(status)]
-    found = await asyncio.gather(*(reader.get(FINE_TUNE_JOBS, owner.namespace, name) for name in names))
+    trials = {trial.fine_tune_job_name: trial for trial in running(status)}
+    found = await asyncio.gather(*(reader.get(FINE_TUNE_JOBS, owner.namespace, name) for name in trials))
     ours = {job["metadata"]["name"]: job for job in found if job is not None and is_controlled_by(job, owner.uid)}
-    return {name: _view(job, datetime.now(UTC)) for name, job in ours.items()}
+    return {name: view(job, trials[name], datetime.now(UTC)) for name, job in ours.items()}
 
 
-def _view(body: Object, now: datetime) -> TrialJob:
+def view(body: Object, trial: TrialStatus, now: datetime) -> TrialJob:
+    """What counts of a trial's FineTuneJob. One that trains something else by now has failed as a trial."""
     version = body["metadata"]["resourceVersion"]
     read = read_referenced(body, FineTuneJobSpec, FineTuneJobStatus)
     if isinstance(read, Unreadable):
         return TrialJob(version, None, message=read.message, is_stalled=True)
     spec, status = read
+    if spec.run_id != FIRST_RUN_ID or with_values(body["spec"], trial.values) != body["spec"]:
+        return TrialJob(version, "Failed", reason=SPEC_CHANGED, seconds=_seconds(status, now), completed=now)
     by_type = {condition.type: condition for condition in status.conditions}
     is_ready, is_stalled = by_type.get(ConditionType.READY), by_type.get(ConditionType.STALLED)
     result, progress = status.result, status.progress
