@@ -55,7 +55,7 @@ def test_a_grid_is_searched_two_trials_at_a_time_and_the_best_one_is_named(api: 
     }
     assert (status["phase"], status["finished"], status["running"], status["remaining"]) == ("Succeeded", 3, 0, 0)
     assert states(api) == ["Succeeded"] * 3
-    told = f"Of 3 trials, FineTuneJob '{second['jobName']}' has the lowest validation loss, 0.3."
+    told = f"Of 3 trials, FineTuneJob '{second['fineTuneJobName']}' has the lowest validation loss, 0.3."
     assert condition(done, "Ready")["message"] == told
 
 
