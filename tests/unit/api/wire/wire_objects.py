@@ -16,7 +16,7 @@ def objects_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     if schema.get("x-kubernetes-int-or-string"):
-        return st.integers(0, 2**40) | _texts(schema)
+        return st.integers(schema.get("minimum", 0), schema.get("maximum", 2**40)) | _texts(schema)
     kind = schema["type"]
     if kind == "object":
         return _objects(schema)
