@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator
@@ -76,3 +77,24 @@ def test_a_beat_costs_a_training_nothing(file: Path) -> None:
     for step in range(1000):
         heartbeats.beat(Phase.TRAINING, step)
     assert (time.thread_time() - began) / 1000 < 20e-6
+
+
+def test_a_beat_that_is_read_while_it_is_written_is_the_last_one_or_the_new_one(file: Path) -> None:
+    """Never a slot of zeros, whose time is the boot's: a training that goes on would be called stalled."""
+    writer = multiprocessing.get_context("fork").Process(target=_beat_without_a_pause, args=(file,), daemon=True)
+    writer.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not heartbeats.read(file) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen = [heartbeats.read(file) for _ in range(50_000)]
+    finally:
+        writer.kill()
+        writer.join()
+    assert {tuple((beat.rank, beat.step, beat.time) for beat in beats) for beats in seen} == {((6, 1, 1.0),)}
+
+
+def _beat_without_a_pause(file: Path) -> None:
+    writer = Writer(file, 0, 6, clock=lambda: 1.0)
+    while True:
+        writer.beat(Phase.TRAINING, 1)

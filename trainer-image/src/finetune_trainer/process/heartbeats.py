@@ -55,7 +55,11 @@ def read(file: Path) -> list[Beat]:
     """The last heartbeat of every process that has one."""
     data = file.read_bytes()
     slots = [_LAYOUT.unpack_from(data, start) for start in range(0, len(data), _SLOT_BYTES)]
-    return [Beat(pid, rank, Phase(phase), *rest) for pid, rank, phase, *rest in slots if pid]
+    return [
+        Beat(pid, rank, Phase(phase), step, moment, gaps, slowest)
+        for pid, rank, phase, step, moment, gaps, slowest in slots
+        if pid and moment  # else the first one is just being written
+    ]
 
 
 def begin(file: Path, slot: int, rank: int) -> None:
@@ -90,9 +94,9 @@ class Writer:
             self._gaps.append(now - self._trained)
         self._trained = now if phase is Phase.TRAINING else None
         slowest = max(self._gaps, default=0.0)
-        _LAYOUT.pack_into(
-            self._memory, self._start, os.getpid(), self._rank, phase, step, now, len(self._gaps), slowest
-        )
+        # Not pack_into: it fills the slot with zeros first, and a reader took these for a silence since the boot.
+        packed = _LAYOUT.pack(os.getpid(), self._rank, phase, step, now, len(self._gaps), slowest)
+        self._memory[self._start : self._start + _LAYOUT.size] = packed
 
 
 _writer: Writer | None = None
