@@ -32,7 +32,7 @@ from rich.table import Table
 from benchmarks.checkpoint import rclone_build
 from e2e.s3 import REGION, S3, local_s3
 from finetune_api.run import StorageConfig
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.storage.storage import PARALLEL_FILES, Storage, in_parallel
 from finetune_trainer.storage.transfers import PART_BYTES, PARTS_IN_MEMORY
 
@@ -122,7 +122,7 @@ def measure(load: Load, rounds: int, directory: Path, s3: S3, program: Path) -> 
 
 
 def ours(storage: Storage, load: Load, source: Path, target: Path, up: Result, down: Result) -> None:
-    folder = S3Location(BUCKET, "ours")
+    folder = StorageLocation(BUCKET, "ours")
     paths = [file.name for file in source.iterdir()]
     digests: dict[str, str] = {}
 

@@ -51,11 +51,13 @@ DatasetUri = Annotated[
 
 
 @dataclass(frozen=True)
-class S3Location:
-    """A bucket and a key without a leading slash. Without a bucket: a local path on a laptop."""
+class StorageLocation:
+    """An object or folder in S3 or, on a laptop, a local file or folder."""
 
     bucket: str
+    """Empty for a local path."""
     key: str
+    """Without a leading slash."""
 
     @property
     def is_local(self) -> bool:
@@ -66,9 +68,9 @@ class S3Location:
     def uri(self) -> str:
         return f"{FILE_SCHEME}{self.key}" if self.is_local else f"s3://{self.bucket}/{self.key}"
 
-    def join(self, *parts: str) -> S3Location:
+    def join(self, *parts: str) -> StorageLocation:
         """The location below this one."""
-        return S3Location(self.bucket, "/".join([self.key.rstrip("/"), *parts]).lstrip("/"))
+        return StorageLocation(self.bucket, "/".join([self.key.rstrip("/"), *parts]).lstrip("/"))
 
 
 @dataclass(frozen=True)
@@ -93,23 +95,23 @@ class HubDataset:
         return f"hf://datasets/{self.repository}{revision}" + (f"/{self.path}" if self.path else "")
 
 
-def parse_s3(uri: str) -> S3Location:
+def parse_s3(uri: str) -> StorageLocation:
     """Split `s3://bucket/key`. Raises ValueError for anything else."""
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
     if scheme != "s3" or not bucket or not key:
         raise ValueError(f"{uri!r} is not of the form s3://bucket/key")
-    return S3Location(bucket, key)
+    return StorageLocation(bucket, key)
 
 
-def parse_location(uri: str) -> S3Location:
+def parse_location(uri: str) -> StorageLocation:
     """Split `s3://bucket/key` or `file:///path`. Raises ValueError for anything else."""
     if uri.startswith(FILE_SCHEME):
-        return S3Location("", uri.removeprefix(FILE_SCHEME))
+        return StorageLocation("", uri.removeprefix(FILE_SCHEME))
     return parse_s3(uri)
 
 
-def parse_model_uri(uri: str) -> S3Location | HubModel:
+def parse_model_uri(uri: str) -> StorageLocation | HubModel:
     """Split a model URI. Raises ValueError if it is not s3://, file:/// or hf://."""
     if uri.startswith("hf://"):
         repository, _, revision = uri.removeprefix("hf://").partition("@")

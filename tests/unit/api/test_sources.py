@@ -18,7 +18,7 @@ from finetune_api.sources import (
     ON_A_LAPTOP,
     HubDataset,
     HubModel,
-    S3Location,
+    StorageLocation,
     is_allowed,
     parse_hub_dataset,
     parse_location,
@@ -33,7 +33,7 @@ uris = st.lists(segments, min_size=1, max_size=4).map(lambda parts: "s3://" + "/
 @given(st.text("ab-.", min_size=1), st.text("ab/.", min_size=1))
 def test_a_bucket_and_a_key_come_back(bucket: str, key: str) -> None:
     location = parse_s3(f"s3://{bucket}/{key}")
-    assert location == S3Location(bucket, key)
+    assert location == StorageLocation(bucket, key)
     assert parse_s3(location.uri) == location
 
 
@@ -51,10 +51,10 @@ def test_what_is_no_s3_uri_is_refused(uri: str) -> None:
         ("hf://org/name", HubModel("org/name", None)),
         ("hf://org/name@v1.0", HubModel("org/name", "v1.0")),
         ("hf://org/name@refs/pr/1", HubModel("org/name", "refs/pr/1")),
-        ("s3://models/base", S3Location("models", "base")),
+        ("s3://models/base", StorageLocation("models", "base")),
     ],
 )
-def test_a_model_uri_is_a_repository_of_a_hub_or_a_folder_of_s3(uri: str, expected: HubModel | S3Location) -> None:
+def test_a_model_uri_is_a_repository_of_a_hub_or_a_folder_of_s3(uri: str, expected: HubModel | StorageLocation) -> None:
     assert parse_model_uri(uri) == expected
 
 
@@ -85,7 +85,7 @@ def test_what_is_no_dataset_of_a_hub_is_refused(uri: str) -> None:
 def test_joining_a_folder_and_a_path_makes_a_key_with_single_slashes(
     key: str, parts: tuple[str, ...], expected: str
 ) -> None:
-    assert S3Location("bucket", key).join(*parts).key == expected
+    assert StorageLocation("bucket", key).join(*parts).key == expected
 
 
 @pytest.mark.parametrize(

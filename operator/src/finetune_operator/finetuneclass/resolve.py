@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from finetune_api.conditions import Reason
 from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION, FineTuneClassSpec
 from finetune_api.run import StorageConfig, run_folder
-from finetune_api.sources import S3Location, is_allowed
+from finetune_api.sources import StorageLocation, is_allowed
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import Owner
 from finetune_operator.kube.resources import Object
@@ -75,19 +75,19 @@ def image_sources(class_spec: FineTuneClassSpec) -> list[str]:
     return [*class_spec.sources.datasets, *class_spec.sources.images]
 
 
-def output_location(class_spec: FineTuneClassSpec, owner: Owner, run_id: str) -> S3Location:
+def output_location(class_spec: FineTuneClassSpec, owner: Owner, run_id: str) -> StorageLocation:
     """The folder of a run: <prefix>/<namespace>/<name>/<run>-<uid>; `run_id` may be a run_key."""
     return job_location(class_spec, owner).join(run_folder(run_id, owner.uid))
 
 
-def job_location(class_spec: FineTuneClassSpec, owner: Owner) -> S3Location:
+def job_location(class_spec: FineTuneClassSpec, owner: Owner) -> StorageLocation:
     """The folder that holds the folders of all runs of this object, and of others of the same name."""
-    return S3Location(class_spec.storage.bucket, class_spec.storage.prefix).join(owner.namespace, owner.name)
+    return StorageLocation(class_spec.storage.bucket, class_spec.storage.prefix).join(owner.namespace, owner.name)
 
 
-def answers_location(class_spec: FineTuneClassSpec, owner: Owner) -> S3Location:
+def answers_location(class_spec: FineTuneClassSpec, owner: Owner) -> StorageLocation:
     """The folder with what the class's models answered to the objects of a namespace; no object has such a name."""
-    return S3Location(class_spec.storage.bucket, class_spec.storage.prefix).join(owner.namespace, "_answers")
+    return StorageLocation(class_spec.storage.bucket, class_spec.storage.prefix).join(owner.namespace, "_answers")
 
 
 def source_violation(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune_api.finetunejob import Best, CorruptCheckpoint, Parallelism
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.checkpoint import checkpoints, retention
 from finetune_trainer.checkpoint.checkpoints import LocalCheckpoint
 from finetune_trainer.distributed.gang import Gang
@@ -81,7 +81,7 @@ class Process:
 
 
 def start(
-    storage: Storage, run: S3Location, directory: Path, attempt: int = 1, *, start_over_if_corrupt: bool = False
+    storage: Storage, run: StorageLocation, directory: Path, attempt: int = 1, *, start_over_if_corrupt: bool = False
 ) -> Process:
     """Claim a run, and resume it. Raises as `claim` and `resume` do."""
     claim = commits.claim(storage, run, attempt)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.conditions import Reason
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.storage.storage import Storage, StoredFile, StoredObject
 
 DEADLINE_SECONDS = 30.0
@@ -73,25 +73,25 @@ class GatedStorage(Storage):
         self._inner = inner
         self._wait = wait
 
-    def read(self, location: S3Location, missing: Reason | None = None) -> bytes:
+    def read(self, location: StorageLocation, missing: Reason | None = None) -> bytes:
         self._wait(f"read {location.uri}")
         return self._inner.read(location, missing)
 
-    def find(self, location: S3Location) -> bytes | None:
+    def find(self, location: StorageLocation) -> bytes | None:
         self._wait(f"read {location.uri}")
         return self._inner.find(location)
 
-    def write_if_absent(self, location: S3Location, body: bytes) -> bool:
+    def write_if_absent(self, location: StorageLocation, body: bytes) -> bool:
         self._wait(f"write_if_absent {location.uri}")
         return self._inner.write_if_absent(location, body)
 
-    def upload(self, source: Path | memoryview, location: S3Location) -> StoredFile:
+    def upload(self, source: Path | memoryview, location: StorageLocation) -> StoredFile:
         self._wait(f"upload {location.uri}")
         return self._inner.upload(source, location)
 
     def download(
         self,
-        location: S3Location,
+        location: StorageLocation,
         file: Path,
         missing: Reason | None = None,
         *,
@@ -101,16 +101,16 @@ class GatedStorage(Storage):
         self._wait(f"download {location.uri}")
         self._inner.download(location, file, missing, size=size, sha256=sha256)
 
-    def list_objects(self, folder: S3Location, missing: Reason | None = None) -> list[StoredObject]:
+    def list_objects(self, folder: StorageLocation, missing: Reason | None = None) -> list[StoredObject]:
         self._wait(f"list_objects {folder.uri}")
         return self._inner.list_objects(folder, missing)
 
-    def delete(self, locations: Iterable[S3Location]) -> None:
+    def delete(self, locations: Iterable[StorageLocation]) -> None:
         for location in locations:
             self._wait(f"delete {location.uri}")
             self._inner.delete([location])
 
-    def abort_uploads(self, folder: S3Location, only: Callable[[str], bool] = lambda _: True) -> int:
+    def abort_uploads(self, folder: StorageLocation, only: Callable[[str], bool] = lambda _: True) -> int:
         self._wait(f"abort_uploads {folder.uri}")
         return self._inner.abort_uploads(folder, only)
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.manifest import CheckpointKey, Manifest
-from finetune_api.sources import S3Location, parse_s3
+from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage import commits
@@ -51,7 +51,7 @@ MOST_ALIVE = 3
 class Training(Stepwise):
     """A process that claims the run, resumes, saves every `stride` steps, and commits the result."""
 
-    def __init__(self, storage: Storage, run: S3Location, directory: Path, attempt: int, stride: int) -> None:
+    def __init__(self, storage: Storage, run: StorageLocation, directory: Path, attempt: int, stride: int) -> None:
         self.process: Process | None = None
         self.result: Committed | None = None
         self._run_folder = run
@@ -81,7 +81,7 @@ class Training(Stepwise):
 
 
 class CheckpointMachine(RuleBasedStateMachine):
-    def __init__(self, storage: Storage, run: S3Location, directory: Path) -> None:
+    def __init__(self, storage: Storage, run: StorageLocation, directory: Path) -> None:
         super().__init__()
         self.storage = storage
         self.run = run

@@ -13,7 +13,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Checkpoints
 from finetune_api.manifest import MANIFEST_NAME
 from finetune_api.outcome import EXIT_DISRUPTED
-from finetune_api.sources import S3Location, parse_s3
+from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.checkpoint import checkpoints, results
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage import commits
@@ -26,20 +26,20 @@ from tests.integration.trainer_evaluation.buckets import Bucket
 
 
 @pytest.fixture
-def run(bucket: Bucket, request: pytest.FixtureRequest) -> S3Location:
+def run(bucket: Bucket, request: pytest.FixtureRequest) -> StorageLocation:
     return parse_s3(bucket.uri(f"commits/{request.node.name}"))
 
 
-def listed(storage: Storage, run: S3Location) -> list[tuple[int, int]]:
+def listed(storage: Storage, run: StorageLocation) -> list[tuple[int, int]]:
     """The checkpoints that count: (step, claim)."""
     return [(item.manifest.step, item.manifest.claim) for item in checkpoints.list_committed(storage, run)]
 
 
-def paths(storage: Storage, run: S3Location) -> list[str]:
+def paths(storage: Storage, run: StorageLocation) -> list[str]:
     return [item.path for item in storage.list_objects(run)]
 
 
-def test_a_committed_checkpoint_comes_back_as_it_was(storage: Storage, run: S3Location, tmp_path: Path) -> None:
+def test_a_committed_checkpoint_comes_back_as_it_was(storage: Storage, run: StorageLocation, tmp_path: Path) -> None:
     saved = start(storage, run, tmp_path).commit(7)
     successor = start(storage, run, tmp_path, attempt=2)
     assert successor.resumed is not None
@@ -48,19 +48,21 @@ def test_a_committed_checkpoint_comes_back_as_it_was(storage: Storage, run: S3Lo
     assert saved.folder.uri == f"{run.uri}/checkpoints/step-000007/claim-000001"
 
 
-def test_only_the_files_that_are_wanted_are_fetched(storage: Storage, run: S3Location, tmp_path: Path) -> None:
+def test_only_the_files_that_are_wanted_are_fetched(storage: Storage, run: StorageLocation, tmp_path: Path) -> None:
     saved = start(storage, run, tmp_path).commit(7)
     fetched = checkpoints.fetch(storage, saved, tmp_path, only=lambda path: path.startswith("model/"))
     assert list(read_back(fetched)) == ["model/weights"]
 
 
-def test_what_was_uploaded_but_not_committed_does_not_exist(storage: Storage, run: S3Location, tmp_path: Path) -> None:
+def test_what_was_uploaded_but_not_committed_does_not_exist(
+    storage: Storage, run: StorageLocation, tmp_path: Path
+) -> None:
     start(storage, run, tmp_path).commit(5)
     commits.upload_files(storage, run.join("checkpoints/step-000009/claim-000001"), files(content(9, claim=1)))
     assert listed(storage, run) == [(5, 1)]
 
 
-def test_a_step_is_committed_once(storage: Storage, run: S3Location, tmp_path: Path) -> None:
+def test_a_step_is_committed_once(storage: Storage, run: StorageLocation, tmp_path: Path) -> None:
     process = start(storage, run, tmp_path)
     first = process.commit(3, {"weights": b"first"})
     assert process.commit(3, {"weights": b"second"}) == first
@@ -70,7 +72,7 @@ def test_a_step_is_committed_once(storage: Storage, run: S3Location, tmp_path: P
 
 
 def test_of_many_that_claim_a_run_at_once_the_last_one_holds_it(
-    storage: Storage, run: S3Location, tmp_path: Path
+    storage: Storage, run: StorageLocation, tmp_path: Path
 ) -> None:
     claims: list[commits.Claim] = []
     ready = threading.Barrier(8)
@@ -93,13 +95,15 @@ def test_of_many_that_claim_a_run_at_once_the_last_one_holds_it(
                 commits.refuse_fenced(storage, claim)
 
 
-def test_a_late_process_of_an_earlier_attempt_gets_nothing(storage: Storage, run: S3Location, tmp_path: Path) -> None:
+def test_a_late_process_of_an_earlier_attempt_gets_nothing(
+    storage: Storage, run: StorageLocation, tmp_path: Path
+) -> None:
     start(storage, run, tmp_path, attempt=2)
     with pytest.raises(FencedError, match=r"attempt 2 holds the run .* attempt 1 comes too late"):
         start(storage, run, tmp_path, attempt=1)
 
 
-def test_a_zombie_stops_before_it_uploads_anything(storage: Storage, run: S3Location, tmp_path: Path) -> None:
+def test_a_zombie_stops_before_it_uploads_anything(storage: Storage, run: StorageLocation, tmp_path: Path) -> None:
     zombie = start(storage, run, tmp_path)
     zombie.commit(10)
     start(storage, run, tmp_path, attempt=2)
@@ -109,7 +113,7 @@ def test_a_zombie_stops_before_it_uploads_anything(storage: Storage, run: S3Loca
     assert not [path for path in paths(storage, run) if "step-000020" in path]
 
 
-def test_being_fenced_is_an_end_by_disruption(storage: Storage, run: S3Location, tmp_path: Path) -> None:
+def test_being_fenced_is_an_end_by_disruption(storage: Storage, run: StorageLocation, tmp_path: Path) -> None:
     zombie = start(storage, run, tmp_path)
     start(storage, run, tmp_path, attempt=2)
 
@@ -120,7 +124,7 @@ def test_being_fenced_is_an_end_by_disruption(storage: Storage, run: S3Location,
 
 
 def test_what_a_zombie_commits_in_spite_of_all_is_superseded_and_removed(
-    storage: Storage, run: S3Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, run: StorageLocation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zombie = start(storage, run, tmp_path)
     zombie.commit(10)
@@ -172,7 +176,7 @@ def swap_the_manifest(storage: Storage, committed: Committed) -> None:
     ids=["zeros", "empty", "a header without end"],
 )
 def test_a_shard_that_can_not_be_read_is_passed_over_though_its_digest_is_right(
-    storage: Storage, run: S3Location, tmp_path: Path, shard: bytes
+    storage: Storage, run: StorageLocation, tmp_path: Path, shard: bytes
 ) -> None:
     """A fault of what wrote it: each retry would fail on it otherwise."""
     first = start(storage, run, tmp_path)
@@ -187,7 +191,7 @@ def test_a_shard_that_can_not_be_read_is_passed_over_though_its_digest_is_right(
 @pytest.mark.parametrize("damage", [overwrite, shorten, flip_a_bit, lose_a_file, spoil_the_manifest, swap_the_manifest])
 def test_a_corrupt_checkpoint_is_passed_over_and_stays_until_a_newer_one_is_committed(
     storage: Storage,
-    run: S3Location,
+    run: StorageLocation,
     tmp_path: Path,
     damage: Callable[[Storage, Committed], None],
     capsys: pytest.CaptureFixture[str],
@@ -212,7 +216,7 @@ def test_a_corrupt_checkpoint_is_passed_over_and_stays_until_a_newer_one_is_comm
 
 
 def test_with_no_good_checkpoint_left_the_run_fails_unless_it_may_start_over(
-    storage: Storage, run: S3Location, tmp_path: Path
+    storage: Storage, run: StorageLocation, tmp_path: Path
 ) -> None:
     first = start(storage, run, tmp_path)
     overwrite(storage, first.commit(4))
@@ -230,7 +234,7 @@ def test_with_no_good_checkpoint_left_the_run_fails_unless_it_may_start_over(
 
 
 def test_a_run_without_any_checkpoint_starts_at_the_beginning(
-    storage: Storage, run: S3Location, tmp_path: Path
+    storage: Storage, run: StorageLocation, tmp_path: Path
 ) -> None:
     process = start(storage, run, tmp_path)
     assert process.resumed is None
@@ -238,7 +242,7 @@ def test_a_run_without_any_checkpoint_starts_at_the_beginning(
 
 
 def test_the_last_ones_and_the_best_are_kept_and_nothing_else(
-    storage: Storage, run: S3Location, tmp_path: Path
+    storage: Storage, run: StorageLocation, tmp_path: Path
 ) -> None:
     process = start(storage, run, tmp_path)
     process.save(2, 4, 6, 8)  # losses 1, 2, 3, 4; keep=2
@@ -249,7 +253,7 @@ def test_the_last_ones_and_the_best_are_kept_and_nothing_else(
 
 
 def test_leftovers_of_dead_processes_are_swept_but_not_what_a_newer_one_uploads(
-    bucket: Bucket, storage: Storage, run: S3Location, tmp_path: Path
+    bucket: Bucket, storage: Storage, run: StorageLocation, tmp_path: Path
 ) -> None:
     def leave(step: int, claim: int) -> str:
         """Files without a manifest, and an upload in parts that was never completed."""
@@ -273,7 +277,7 @@ def test_leftovers_of_dead_processes_are_swept_but_not_what_a_newer_one_uploads(
 
 def test_a_refused_removal_fails_nothing_and_is_made_up_for_later(
     storage: Storage,
-    run: S3Location,
+    run: StorageLocation,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -291,7 +295,7 @@ def test_a_refused_removal_fails_nothing_and_is_made_up_for_later(
     assert not [path for path in paths(storage, run) if "step-000004" in path]
 
 
-def test_a_damaged_file_of_a_committed_folder_is_named(storage: Storage, run: S3Location, tmp_path: Path) -> None:
+def test_a_damaged_file_of_a_committed_folder_is_named(storage: Storage, run: StorageLocation, tmp_path: Path) -> None:
     committed = start(storage, run, tmp_path).commit(2)
     overwrite(storage, committed)
     with pytest.raises(CorruptError, match=r"step-000002/claim-000001/model/weights has 14 bytes"):
@@ -308,7 +312,7 @@ def model_folder(directory: Path, weights: bytes) -> Path:
 
 
 def test_the_first_result_is_the_result(
-    workplace: Workplace, storage: Storage, run: S3Location, tmp_path: Path
+    workplace: Workplace, storage: Storage, run: StorageLocation, tmp_path: Path
 ) -> None:
     config = workplace.train_run("unused", output_uri=run.uri, checkpoints=Checkpoints())
     zombie = start(storage, run, tmp_path)
@@ -335,7 +339,7 @@ def test_the_first_result_is_the_result(
 
 
 def test_where_the_best_checkpoint_is_corrupt_the_next_best_becomes_the_result(
-    workplace: Workplace, storage: Storage, run: S3Location, tmp_path: Path
+    workplace: Workplace, storage: Storage, run: StorageLocation, tmp_path: Path
 ) -> None:
     config = workplace.train_run("unused", output_uri=run.uri, checkpoints=Checkpoints.model_validate({"best": {}}))
     process = start(storage, run, tmp_path)

@@ -18,7 +18,7 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.manifest import MANIFEST_NAME
 from finetune_api.run import StorageConfig
-from finetune_api.sources import S3Location, parse_s3
+from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage import client, retries
@@ -68,7 +68,7 @@ class Scene:
     direct: Storage
     proxy: S3Proxy
     config: StorageConfig
-    run: S3Location
+    run: StorageLocation
     directory: Path
 
 
@@ -109,7 +109,7 @@ def scenes(
     proxy.disarm()
 
 
-def resume_and_save(config: StorageConfig, run: S3Location, directory: Path) -> None:
+def resume_and_save(config: StorageConfig, run: StorageLocation, directory: Path) -> None:
     """What the second attempt does."""
     start(Storage(config, proven=True), run, directory, attempt=2).save(STEP)
 
@@ -196,7 +196,7 @@ def test_a_process_killed_before_and_after_any_request_loses_no_commit(scenes: I
     assert nth > LEAST_REQUESTS
 
 
-def _resume_and_save_when_told(told: Connection, config: StorageConfig, run: S3Location, directory: Path) -> None:
+def _resume_and_save_when_told(told: Connection, config: StorageConfig, run: StorageLocation, directory: Path) -> None:
     with contextlib.suppress(EOFError):
         told.recv()
     resume_and_save(config, run, directory)

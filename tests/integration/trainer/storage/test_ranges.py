@@ -11,7 +11,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.outcome import Failure
-from finetune_api.sources import S3Location, parse_s3
+from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.preflight.preflight import check_storage
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage import transfers
@@ -28,8 +28,8 @@ class Gateway(NamedTuple):
 
     storage: Storage
     proxy: S3Proxy
-    location: S3Location
-    output: S3Location
+    location: StorageLocation
+    output: StorageLocation
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from e2e.cluster.machine.ports import free_ports
 from finetune_api.conditions import Reason
 from finetune_api.run import StorageConfig
-from finetune_api.sources import S3Location, parse_s3
+from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage import transfers
 from finetune_trainer.storage.storage import MismatchError, Storage, StoredFile, StoredObject
@@ -22,7 +22,7 @@ from tests.integration.trainer_evaluation.buckets import Bucket
 MIB = 2**20
 
 
-def at(bucket: Bucket, key: str) -> S3Location:
+def at(bucket: Bucket, key: str) -> StorageLocation:
     return parse_s3(bucket.uri(key))
 
 
@@ -92,7 +92,7 @@ def test_an_absent_object_is_told_apart_from_an_absent_bucket(bucket: Bucket, st
     assert storage.find(at(bucket, "none")) is None
     with pytest.raises(MismatchError, match="none does not exist"):
         storage.download(at(bucket, "none"), tmp_path / "file", size=7)
-    nowhere = S3Location("no-such-bucket", "none")
+    nowhere = StorageLocation("no-such-bucket", "none")
     for work in (lambda: storage.find(nowhere), lambda: storage.download(nowhere, tmp_path / "file", size=7)):
         with pytest.raises(DiagnosedError) as failed:
             work()
@@ -131,14 +131,14 @@ def test_a_missing_object_fails_with_the_callers_reason(bucket: Bucket, storage:
     for work in (
         lambda: storage.read(at(bucket, "none"), Reason.DATASET_NOT_FOUND),
         lambda: storage.download(at(bucket, "none"), tmp_path / "none", Reason.DATASET_NOT_FOUND),
-        lambda: storage.read(S3Location("no-such-bucket", "none"), Reason.DATASET_NOT_FOUND),
+        lambda: storage.read(StorageLocation("no-such-bucket", "none"), Reason.DATASET_NOT_FOUND),
     ):
         with pytest.raises(DiagnosedError) as failed:
             work()
         assert failed.value.failure.reason is Reason.DATASET_NOT_FOUND
 
 
-def failure(storage: Storage, location: S3Location) -> DiagnosedError:
+def failure(storage: Storage, location: StorageLocation) -> DiagnosedError:
     with pytest.raises(DiagnosedError) as failed:
         storage.write(location, b"")
     return failed.value
@@ -146,7 +146,7 @@ def failure(storage: Storage, location: S3Location) -> DiagnosedError:
 
 def test_a_missing_bucket_is_named(storage: Storage) -> None:
     with pytest.raises(DiagnosedError, match=r"'no-such-bucket'.*its name: storage.bucket of the FineTune") as failed:
-        storage.list_objects(S3Location("no-such-bucket", "folder"))
+        storage.list_objects(StorageLocation("no-such-bucket", "folder"))
     assert failed.value.failure.reason is Reason.BUCKET_NOT_FOUND
 
 
@@ -185,7 +185,7 @@ def test_a_storage_that_does_not_answer_may_do_so_later() -> None:
     config = StorageConfig(
         endpoint=f"http://127.0.0.1:{port}", region="us-east-1", path_style=True, outage_tolerance_seconds=0
     )
-    error = failure(Storage(config), S3Location("bucket", "key"))
+    error = failure(Storage(config), StorageLocation("bucket", "key"))
     assert error.failure.reason is Reason.STORAGE_UNREACHABLE
     assert error.failure.retryable
     assert f"http://127.0.0.1:{port} did not answer requests for s3://bucket/key (4 tries in " in error.failure.message

@@ -13,7 +13,7 @@ from e2e.cluster.components.certificates import Authority
 from finetune_api.conditions import Reason
 from finetune_api.finetuneclass import KMS, ServerSideEncryption
 from finetune_api.run import StorageConfig
-from finetune_api.sources import S3Location, parse_s3
+from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage import client, retries, transfers
 from finetune_trainer.storage.requests import bodies
@@ -72,7 +72,7 @@ def through(proxy: S3Proxy, bucket: Bucket, **changes: object) -> StorageConfig:
     return bucket.storage.model_copy(update={"endpoint": proxy.endpoint, "outage_tolerance_seconds": 20, **changes})
 
 
-def at(bucket: Bucket, key: str) -> S3Location:
+def at(bucket: Bucket, key: str) -> StorageLocation:
     return parse_s3(bucket.uri(f"faults/{key}"))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.run import StorageConfig
-from finetune_api.sources import S3Location, parse_location, parse_s3
+from finetune_api.sources import StorageLocation, parse_location, parse_s3
 from finetune_trainer.preflight.preflight import check_storage
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.open_storage import open_storage
@@ -25,11 +25,11 @@ def proxy(bucket: Bucket) -> Iterator[S3Proxy]:
 
 
 @pytest.fixture
-def output(bucket: Bucket, request: pytest.FixtureRequest) -> S3Location:
+def output(bucket: Bucket, request: pytest.FixtureRequest) -> StorageLocation:
     return parse_s3(bucket.uri(f"suitable/{request.node.name}"))
 
 
-def refusal(bucket: Bucket, proxy: S3Proxy, output: S3Location) -> DiagnosedError:
+def refusal(bucket: Bucket, proxy: S3Proxy, output: StorageLocation) -> DiagnosedError:
     proxy.forget()
     config = bucket.storage.model_copy(update={"endpoint": proxy.endpoint, "outage_tolerance_seconds": 60})
     with pytest.raises(DiagnosedError) as error:
@@ -37,7 +37,7 @@ def refusal(bucket: Bucket, proxy: S3Proxy, output: S3Location) -> DiagnosedErro
     return error.value
 
 
-def test_a_suitable_storage_passes_and_nothing_is_left(storage: Storage, output: S3Location) -> None:
+def test_a_suitable_storage_passes_and_nothing_is_left(storage: Storage, output: StorageLocation) -> None:
     check_storage(storage, output)
     assert storage.list_objects(output) == []
 
@@ -48,7 +48,9 @@ def test_a_local_folder_passes_and_keeps_nothing_of_the_check(tmp_path: Path) ->
     assert not list(tmp_path.rglob("*"))
 
 
-def test_one_that_writes_over_is_named(bucket: Bucket, storage: Storage, proxy: S3Proxy, output: S3Location) -> None:
+def test_one_that_writes_over_is_named(
+    bucket: Bucket, storage: Storage, proxy: S3Proxy, output: StorageLocation
+) -> None:
     proxy.arm(SayDone(), kind="PutObject", at=3)
     failure = refusal(bucket, proxy, output).failure
     assert (failure.reason, failure.retryable) == (Reason.STORAGE_UNSUITABLE, False)
@@ -62,7 +64,9 @@ def test_one_that_writes_over_is_named(bucket: Bucket, storage: Storage, proxy: 
     [Answer(501, "NotImplemented"), Answer(501, ""), Answer(400, "InvalidArgument"), Answer(405, "MethodNotAllowed")],
     ids=lambda answer: f"{answer.status} {answer.code}",
 )
-def test_one_that_can_not_is_named_at_once(bucket: Bucket, proxy: S3Proxy, output: S3Location, answer: Answer) -> None:
+def test_one_that_can_not_is_named_at_once(
+    bucket: Bucket, proxy: S3Proxy, output: StorageLocation, answer: Answer
+) -> None:
     """As MinIO's gateways and old servers answer: the outage tolerance is for what passes."""
     proxy.arm(answer, kind="PutObject", at=2, times=None)
     try:
@@ -74,7 +78,7 @@ def test_one_that_can_not_is_named_at_once(bucket: Bucket, proxy: S3Proxy, outpu
     assert proxy.count("PutObject") == 2
 
 
-def test_one_that_refuses_the_first_write_too_is_named(bucket: Bucket, proxy: S3Proxy, output: S3Location) -> None:
+def test_one_that_refuses_the_first_write_too_is_named(bucket: Bucket, proxy: S3Proxy, output: StorageLocation) -> None:
     proxy.arm(Answer(412, "PreconditionFailed"), kind="PutObject", at=2, times=None)
     try:
         failure = refusal(bucket, proxy, output).failure

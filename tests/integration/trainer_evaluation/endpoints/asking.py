@@ -12,7 +12,7 @@ import pytest
 from finetune_api.evaluation import Budget
 from finetune_api.graders import Grader, GraderErrorCode
 from finetune_api.run import EndpointConfig
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_grading.grade import Grade
 from finetune_grading.grade_rows import grade_rows
 from finetune_grading.judge import StopGradingError
@@ -53,7 +53,7 @@ class Asking:
             "concurrency": 4,
             **config,
         }
-        storage, location = Storage(bucket.storage), S3Location(bucket.name, folder)
+        storage, location = Storage(bucket.storage), StorageLocation(bucket.name, folder)
         self.endpoint = Endpoint(
             EndpointConfig.from_wire(settings),
             "team-a",

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from finetune_api.finetunejob import Best, CorruptCheckpoint
 from finetune_api.manifest import CheckpointKey, Manifest, ManifestFile
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.checkpoint.checkpoints import metrics_at, to_report, to_status
 from finetune_trainer.checkpoint.retention import best_of, outdated, ranked
 from finetune_trainer.storage.commits import Committed, checkpoint_path, valid_checkpoints
@@ -33,7 +33,7 @@ def checkpoint(
         metrics=metrics or {},
         follows=[CheckpointKey(step=followed, claim=by) for followed, by in follows],
     )
-    return Committed(S3Location("bucket", f"step-{step}"), manifest, digest=f"sha256:{step}-{claim}")
+    return Committed(StorageLocation("bucket", f"step-{step}"), manifest, digest=f"sha256:{step}-{claim}")
 
 
 def with_losses(losses: dict[int, float | None]) -> list[Committed]:

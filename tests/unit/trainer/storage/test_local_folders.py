@@ -11,18 +11,18 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.run import StorageConfig
-from finetune_api.sources import S3Location, parse_location
+from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.local_folders import LocalFolders
-from finetune_trainer.storage.local_storage import LocalStorage
 from finetune_trainer.storage.open_storage import open_storage
+from finetune_trainer.storage.s3_and_local import S3AndLocalStorage
 from finetune_trainer.storage.transfers import MismatchError
 
 SHA256 = hashlib.sha256(b"weights").hexdigest()
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> S3Location:
+def folder(tmp_path: Path) -> StorageLocation:
     return parse_location(f"file://{tmp_path}/run")
 
 
@@ -31,7 +31,7 @@ def folders() -> LocalFolders:
     return LocalFolders()
 
 
-def test_what_is_written_is_read(folders: LocalFolders, folder: S3Location) -> None:
+def test_what_is_written_is_read(folders: LocalFolders, folder: StorageLocation) -> None:
     folders.write(folder.join("a", "b.json"), b"first")
     folders.write(folder.join("a", "b.json"), b"second")
     assert folders.read(folder.join("a", "b.json")) == b"second"
@@ -39,7 +39,7 @@ def test_what_is_written_is_read(folders: LocalFolders, folder: S3Location) -> N
     assert folders.find(folder.join("nothing")) is None
 
 
-def test_of_many_who_write_at_once_one_is_first(folders: LocalFolders, folder: S3Location) -> None:
+def test_of_many_who_write_at_once_one_is_first(folders: LocalFolders, folder: StorageLocation) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda n: folders.write_if_absent(folder.join("claim"), b"%d" % n), range(40)))
     assert answers.count(True) == 1
@@ -47,7 +47,7 @@ def test_of_many_who_write_at_once_one_is_first(folders: LocalFolders, folder: S
     assert [item.path for item in folders.list_objects(folder)] == ["claim"]
 
 
-def test_the_same_content_counts_as_written(folders: LocalFolders, folder: S3Location) -> None:
+def test_the_same_content_counts_as_written(folders: LocalFolders, folder: StorageLocation) -> None:
     assert folders.write_if_absent(folder.join("claim"), b"mine")
     assert folders.write_if_absent(folder.join("claim"), b"mine")
     assert not folders.write_if_absent(folder.join("claim"), b"yours")
@@ -55,7 +55,7 @@ def test_the_same_content_counts_as_written(folders: LocalFolders, folder: S3Loc
 
 @pytest.mark.parametrize("in_memory", [True, False], ids=["memory", "file"])
 def test_an_upload_tells_size_and_digest(
-    folders: LocalFolders, folder: S3Location, tmp_path: Path, in_memory: bool
+    folders: LocalFolders, folder: StorageLocation, tmp_path: Path, in_memory: bool
 ) -> None:
     file = tmp_path / "weights"
     file.write_bytes(b"weights")
@@ -65,7 +65,7 @@ def test_an_upload_tells_size_and_digest(
 
 
 def test_what_did_not_end_is_no_object_and_is_removed(
-    folders: LocalFolders, folder: S3Location, tmp_path: Path
+    folders: LocalFolders, folder: StorageLocation, tmp_path: Path
 ) -> None:
     folders.write(folder.join("whole"), b"x")
     for name in ("old", "new"):
@@ -75,7 +75,7 @@ def test_what_did_not_end_is_no_object_and_is_removed(
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == ["new.0123abcd.part", "whole"]
 
 
-def test_a_source_is_linked_and_not_copied(folders: LocalFolders, folder: S3Location, tmp_path: Path) -> None:
+def test_a_source_is_linked_and_not_copied(folders: LocalFolders, folder: StorageLocation, tmp_path: Path) -> None:
     folders.write(folder.join("model.safetensors"), b"weights")
     folders.download(folder.join("model.safetensors"), tmp_path / "scratch" / "model.safetensors")
     assert (tmp_path / "scratch" / "model.safetensors").is_symlink()
@@ -93,7 +93,7 @@ def test_a_source_is_linked_and_not_copied(folders: LocalFolders, folder: S3Loca
 )
 def test_a_download_is_checked(
     folders: LocalFolders,
-    folder: S3Location,
+    folder: StorageLocation,
     tmp_path: Path,
     name: str,
     size: int,
@@ -111,7 +111,7 @@ def test_a_download_is_checked(
             folders.download(folder.join(name), target, size=size, sha256=sha256)
 
 
-def test_folders_go_with_their_last_file(folders: LocalFolders, folder: S3Location, tmp_path: Path) -> None:
+def test_folders_go_with_their_last_file(folders: LocalFolders, folder: StorageLocation, tmp_path: Path) -> None:
     for path in ("kept", "step-1/claim-1/a", "step-1/claim-1/model/b"):
         folders.write(folder.join(path), b"x")
     folders.delete([folder.join("step-1/claim-1/a"), folder.join("nothing")])
@@ -120,7 +120,7 @@ def test_folders_go_with_their_last_file(folders: LocalFolders, folder: S3Locati
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["kept"]
 
 
-def _into_a_file(folders: LocalFolders, folder: S3Location) -> None:
+def _into_a_file(folders: LocalFolders, folder: StorageLocation) -> None:
     folders.write(folder, b"x")
     folders.write(folder.join("below"), b"x")
 
@@ -140,8 +140,8 @@ def _into_a_file(folders: LocalFolders, folder: S3Location) -> None:
 )
 def test_failures_have_a_reason_and_name_the_path(
     folders: LocalFolders,
-    folder: S3Location,
-    work: Callable[[LocalFolders, S3Location], None],
+    folder: StorageLocation,
+    work: Callable[[LocalFolders, StorageLocation], None],
     reason: Reason,
     words: str,
 ) -> None:
@@ -150,9 +150,9 @@ def test_failures_have_a_reason_and_name_the_path(
     assert raised.value.failure.reason is reason
 
 
-def test_only_a_laptop_reads_local_files(folder: S3Location, tmp_path: Path) -> None:
+def test_only_a_laptop_reads_local_files(folder: StorageLocation, tmp_path: Path) -> None:
     LocalFolders().write(folder, b"secret of the node")
-    assert isinstance(open_storage(StorageConfig(region="us-east-1", local_folders=True)), LocalStorage)
+    assert isinstance(open_storage(StorageConfig(region="us-east-1", local_folders=True)), S3AndLocalStorage)
     in_a_pod = open_storage(StorageConfig(region="us-east-1", outage_tolerance_seconds=0))
     with pytest.raises(DiagnosedError):
         in_a_pod.read(folder)

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_api.conditions import Reason
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.storage.errors import ErrorKind, TooSlowError, diagnose, error_kind
 from finetune_trainer.storage.retries import (
     DENIED_SECONDS,
@@ -92,14 +92,14 @@ def test_each_error_has_its_trouble_and_its_reason(
     error: Any, kind: ErrorKind, reason: Reason, retryable: bool
 ) -> None:
     assert error_kind(error) is kind
-    failure = diagnose(error, S3Location("bucket", "key"), URL, tried="4 tries in 2 s").failure
+    failure = diagnose(error, StorageLocation("bucket", "key"), URL, tried="4 tries in 2 s").failure
     assert (failure.reason, failure.retryable) == (reason, retryable)
 
 
 def test_a_denial_names_the_secret_and_is_one_sentence_after_another() -> None:
     said = {"Error": {"Code": "InvalidAccessKeyId", "Message": "No such key."}, "ResponseMetadata": {}}
     denied = ClientError(said, "GetObject")  # type: ignore[arg-type]
-    message = diagnose(denied, S3Location("bucket", "key"), URL, secret_name="s3-keys").failure.message
+    message = diagnose(denied, StorageLocation("bucket", "key"), URL, secret_name="s3-keys").failure.message
     assert message == (
         f"{URL} refused access to s3://bucket/key: InvalidAccessKeyId: No such key. Check the keys in the Secret "
         "'s3-keys' that the FineTuneClass names, and that they may read, write, list and delete in 'bucket'."

@@ -18,7 +18,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Best, CheckpointStatus, CorruptCheckpoint
 from finetune_api.manifest import CheckpointKey, Manifest
 from finetune_api.progress import CheckpointReport
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.checkpoint import evaluation_records
 from finetune_trainer.checkpoint.retention import metric_of
 from finetune_trainer.checkpoint.shards import refuse_unreadable
@@ -55,7 +55,7 @@ class Resumed:
     """Those that were skipped."""
 
 
-def list_committed(storage: Storage, run: S3Location) -> list[Committed]:
+def list_committed(storage: Storage, run: StorageLocation) -> list[Committed]:
     """The committed checkpoints, oldest first, with their validation losses."""
     found = commits.list_checkpoints(storage, run)[0]
     if not found:

@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.checkpoint.training_state import TRAINER_STATE
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.commits import Committed
@@ -36,7 +36,7 @@ def is_evaluation(entry: Entry) -> bool:
     return any(name.startswith("eval_") for name in entry)
 
 
-def record(storage: Storage, checkpoint: S3Location, entry: Entry) -> None:
+def record(storage: Storage, checkpoint: StorageLocation, entry: Entry) -> None:
     """Store it in the folder of the step's checkpoint. A failure is only logged: a resumed run evaluates again."""
     try:
         storage.write_if_absent(checkpoint.join(EVALUATION_NAME), json.dumps(dict(entry)).encode())

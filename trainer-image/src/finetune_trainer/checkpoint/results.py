@@ -15,7 +15,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import CorruptCheckpoint, Result
 from finetune_api.manifest import MANIFEST_NAME, Manifest
 from finetune_api.run import TrainRun
-from finetune_api.sources import HubModel, S3Location, parse_location, parse_model_uri
+from finetune_api.sources import HubModel, StorageLocation, parse_location, parse_model_uri
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.checkpoint.checkpoints import LocalCheckpoint
 from finetune_trainer.checkpoint.retention import ranked
@@ -136,7 +136,7 @@ def _name_base(config_file: Path, uri: str) -> None:
     config_file.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _sweep(storage: Storage, run: S3Location, result: Committed) -> None:
+def _sweep(storage: Storage, run: StorageLocation, result: Committed) -> None:
     """Remove uncommitted results of other processes. A failure is only logged: it costs storage and nothing else."""
     folder = run.join(commits.RESULT)
     winner = commits.claim_folder(result.manifest.claim)

@@ -24,7 +24,7 @@ import torch
 from finetune_api.finetunejob import Checkpoints, CorruptCheckpoint
 from finetune_api.manifest import CheckpointKey
 from finetune_api.progress import CheckpointReport
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.checkpoint import checkpoints, evaluation_records, retention, training_state
 from finetune_trainer.checkpoint.checkpoints import Resumed
 from finetune_trainer.checkpoint.evaluation_records import Entry
@@ -233,7 +233,7 @@ class CheckpointWriter:
         if self._leads:
             evaluation_records.record(self._storage, self._folder_of(step), entry)
 
-    def _folder_of(self, step: int) -> S3Location:
+    def _folder_of(self, step: int) -> StorageLocation:
         if self._resumed is not None and self._resumed.manifest.step == step:
             return self._resumed.folder
         return commits.checkpoint_folder(self._claim.run, CheckpointKey(step=step, claim=self._claim.number))

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_grading.exact_json import write_json
 from finetune_trainer.storage.storage import Storage
 
@@ -49,7 +49,7 @@ class Answers:
     """The folder with what was answered."""
 
     storage: Storage
-    folder: S3Location
+    folder: StorageLocation
 
     def find(self, digest: str) -> Answer | None:
         """What was answered to the question of this digest; None also where something else lies there.
@@ -75,7 +75,7 @@ class Answers:
             return
         self.storage.write(self._location(digest), written.encode())
 
-    def _location(self, digest: str) -> S3Location:
+    def _location(self, digest: str) -> StorageLocation:
         return self.folder.join(f"{digest}.json")
 
 

@@ -11,7 +11,7 @@ import orjson
 
 from finetune_api.evaluation import Budget
 from finetune_api.graders import GraderErrorCode
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_grading.grade import RowError
 from finetune_trainer.storage.storage import Storage
 
@@ -37,7 +37,7 @@ class Pace:
         self._next = max(self._next, time.monotonic() + seconds)
 
 
-def ledger_of(answers: S3Location, uid: str, run_key: str) -> S3Location:
+def ledger_of(answers: StorageLocation, uid: str, run_key: str) -> StorageLocation:
     """Where a run's ledger is: beside the answers."""
     return answers.join("budgets", f"{uid}-{run_key}.json")
 
@@ -49,7 +49,7 @@ class Ledger:
     nothing is read or written.
     """
 
-    def __init__(self, budget: Budget, storage: Storage, object_: S3Location) -> None:
+    def __init__(self, budget: Budget, storage: Storage, object_: StorageLocation) -> None:
         self._budget = budget
         self._storage = storage
         self._object = object_

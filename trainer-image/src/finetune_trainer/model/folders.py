@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from finetune_api.conditions import Reason
-from finetune_api.sources import HubModel, S3Location, parse_model_uri
+from finetune_api.sources import HubModel, StorageLocation, parse_model_uri
 from finetune_trainer.model.weight_headers import Tensor, Tensors, end_of_weights, read_tensors
 from finetune_trainer.process.failures import DiagnosedError, first_line, sentence
 from finetune_trainer.process.hub_errors import hub_errors
@@ -64,7 +64,7 @@ def content_version(uri: str, storage: Storage) -> list[tuple[str, int, str]]:
 class StoredFolder:
     """A folder in the storage that a user uploaded."""
 
-    def __init__(self, storage: Storage, location: S3Location) -> None:
+    def __init__(self, storage: Storage, location: StorageLocation) -> None:
         self.uri = location.uri
         self._storage = storage
         self._location = location
@@ -88,7 +88,7 @@ class StoredFolder:
 class CommittedFolder:
     """A folder in the storage that a job of ours committed. What does not match its manifest is refused."""
 
-    def __init__(self, storage: Storage, location: S3Location, digest: str) -> None:
+    def __init__(self, storage: Storage, location: StorageLocation, digest: str) -> None:
         self.uri = location.uri
         self._storage = storage
         self._location = location
@@ -202,7 +202,7 @@ def _is_ours(path: str) -> bool:
     return len(parts) == 1 or (len(parts) == 2 and parts[0] == TEMPLATE_FOLDER)
 
 
-def _headers(storage: Storage, location: S3Location, sizes: Mapping[str, int]) -> dict[str, Tensors]:
+def _headers(storage: Storage, location: StorageLocation, sizes: Mapping[str, int]) -> dict[str, Tensors]:
     headers: dict[str, Tensors] = {}
 
     def read(path: str) -> None:

@@ -22,7 +22,7 @@ from finetune_api.finetunejob import (
 )
 from finetune_api.outcome import PREFLIGHT_REPORT_NAME, Failure, PreflightReport
 from finetune_api.run import PreflightRun
-from finetune_api.sources import S3Location, parse_location
+from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.data.encode.chat_rendering import reads_images
 from finetune_trainer.data.encode.packed_rows import packed_rows
 from finetune_trainer.data.encode.vision import NO_SHARDED_VISION
@@ -63,7 +63,7 @@ def preflight(run: PreflightRun, directory: Path) -> PreflightReport:
     return report
 
 
-def check_storage(storage: Storage, output: S3Location) -> None:
+def check_storage(storage: Storage, output: StorageLocation) -> None:
     """List, write, read and delete below the run's folder, and check that ranges are read as they were asked for, of
     one version, and conditional writes never overwrite.
 
@@ -134,7 +134,7 @@ def _max_length(run: PreflightRun, model: ModelStatus) -> int:
     return length_bound(asked, model.context_length)
 
 
-def _begun(storage: Storage, output: S3Location) -> datetime | None:
+def _begun(storage: Storage, output: StorageLocation) -> datetime | None:
     """The time that templates print: that of an earlier preflight of the run, if there was one."""
     with contextlib.suppress(DiagnosedError):
         found = find_record(storage, output)
@@ -201,7 +201,7 @@ def _estimate_memory(
     return estimate, memory.advise(size, plan, estimate)
 
 
-def _store_report(storage: Storage, output: S3Location, report: PreflightReport | Failure) -> None:
+def _store_report(storage: Storage, output: StorageLocation, report: PreflightReport | Failure) -> None:
     storage.write(
         output.join(PREFLIGHT_REPORT_NAME), report.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
     )

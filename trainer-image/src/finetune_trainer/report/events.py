@@ -12,7 +12,7 @@ from types import MappingProxyType
 import structlog
 
 from finetune_api.finetunejob import CorruptCheckpoint
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.storage.storage import Storage
 
 EVENTS_NAME = "events.jsonl"
@@ -40,7 +40,7 @@ class EventLog:
     """
 
     def __init__(
-        self, storage: Storage, output: S3Location, attempt: int, metrics: Mapping[str, str] = MappingProxyType({})
+        self, storage: Storage, output: StorageLocation, attempt: int, metrics: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         self._storage = storage
         self._output = output

@@ -47,7 +47,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import CorruptCheckpoint
 from finetune_api.manifest import MANIFEST_NAME, CheckpointKey, ClaimRecord, Manifest, ManifestFile, digest
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.storage.storage import MismatchError, Storage, in_parallel
 
@@ -72,7 +72,7 @@ class FencedError(DisruptedError):
 class Claim:
     """The right to write to a run, until a higher number is claimed."""
 
-    run: S3Location
+    run: StorageLocation
     number: int
     attempt: int
 
@@ -81,12 +81,12 @@ class Claim:
 class Committed:
     """A committed folder; `digest` identifies it."""
 
-    folder: S3Location
+    folder: StorageLocation
     manifest: Manifest
     digest: str
 
 
-def claim(storage: Storage, run: S3Location, attempt: int) -> Claim:
+def claim(storage: Storage, run: StorageLocation, attempt: int) -> Claim:
     """Claim the run. Raises FencedError if a later attempt has already claimed it."""
     record = ClaimRecord(attempt=attempt, created=whole_seconds(datetime.now(UTC)), token=secrets.token_hex(8))
     for _ in range(CLAIM_TRIES):
@@ -113,7 +113,7 @@ def refuse_fenced(storage: Storage, claim: Claim) -> None:
         )
 
 
-def checkpoint_folder(run: S3Location, key: CheckpointKey) -> S3Location:
+def checkpoint_folder(run: StorageLocation, key: CheckpointKey) -> StorageLocation:
     """The folder of a checkpoint."""
     return run.join(CHECKPOINTS, f"step-{key.step:06d}", claim_folder(key.claim))
 
@@ -131,7 +131,9 @@ def checkpoint_path(path: str) -> tuple[CheckpointKey, str] | None:
     return CheckpointKey(step=int(match[1]), claim=int(match[2])), match[3]
 
 
-def upload_files(storage: Storage, folder: S3Location, files: Mapping[str, Path | memoryview]) -> list[ManifestFile]:
+def upload_files(
+    storage: Storage, folder: StorageLocation, files: Mapping[str, Path | memoryview]
+) -> list[ManifestFile]:
     """Upload files, from disk or memory, to `folder/<path>`; returns their manifest entries."""
     described: dict[str, ManifestFile] = {}
 
@@ -143,7 +145,7 @@ def upload_files(storage: Storage, folder: S3Location, files: Mapping[str, Path 
     return [described[path] for path in sorted(files)]
 
 
-def commit(storage: Storage, folder: S3Location, manifest: Manifest) -> Committed:
+def commit(storage: Storage, folder: StorageLocation, manifest: Manifest) -> Committed:
     """Write the folder's manifest. Returns the committed one: this, or the one that was written before."""
     body = manifest.to_bytes()
     if storage.write_if_absent(folder.join(MANIFEST_NAME), body):
@@ -158,14 +160,14 @@ def commit_checkpoint(storage: Storage, claim: Claim, manifest: Manifest) -> Com
     return committed
 
 
-def commit_result(storage: Storage, run: S3Location, manifest: Manifest) -> Committed:
+def commit_result(storage: Storage, run: StorageLocation, manifest: Manifest) -> Committed:
     """Commit a result whose files are all uploaded. Returns the run's result: this one, or an earlier one."""
     commit(storage, result_folder(run, manifest.claim), manifest)
     won = commit(storage, run.join(RESULT), manifest)
     return Committed(result_folder(run, won.manifest.claim), won.manifest, won.digest)
 
 
-def find_result(storage: Storage, run: S3Location) -> Committed | None:
+def find_result(storage: Storage, run: StorageLocation) -> Committed | None:
     """The run's result, or None. Raises CorruptError if its manifest is malformed."""
     won = find_committed(storage, run.join(RESULT))
     if won is None:
@@ -173,12 +175,12 @@ def find_result(storage: Storage, run: S3Location) -> Committed | None:
     return Committed(result_folder(run, won.manifest.claim), won.manifest, won.digest)
 
 
-def result_folder(run: S3Location, claim: int) -> S3Location:
+def result_folder(run: StorageLocation, claim: int) -> StorageLocation:
     """The folder of the result written under a claim."""
     return run.join(RESULT, claim_folder(claim))
 
 
-def list_checkpoints(storage: Storage, run: S3Location) -> tuple[list[Committed], list[CorruptCheckpoint]]:
+def list_checkpoints(storage: Storage, run: StorageLocation) -> tuple[list[Committed], list[CorruptCheckpoint]]:
     """The valid checkpoints, oldest first, and those with an unreadable manifest."""
     keys = [
         place[0]
@@ -216,13 +218,13 @@ def valid_checkpoints(committed: Iterable[Committed]) -> list[Committed]:
     return [item for item in by_age if item is newest or item.manifest.key in newest.manifest.follows]
 
 
-def read_committed(storage: Storage, folder: S3Location, missing: Reason | None = None) -> Committed:
+def read_committed(storage: Storage, folder: StorageLocation, missing: Reason | None = None) -> Committed:
     """The folder's manifest. Raises CorruptError if it is malformed, DiagnosedError if there is none."""
     location = folder.join(MANIFEST_NAME)
     return _parse(folder, storage.read(location, missing))
 
 
-def find_committed(storage: Storage, folder: S3Location) -> Committed | None:
+def find_committed(storage: Storage, folder: StorageLocation) -> Committed | None:
     """The folder's manifest, or None if it has none. Raises CorruptError as `read_committed` does."""
     body = storage.find(folder.join(MANIFEST_NAME))
     return None if body is None else _parse(folder, body)
@@ -246,13 +248,13 @@ def download(
     in_parallel(fetch, [file for file in committed.manifest.files if only is None or only(file.path)])
 
 
-def _last_claim(storage: Storage, run: S3Location) -> int:
+def _last_claim(storage: Storage, run: StorageLocation) -> int:
     """The highest claim; 0 if there is none."""
     names = (CLAIM_NAME.match(item.path) for item in storage.list_objects(run.join(CLAIMS)))
     return max((int(name[1]) for name in names if name is not None), default=0)
 
 
-def _claim_location(run: S3Location, number: int) -> S3Location:
+def _claim_location(run: StorageLocation, number: int) -> StorageLocation:
     return run.join(CLAIMS, f"{number:06d}.json")
 
 
@@ -264,7 +266,7 @@ def _attempt_of(record: bytes) -> int:
         return 0
 
 
-def _parse(folder: S3Location, body: bytes) -> Committed:
+def _parse(folder: StorageLocation, body: bytes) -> Committed:
     try:
         return Committed(folder, Manifest.from_bytes(body), digest(body))
     except ValidationError as error:

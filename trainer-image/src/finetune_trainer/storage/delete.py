@@ -6,7 +6,7 @@ import sys
 
 from finetune_api.conditions import Reason
 from finetune_api.run import DeleteRun, JobIdentity, is_run_folder
-from finetune_api.sources import S3Location, parse_s3
+from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.storage import Storage
@@ -31,7 +31,7 @@ def delete(run: DeleteRun) -> None:
         delete_runs(storage, folder, run.job)
 
 
-def delete_runs(storage: Storage, folder: S3Location, job: JobIdentity) -> None:
+def delete_runs(storage: Storage, folder: StorageLocation, job: JobIdentity) -> None:
     """Delete the runs of one object below the folder that all objects of its name share."""
     removed = 0
     for _ in range(ROUNDS):
@@ -51,7 +51,7 @@ def delete_runs(storage: Storage, folder: S3Location, job: JobIdentity) -> None:
     )
 
 
-def _paths(storage: Storage, folder: S3Location, job: JobIdentity) -> list[str]:
+def _paths(storage: Storage, folder: StorageLocation, job: JobIdentity) -> list[str]:
     """The objects below `folder` that belong to runs of this object; none if the bucket no longer exists."""
     try:
         found = storage.list_objects(folder)

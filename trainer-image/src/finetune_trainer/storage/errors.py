@@ -21,7 +21,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from finetune_api.conditions import Reason
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.process.failures import DiagnosedError
 
 AUTHENTICATION_CODES = frozenset({"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"})
@@ -88,7 +88,7 @@ def status_of(error: ClientError) -> int:
 
 def diagnose(
     error: StorageError,
-    location: S3Location,
+    location: StorageLocation,
     where: str,
     missing: Reason | None = None,
     tried: str = "",
@@ -156,7 +156,12 @@ def unsuitable_for_ranges(where: str, why: str) -> DiagnosedError:
 
 
 def _diagnose_answer(
-    error: ClientError, location: S3Location, where: str, missing: Reason | None, tried: str, secret_name: str | None
+    error: ClientError,
+    location: StorageLocation,
+    where: str,
+    missing: Reason | None,
+    tried: str,
+    secret_name: str | None,
 ) -> DiagnosedError:
     code, status = code_of(error), status_of(error)
     message = str(error.response.get("Error", {}).get("Message", "")).rstrip(". ")

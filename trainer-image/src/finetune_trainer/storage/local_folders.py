@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from finetune_api.conditions import Reason
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import StoredObject
 from finetune_trainer.storage.transfers import MismatchError, StoredFile
@@ -28,12 +28,12 @@ PIECE_BYTES = 1024 * 1024
 class LocalFolders:
     """Every method raises DiagnosedError, never an OSError."""
 
-    def read(self, location: S3Location, missing: Reason | None = None) -> bytes:
+    def read(self, location: StorageLocation, missing: Reason | None = None) -> bytes:
         """The whole file. `missing` is the reason to fail with when it does not exist."""
         with _diagnosed(location, missing):
             return local_path(location).read_bytes()
 
-    def find(self, location: S3Location) -> bytes | None:
+    def find(self, location: StorageLocation) -> bytes | None:
         """The whole file; None if it does not exist."""
         with _diagnosed(location):
             try:
@@ -41,19 +41,19 @@ class LocalFolders:
             except FileNotFoundError:
                 return None
 
-    def read_range(self, location: S3Location, start: int, length: int, missing: Reason | None = None) -> bytes:
+    def read_range(self, location: StorageLocation, start: int, length: int, missing: Reason | None = None) -> bytes:
         """`length` bytes from `start`, or fewer at the end of the file."""
         with _diagnosed(location, missing), local_path(location).open("rb") as stream:
             stream.seek(start)
             return stream.read(length)
 
-    def write(self, location: S3Location, body: bytes) -> None:
+    def write(self, location: StorageLocation, body: bytes) -> None:
         """Write a file, replacing an existing one."""
         with _diagnosed(location), _unfinished(local_path(location)) as unfinished:
             _write_through(unfinished, [body])
             unfinished.replace(local_path(location))
 
-    def write_if_absent(self, location: S3Location, body: bytes) -> bool:
+    def write_if_absent(self, location: StorageLocation, body: bytes) -> bool:
         """Write a file unless one exists. Returns whether the file has this content now."""
         with _diagnosed(location), _unfinished(local_path(location)) as unfinished:
             _write_through(unfinished, [body])
@@ -63,7 +63,7 @@ class LocalFolders:
                 return local_path(location).read_bytes() == body
             return True
 
-    def upload(self, source: Path | memoryview, location: S3Location) -> StoredFile:
+    def upload(self, source: Path | memoryview, location: StorageLocation) -> StoredFile:
         """Copy a file or bytes to the location. Returns size and digest of what was read."""
         digest, size = hashlib.sha256(), 0
 
@@ -81,7 +81,7 @@ class LocalFolders:
 
     def download(
         self,
-        location: S3Location,
+        location: StorageLocation,
         file: Path,
         missing: Reason | None = None,
         *,
@@ -110,7 +110,7 @@ class LocalFolders:
             if sha256 is not None and found != sha256:
                 raise MismatchError(f"{location.uri} does not have the expected SHA-256")
 
-    def list_objects(self, folder: S3Location, missing: Reason | None = None) -> list[StoredObject]:
+    def list_objects(self, folder: StorageLocation, missing: Reason | None = None) -> list[StoredObject]:
         """Every file below a folder, sorted by path; empty if the folder does not exist."""
         with _diagnosed(folder, missing):
             found = [(path, local_path(folder) / path) for path in _paths(local_path(folder))]
@@ -118,14 +118,14 @@ class LocalFolders:
                 StoredObject(path=path, size=file.stat().st_size) for path, file in found if not _is_unfinished(file)
             ]
 
-    def delete(self, locations: Iterable[S3Location]) -> None:
+    def delete(self, locations: Iterable[StorageLocation]) -> None:
         """Delete files, and folders that become empty. Missing files are ignored."""
         for location in locations:
             with _diagnosed(location):
                 local_path(location).unlink(missing_ok=True)
                 _remove_empty(local_path(location).parent)
 
-    def abort_uploads(self, folder: S3Location, only: Callable[[str], bool] = lambda path: True) -> int:
+    def abort_uploads(self, folder: StorageLocation, only: Callable[[str], bool] = lambda path: True) -> int:
         """Remove the temporary files of interrupted writes below a folder; only paths for which `only(path)` holds."""
         with _diagnosed(folder):
             unfinished = [path for path in _paths(local_path(folder)) if _is_unfinished(Path(path)) and only(path)]
@@ -134,7 +134,7 @@ class LocalFolders:
         return len(unfinished)
 
 
-def local_path(location: S3Location) -> Path:
+def local_path(location: StorageLocation) -> Path:
     """The path of a file:// location."""
     return Path("/") / location.key
 
@@ -188,7 +188,7 @@ def _remove_empty(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _diagnosed(location: S3Location, missing: Reason | None = None) -> Iterator[None]:
+def _diagnosed(location: StorageLocation, missing: Reason | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:

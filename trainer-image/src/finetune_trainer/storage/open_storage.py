@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from finetune_api.run import StorageConfig
-from finetune_trainer.storage.local_storage import LocalStorage
+from finetune_trainer.storage.s3_and_local import S3AndLocalStorage
 from finetune_trainer.storage.storage import Storage
 
 
 def open_storage(config: StorageConfig, *, proven: bool = False) -> Storage:
     """Open the storage that a run is configured with. `proven`: see Storage."""
-    return LocalStorage(config) if config.local_folders else Storage(config, proven=proven)
+    return S3AndLocalStorage(config) if config.local_folders else Storage(config, proven=proven)

@@ -31,7 +31,7 @@ import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 
 from finetune_api.conditions import Reason
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.client import S3Client
@@ -94,7 +94,7 @@ class Retries:
     def request(
         self,
         operation: str,
-        location: S3Location,
+        location: StorageLocation,
         send: Callable[[], T],
         missing: Reason | None = None,
         *,
@@ -132,7 +132,7 @@ class Retries:
                     self._worked.add((location.bucket, operation))
                     return answer
 
-    def _worked_before(self, operation: str, location: S3Location, error: StorageError) -> bool:
+    def _worked_before(self, operation: str, location: StorageLocation, error: StorageError) -> bool:
         worked = tuple(self._worked)
         if self._proven:
             return True
@@ -143,7 +143,7 @@ class Retries:
         return (location.bucket, operation) in worked
 
     def _diagnosed(
-        self, error: StorageError, location: S3Location, missing: Reason | None, tried: str
+        self, error: StorageError, location: StorageLocation, missing: Reason | None, tried: str
     ) -> DiagnosedError:
         failure = diagnose(error, location, self._client.where, missing, tried, self._client.secret_name).failure
         message = self._client.hide_credentials(failure.message)

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from finetune_api.conditions import Reason
 from finetune_api.run import STORAGE_CREDENTIALS_DIRECTORY, StorageConfig
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.client import open_client
 from finetune_trainer.storage.errors import MISSING_CODES, code_of, required, unsuitable, unsuitable_for_ranges
@@ -58,15 +58,15 @@ class Storage:
         self._retries = Retries(client, config.outage_tolerance_seconds, proven=proven)
         self._transfers = Transfers(client, self._retries)
 
-    def describe(self, folder: S3Location) -> str:
+    def describe(self, folder: StorageLocation) -> str:
         """A folder and its endpoint, for messages."""
         return f"{folder.uri.rstrip('/')}/ ({self._where})"
 
-    def read(self, location: S3Location, missing: Reason | None = None) -> bytes:
+    def read(self, location: StorageLocation, missing: Reason | None = None) -> bytes:
         """The whole object. `missing` is the reason of the error if it, or its bucket, does not exist."""
         return self._retries.request("GetObject", location, lambda: self._get_once(location), missing)
 
-    def find(self, location: S3Location) -> bytes | None:
+    def find(self, location: StorageLocation) -> bytes | None:
         """The whole object; None if the bucket has no such object. A missing bucket is an error."""
 
         def send() -> bytes | None:
@@ -79,7 +79,7 @@ class Storage:
 
         return self._retries.request("GetObject", location, send)
 
-    def read_range(self, location: S3Location, start: int, length: int, missing: Reason | None = None) -> bytes:
+    def read_range(self, location: StorageLocation, start: int, length: int, missing: Reason | None = None) -> bytes:
         """`length` bytes from `start`, or fewer at the end of the object."""
         part = Part(start, length)
 
@@ -95,18 +95,18 @@ class Storage:
 
         return self._retries.request("GetObject", location, send, missing)
 
-    def write(self, location: S3Location, body: bytes) -> None:
+    def write(self, location: StorageLocation, body: bytes) -> None:
         """Put an object, replacing an existing one."""
         self._transfers.put(location, body)
 
-    def write_if_absent(self, location: S3Location, body: bytes) -> bool:
+    def write_if_absent(self, location: StorageLocation, body: bytes) -> bool:
         """Put an object unless one exists (If-None-Match: *). Returns whether the object has this content now.
 
         An object with the same content counts as written: an earlier try succeeded, and its response was lost.
         """
         return self._transfers.put(location, body, if_absent=True) or self.find(location) == body
 
-    def require_conditional_writes(self, probe: S3Location) -> None:
+    def require_conditional_writes(self, probe: StorageLocation) -> None:
         """Raises DiagnosedError (StorageUnsuitable) unless the storage rejects the second of two conditional writes.
 
         The commit protocol depends on that. Leaves an object at `probe`.
@@ -126,7 +126,7 @@ class Storage:
         if not written[0]:
             raise unsuitable(self._where, f"it claims that {probe.uri} exists although it does not (If-None-Match: *)")
 
-    def require_range_reads(self, probe: S3Location, body: bytes) -> None:
+    def require_range_reads(self, probe: StorageLocation, body: bytes) -> None:
         """Raises DiagnosedError (StorageUnsuitable) unless the object at `probe` reads as `body`, whole and in ranges.
 
         A storage that sends the whole object for a range would fill large files with copies of their beginning.
@@ -136,7 +136,7 @@ class Storage:
         if read != [body, body[:half], body[half:]]:
             raise unsuitable_for_ranges(self._where, f"it returned other bytes of {probe.uri} than were just written")
 
-    def require_strong_etags(self, probe: S3Location) -> None:
+    def require_strong_etags(self, probe: StorageLocation) -> None:
         """Raises DiagnosedError (StorageUnsuitable) unless a range of `probe` comes with a strong ETag.
 
         Downloads in parts need it, to detect that an object has changed between two of them.
@@ -151,13 +151,13 @@ class Storage:
 
         self._retries.request("GetObject", probe, send)
 
-    def upload(self, source: Path | memoryview, location: S3Location) -> StoredFile:
+    def upload(self, source: Path | memoryview, location: StorageLocation) -> StoredFile:
         """Upload a local file or bytes in one pass, large ones in parallel parts. Returns size and digest."""
         return self._transfers.upload(source, location)
 
     def download(
         self,
-        location: S3Location,
+        location: StorageLocation,
         file: Path,
         missing: Reason | None = None,
         *,
@@ -171,7 +171,7 @@ class Storage:
         """
         self._transfers.download(location, file, missing, size, sha256)
 
-    def list_objects(self, folder: S3Location, missing: Reason | None = None) -> list[StoredObject]:
+    def list_objects(self, folder: StorageLocation, missing: Reason | None = None) -> list[StoredObject]:
         """Every object below a folder, sorted by path; empty if there is none."""
         prefix = folder.key.rstrip("/") + "/" if folder.key else ""
         found: list[StoredObject] = []
@@ -182,10 +182,10 @@ class Storage:
                     found.append(StoredObject(path, item["Size"], item.get("ETag", "")))
         return sorted(found, key=lambda item: item.path)
 
-    def delete(self, locations: Iterable[S3Location]) -> None:
+    def delete(self, locations: Iterable[StorageLocation]) -> None:
         """Delete objects. Missing ones are ignored. Fails fast in an outage."""
 
-        def delete(location: S3Location) -> None:
+        def delete(location: StorageLocation) -> None:
             self._retries.request(
                 "DeleteObject",
                 location,
@@ -195,7 +195,7 @@ class Storage:
 
         in_parallel(delete, locations)
 
-    def abort_uploads(self, folder: S3Location, only: Callable[[str], bool] = lambda path: True) -> int:
+    def abort_uploads(self, folder: StorageLocation, only: Callable[[str], bool] = lambda path: True) -> int:
         """Abort incomplete multipart uploads below a folder. Returns how many there were.
 
         `only` selects by the path below the folder. Fails fast in an outage.
@@ -208,14 +208,14 @@ class Storage:
             upload for page in pages for upload in page.get("Uploads", []) if only(upload["Key"].removeprefix(prefix))
         ]
         for upload in uploads:
-            self._abort(S3Location(folder.bucket, upload["Key"]), upload["UploadId"])
+            self._abort(StorageLocation(folder.bucket, upload["Key"]), upload["UploadId"])
         return len(uploads)
 
-    def _get_once(self, location: S3Location) -> bytes:
+    def _get_once(self, location: StorageLocation) -> bytes:
         answer = self._api.get_object(Bucket=location.bucket, Key=location.key)
         return read_all(answer["Body"], length_of(answer, location, self._where))
 
-    def _abort(self, location: S3Location, upload_id: str) -> None:
+    def _abort(self, location: StorageLocation, upload_id: str) -> None:
         def send() -> None:
             try:
                 self._api.abort_multipart_upload(Bucket=location.bucket, Key=location.key, UploadId=upload_id)
@@ -229,7 +229,7 @@ class Storage:
         self,
         method: str,
         operation: str,
-        folder: S3Location,
+        folder: StorageLocation,
         missing: Reason | None,
         *,
         fail_fast: bool = False,

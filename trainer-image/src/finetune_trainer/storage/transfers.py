@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from finetune_api.conditions import Reason
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.storage.client import S3Client
 from finetune_trainer.storage.errors import MISSING_CODES, code_of, required
 from finetune_trainer.storage.requests.bodies import PacedBody, read_into
@@ -99,7 +99,7 @@ class Transfers:
         self._buffers: list[bytearray] = []
         self._pool = ThreadPoolExecutor(PARTS_IN_MEMORY, thread_name_prefix="storage-part")
 
-    def put(self, location: S3Location, body: bytes, *, if_absent: bool = False) -> bool:
+    def put(self, location: StorageLocation, body: bytes, *, if_absent: bool = False) -> bool:
         """Put an object in one request. Returns whether it was written; with `if_absent`, False if one exists.
 
         Raises DiagnosedError.
@@ -119,7 +119,7 @@ class Transfers:
 
         return self._retries.request("PutObject", location, send)
 
-    def upload(self, source: Path | memoryview, location: S3Location) -> StoredFile:
+    def upload(self, source: Path | memoryview, location: StorageLocation) -> StoredFile:
         """Upload a file or bytes, replacing an existing object. Raises DiagnosedError."""
         with _opened(source) as content:
             if content.size > PART_BYTES:
@@ -130,7 +130,7 @@ class Transfers:
                 return StoredFile(len(body), hashlib.sha256(body).hexdigest())
 
     def download(
-        self, location: S3Location, file: Path, missing: Reason | None, size: int | None, sha256: str | None
+        self, location: StorageLocation, file: Path, missing: Reason | None, size: int | None, sha256: str | None
     ) -> None:
         """Download to a file. Raises MismatchError for another size or digest, DiagnosedError."""
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ class Transfers:
         if sha256 is not None and digest.hexdigest() != sha256:
             raise MismatchError(f"{location.uri} does not have the expected SHA-256")
 
-    def _upload_parts(self, content: Content, location: S3Location) -> StoredFile:
+    def _upload_parts(self, content: Content, location: StorageLocation) -> StoredFile:
         parts = split(content.size, max(PART_BYTES, math.ceil(content.size / MOST_PARTS)))
         upload_id = self._retries.request(
             "CreateMultipartUpload",
@@ -174,7 +174,7 @@ class Transfers:
         return StoredFile(content.size, digest.hexdigest())
 
     def _upload_tasks(
-        self, location: S3Location, upload_id: str, content: Content, parts: Sequence[Part], digest: Any
+        self, location: StorageLocation, upload_id: str, content: Content, parts: Sequence[Part], digest: Any
     ) -> Iterator[Callable[[], str]]:
         """Read and hash each part. Yields tasks that upload it and return its ETag."""
         for number, part in enumerate(parts, start=1):
@@ -192,7 +192,7 @@ class Transfers:
 
             yield put
 
-    def _complete(self, location: S3Location, upload_id: str, etags: Sequence[str], size: int) -> None:
+    def _complete(self, location: StorageLocation, upload_id: str, etags: Sequence[str], size: int) -> None:
         listed = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, start=1)]
 
         def send() -> None:
@@ -208,7 +208,7 @@ class Transfers:
 
         self._retries.request("CompleteMultipartUpload", location, send)
 
-    def _size(self, location: S3Location) -> int | None:
+    def _size(self, location: StorageLocation) -> int | None:
         """An object's size; None if it can't be determined."""
         try:
             size: int = self._api.head_object(**_bucket_and_key(location))["ContentLength"]
@@ -217,7 +217,7 @@ class Transfers:
         return size
 
     def _get_first(
-        self, location: S3Location, buffer: bytearray, missing: Reason | None, *, expected: bool
+        self, location: StorageLocation, buffer: bytearray, missing: Reason | None, *, expected: bool
     ) -> FirstPart:
         part = Part(0, PART_BYTES)
 
@@ -239,7 +239,7 @@ class Transfers:
         return self._retries.request("GetObject", location, send, missing)
 
     def _download_tasks(
-        self, location: S3Location, first: FirstPart, descriptor: int
+        self, location: StorageLocation, first: FirstPart, descriptor: int
     ) -> Iterator[Callable[[], Filled]]:
         """Yields a task for each part but the first, which downloads it, writes it to the file and returns it."""
         for part in split(first.total, PART_BYTES, start=PART_BYTES):
@@ -327,5 +327,5 @@ def _opened(source: Path | memoryview) -> Iterator[Content]:
         yield Content(os.fstat(stream.fileno()).st_size, read)
 
 
-def _bucket_and_key(location: S3Location) -> dict[str, str]:
+def _bucket_and_key(location: StorageLocation) -> dict[str, str]:
     return {"Bucket": location.bucket, "Key": location.key}

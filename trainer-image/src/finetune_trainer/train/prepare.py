@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune_api.conditions import Reason
 from finetune_api.run import TrainRun
-from finetune_api.sources import S3Location, parse_location
+from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.checkpoint.checkpoints import LocalCheckpoint, Resumed
 from finetune_trainer.data.encode.chat_rendering import reads_images
@@ -45,7 +45,7 @@ class Attempt:
     """This node's scratch folder, shared by its processes."""
 
     @property
-    def output(self) -> S3Location:
+    def output(self) -> StorageLocation:
         """The run's folder in the storage."""
         return parse_location(self.run.output_uri)
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from finetune_api.conditions import Reason
-from finetune_api.sources import S3Location, is_allowed_url
+from finetune_api.sources import StorageLocation, is_allowed_url
 from finetune_trainer.data.images import images
 from finetune_trainer.data.images.images import ImageError, ImageStore, decode, load, load_all
 from finetune_trainer.data.images.public_https import PublicHttps, RefusedError
@@ -90,7 +90,7 @@ class Web:
 class Stored:
     """What the storage answers here."""
 
-    def read_range(self, location: S3Location, start: int, length: int, missing: Reason) -> bytes:
+    def read_range(self, location: StorageLocation, start: int, length: int, missing: Reason) -> bytes:
         if location.key == "denied.png":
             raise DiagnosedError(Reason.STORAGE_DENIED, "denied")
         if location.key != "red.png":

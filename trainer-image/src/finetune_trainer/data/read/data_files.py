@@ -15,7 +15,7 @@ from pathlib import Path
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetSource
-from finetune_api.sources import HubDataset, S3Location, is_allowed, parse_hub_dataset, parse_location
+from finetune_api.sources import HubDataset, StorageLocation, is_allowed, parse_hub_dataset, parse_location
 from finetune_trainer.data.read.file_names import SPLITS, SUFFIXES, is_data, match_glob
 from finetune_trainer.data.read.tables.saved_folders import MOST_STATE_BYTES, SavedFolderError, without_unnamed_shards
 from finetune_trainer.process.failures import DiagnosedError
@@ -114,12 +114,12 @@ def _resolve(storage: Storage, uri: str) -> list[RemoteFile]:
     return found
 
 
-def _folder_of(location: S3Location) -> S3Location:
+def _folder_of(location: StorageLocation) -> StorageLocation:
     """The folder above the first glob."""
-    return S3Location(location.bucket, location.key.partition("*")[0].rpartition("/")[0])
+    return StorageLocation(location.bucket, location.key.partition("*")[0].rpartition("/")[0])
 
 
-def _resolve_in_storage(storage: Storage, location: S3Location, folder: S3Location) -> list[RemoteFile]:
+def _resolve_in_storage(storage: Storage, location: StorageLocation, folder: StorageLocation) -> list[RemoteFile]:
     pattern = location.key.removeprefix(f"{folder.key}/" if folder.key else "")
     listed = {item.path: item.size for item in storage.list_objects(folder, missing=Reason.DATASET_NOT_FOUND)}
 

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from finetune_api.base import NEWER_FORMAT, ApiModel, RunFile
 from finetune_api.conditions import Reason
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.data.read.data_files import DataFile, fetch_file
 from finetune_trainer.data.select.filters import Mask
 from finetune_trainer.process.failures import DiagnosedError
@@ -70,7 +70,7 @@ class DatasetRecord(RunFile):
     )
 
 
-def store_record(storage: Storage, output: S3Location, record: DatasetRecord) -> str:
+def store_record(storage: Storage, output: StorageLocation, record: DatasetRecord) -> str:
     """Write it to the run's folder. Returns the SHA-256, in hex, of what was written."""
     body = record.to_bytes()
     storage.write(output.join(RECORD_NAME), body)
@@ -85,7 +85,7 @@ class FoundRecord:
     sha256: str
 
 
-def find_record(storage: Storage, output: S3Location) -> FoundRecord | None:
+def find_record(storage: Storage, output: StorageLocation) -> FoundRecord | None:
     """Preflight's record, or None. Raises DiagnosedError (DatasetInvalid) if what is stored is not one."""
     location = output.join(RECORD_NAME)
     body = storage.find(location)
@@ -104,7 +104,7 @@ def find_record(storage: Storage, output: S3Location) -> FoundRecord | None:
         raise DiagnosedError(Reason.DATASET_INVALID, message) from error
 
 
-def not_as_written(location: S3Location) -> DiagnosedError:
+def not_as_written(location: StorageLocation) -> DiagnosedError:
     """The error for a file in the run's folder that somebody else has written."""
     return DiagnosedError(
         Reason.DATASET_INVALID,

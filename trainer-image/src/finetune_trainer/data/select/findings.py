@@ -7,7 +7,7 @@ from itertools import islice
 
 import orjson
 
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.data.select.filters import QualityIssue
 from finetune_trainer.data.select.survey import KEPT_ERRORS, Survey
 from finetune_trainer.storage.storage import Storage
@@ -16,7 +16,7 @@ FINDINGS_NAME = "dataset-findings.jsonl"
 
 
 def store_findings(
-    storage: Storage, output: S3Location, surveys: Sequence[Survey], issues: Sequence[QualityIssue]
+    storage: Storage, output: StorageLocation, surveys: Sequence[Survey], issues: Sequence[QualityIssue]
 ) -> None:
     """Write one JSON object per line, at most KEPT_ERRORS of each kind. Without findings no file is written."""
     lines = [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in _findings(surveys, issues)]

@@ -17,7 +17,7 @@ from finetune_api.base import RunFile
 from finetune_api.conditions import Reason
 from finetune_api.manifest import Sha256
 from finetune_api.run import TrainRun
-from finetune_api.sources import S3Location, parse_location
+from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.data.encode.tokenizer_digest import tokenizer_digest, tokenizer_libraries
 from finetune_trainer.data.select.dataset_record import not_as_written
 from finetune_trainer.data.select.survey import SetName
@@ -38,7 +38,7 @@ class TokenRecord(RunFile):
 
 
 def store_tokens(
-    storage: Storage, output: S3Location, dataset: str, processor: Any, tokens: Mapping[SetName, Path]
+    storage: Storage, output: StorageLocation, dataset: str, processor: Any, tokens: Mapping[SetName, Path]
 ) -> None:
     """Store rows and their record; then remove the rows of the record that was there before.
 
@@ -85,7 +85,7 @@ def fetch_tokens(
     return {name: _fetch(storage, output, digest, directory / name) for name, digest in record.rows.items()}
 
 
-def _fetch(storage: Storage, output: S3Location, digest: str, file: Path) -> Path:
+def _fetch(storage: Storage, output: StorageLocation, digest: str, file: Path) -> Path:
     location = output.join(_path(digest))
     try:
         storage.download(location, file, sha256=digest)
@@ -94,7 +94,7 @@ def _fetch(storage: Storage, output: S3Location, digest: str, file: Path) -> Pat
     return file
 
 
-def _find(storage: Storage, output: S3Location) -> TokenRecord | None:
+def _find(storage: Storage, output: StorageLocation) -> TokenRecord | None:
     """None also for what another version wrote and this one can't read: training tokenizes then."""
     body = storage.find(output.join(TOKENS_NAME))
     try:

@@ -14,7 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from finetune_api.conditions import Reason
-from finetune_api.sources import S3Location
+from finetune_api.sources import StorageLocation
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.errors import MISSING_CODES, code_of, unsuitable_for_ranges
 
@@ -37,7 +37,7 @@ class Part:
         return f"bytes={self.start}-{self.start + self.size - 1}"
 
 
-def total_size(answer: Mapping[str, Any], part: Part, location: S3Location, where: str) -> int:
+def total_size(answer: Mapping[str, Any], part: Part, location: StorageLocation, where: str) -> int:
     """The size of the whole object, of which the response has `part` or as much of it as exists.
 
     A whole object (status 200) is accepted if it is shorter than a part that starts at 0. Raises DiagnosedError
@@ -59,7 +59,7 @@ def total_size(answer: Mapping[str, Any], part: Part, location: S3Location, wher
     )
 
 
-def length_of(answer: Mapping[str, Any], location: S3Location, where: str) -> int:
+def length_of(answer: Mapping[str, Any], location: StorageLocation, where: str) -> int:
     """The size of an object that was requested as a whole. Raises DiagnosedError (StorageUnsuitable) without one."""
     length = answer.get("ContentLength")
     if length is None:
@@ -68,7 +68,7 @@ def length_of(answer: Mapping[str, Any], location: S3Location, where: str) -> in
     return int(length)
 
 
-def version_of(answer: Mapping[str, Any], location: S3Location, where: str) -> str:
+def version_of(answer: Mapping[str, Any], location: StorageLocation, where: str) -> str:
     """The ETag of an object that is read in several parts. Raises DiagnosedError (StorageUnsuitable) without one.
 
     A weak one never matches in If-Match (RFC 9110, section 13.1.1).
@@ -84,7 +84,7 @@ def version_of(answer: Mapping[str, Any], location: S3Location, where: str) -> s
     return etag
 
 
-def changed_while_read(location: S3Location, how: str) -> DiagnosedError:
+def changed_while_read(location: StorageLocation, how: str) -> DiagnosedError:
     """The diagnosis of an object that changed between two parts, so that a retry reads it anew. `how`: the evidence."""
     return DiagnosedError(
         Reason.FAILED,
