@@ -25,7 +25,7 @@ from finetune_operator.evaluation.report_checks import (
 from finetune_operator.finetuneclass.resolve import ResolvedClass, output_location
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.resolve import Undecided
-from finetune_operator.pods.exit_diagnosis import refused_report
+from finetune_operator.pods.job_outcome import refused_report
 from finetune_operator.pods.leftovers import differs, is_outdated
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded

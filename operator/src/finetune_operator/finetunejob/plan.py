@@ -21,13 +21,12 @@ from finetune_operator.finetunejob.policies.active_deadline import (
     wake_at_deadline,
 )
 from finetune_operator.finetunejob.policies.attempt import (
-    record_progress,
+    record_outcome,
     record_start,
     start_attempt,
-    wake_at_newer_report,
+    succeed,
     watch_attempt,
 )
-from finetune_operator.finetunejob.policies.attempt_outcome import record_outcome, succeed
 from finetune_operator.finetunejob.policies.class_limits import count_usage, wait_for_budget, wait_for_class
 from finetune_operator.finetunejob.policies.earlier_pods import wait_for_earlier_pods
 from finetune_operator.finetunejob.policies.finished import keep_finished
@@ -37,6 +36,7 @@ from finetune_operator.finetunejob.policies.preflight import (
     start_preflight,
     watch_preflight,
 )
+from finetune_operator.finetunejob.policies.progress import record_progress, wake_at_newer_report
 from finetune_operator.finetunejob.policies.retry import (
     fail_at_image_pull,
     fail_at_retry_limit,

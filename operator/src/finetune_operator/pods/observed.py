@@ -19,7 +19,7 @@ RUN_VOLUME = "run"
 MODEL_KEY_VOLUME = "model-key-"
 """The prefix of the names of volumes with the key of one of the class's models; the model's name follows."""
 OUR_CONTAINERS = frozenset({"trainer", "fetch", "server"})
-"""The containers that count: a mesh or a policy may have added others to a Pod (job_completion.py)."""
+"""The containers that count: a mesh or a policy may have added others to a Pod (job_outcome.py)."""
 _INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 _JOB_LABEL = "batch.kubernetes.io/job-name"
 _COMING = ("PodInitializing", "ContainerCreating")

@@ -20,9 +20,19 @@ from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
 from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing, sentence, stalled
 from finetune_operator.kube.resources import PODS
-from finetune_operator.pods.disruption import disrupted_pod_is_gone, disruption_message, first_disruption, is_disruption
-from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure, is_retryable, outcome
-from finetune_operator.pods.job_completion import job_finished, job_succeeded, sidecar_message
+from finetune_operator.pods.job_outcome import (
+    JOB_DEADLINE_EXCEEDED,
+    disrupted_pod_is_gone,
+    disruption_message,
+    failure,
+    first_disruption,
+    is_disruption,
+    is_retryable,
+    job_finished,
+    job_succeeded,
+    outcome,
+    sidecar_message,
+)
 from finetune_operator.pods.leftovers import stuck_job_message
 from finetune_operator.pods.observed import JobView, PodView, is_lost
 from finetune_operator.pods.start_diagnosis import (

@@ -11,7 +11,7 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Progress
 from finetune_api.outcome import Failure, to_termination_message
-from finetune_operator.pods.job_completion import SIDECAR_SECONDS
+from finetune_operator.pods.job_outcome import SIDECAR_SECONDS
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
 from tests.integration.operator.conftest import CLASS

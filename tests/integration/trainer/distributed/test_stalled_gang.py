@@ -17,8 +17,7 @@ from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import Parallelism
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED
 from finetune_api.run import TrainRun
-from finetune_operator.pods.disruption import is_disruption
-from finetune_operator.pods.exit_diagnosis import failure
+from finetune_operator.pods.job_outcome import failure, is_disruption
 from finetune_operator.pods.observed import PodView, pod_view
 from tests.integration.trainer.runs import Workplace
 from tests.integration.trainer.supervision.supervisors import Supervised, is_gone, supervised, wait_for

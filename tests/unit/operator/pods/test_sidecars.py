@@ -11,9 +11,14 @@ import pytest
 from finetune_operator.evaluation.plan import plan as plan_evaluation
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
-from finetune_operator.pods.disruption import is_disruption
-from finetune_operator.pods.exit_diagnosis import failure, outcome
-from finetune_operator.pods.job_completion import job_finished, job_succeeded, sidecar_message
+from finetune_operator.pods.job_outcome import (
+    failure,
+    is_disruption,
+    job_finished,
+    job_succeeded,
+    outcome,
+    sidecar_message,
+)
 from finetune_operator.pods.observed import PodView, pod_view
 from tests.unit.operator.evaluation_states import (
     EVALUATION_REPORT,

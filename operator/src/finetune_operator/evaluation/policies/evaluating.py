@@ -15,8 +15,7 @@ from finetune_operator.evaluation.objects import evaluate_job_name, tries_to_del
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
 from finetune_operator.evaluation.tries import objects_of, try_result, try_to_watch
 from finetune_operator.finetuneclass.resolve import output_location
-from finetune_operator.pods.disruption import first_disruption
-from finetune_operator.pods.job_completion import next_sidecar_check
+from finetune_operator.pods.job_outcome import first_disruption, next_sidecar_check
 from finetune_operator.pods.retried_job import Running, retry_readiness, with_previous_failure
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, queued_message
 

@@ -1,15 +1,22 @@
-"""status.attempt, its progress and checkpoints, and the phases Queued and Training: one attempt runs at a time."""
+"""status.attempt, from its start to its outcome; the phases Queued, Training and Succeeded. One attempt runs at a time.
+
+It ends as Succeeded with status.result, as Failed, or as Disrupted by the infrastructure. A failure counts against
+retryLimit, a disruption never does: is_disruption (pods/job_outcome.py) tells them apart.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus
-from finetune_api.progress import carried
-from finetune_operator.core.conditions import Readiness, progressing
+from finetune_api.failure import Disruption, FailureStatus
+from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus, Result
+from finetune_api.outcome import TrainReport
+from finetune_api.sources import is_below
+from finetune_operator.core.conditions import Readiness, progressing, ready
 from finetune_operator.core.plan import earliest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import (
@@ -18,30 +25,40 @@ from finetune_operator.finetunejob.attempt_state import (
     JobPlan,
     attempt_state,
     end_attempt,
-    last_end,
-    last_step,
     preflight_succeeded,
     running_attempt,
     with_checkpoints,
     with_state,
-    without_remaining_time,
 )
 from finetune_operator.finetunejob.objects import Attempt, attempt_objects, next_job, output_uri, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.active_deadline import class_deadline_seconds
 from finetune_operator.finetunejob.policies.class_limits import allowed_class, class_or_refusal
 from finetune_operator.finetunejob.policies.earlier_pods import (
+    all_pods_ended,
     lost_pods_message,
     stale_and_old_jobs,
     stale_jobs,
 )
-from finetune_operator.finetunejob.policies.run import model_source
+from finetune_operator.finetunejob.policies.progress import final_progress
+from finetune_operator.finetunejob.policies.run import model_source, run_id_refusal
 from finetune_operator.finetunejob.storage_folders import access_of, at_its_endpoint, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.disruption import first_disruption
-from finetune_operator.pods.job_completion import next_sidecar_check, sidecar_message
-from finetune_operator.pods.leftovers import is_outdated
-from finetune_operator.pods.observed import JobView, has_started, is_lost, lost_time
+from finetune_operator.pods.job_outcome import (
+    disrupted_pod_is_gone,
+    disruption_message,
+    failed_by_itself,
+    failure,
+    is_disruption,
+    job_finished,
+    job_succeeded,
+    next_sidecar_check,
+    outcome,
+    refused_report,
+    sidecar_message,
+)
+from finetune_operator.pods.leftovers import is_outdated, stuck_job_message
+from finetune_operator.pods.observed import JobView, PodView, has_started, is_lost, lost_time
 from finetune_operator.pods.start_diagnosis import (
     START_CHECK_SECONDS,
     diagnose_start,
@@ -49,32 +66,6 @@ from finetune_operator.pods.start_diagnosis import (
     queued_message,
     waits_in,
 )
-
-
-def record_progress(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Record the newest report; without one (the operator has just started) the status keeps the last one.
-
-    Pods that are being stopped still save and report after the end of their attempt has been recorded.
-    """
-    status = plan.status
-    attempt = status.attempt
-    if attempt is None or status.phase == "Succeeded":  # The final report has been recorded.
-        return plan
-    if attempt.disruption is None and running_attempt(status) is not None:
-        seen = first_disruption(observed.pods_of(attempt.job_name))
-        status = status.model_copy(update={"attempt": attempt.model_copy(update={"disruption": seen})})
-    if observed.progress is not None:
-        status = status.model_copy(update={"progress": carried(observed.progress, status.progress)})
-    if status.phase in FINISHED or running_attempt(status) is None:
-        status = without_remaining_time(status)
-    if (report := observed.checkpoint_report) is not None:
-        status = with_checkpoints(status, report.checkpoints, report.corrupt, report.checkpoint_seconds)
-    return replace(plan, status=_with_end_of_pods(observed, status, attempt, now))
-
-
-def wake_at_newer_report(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Requeue when the status may show the newest report: there may be no further report or event."""
-    return replace(plan, requeue_at=earliest([plan.requeue_at, observed.newer_report_time]))
 
 
 def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
@@ -223,18 +214,139 @@ def _queued_message(queue: str | None) -> str:
     return "The Pods have been created and are waiting to start." if queue is None else waits_in(queue)
 
 
-def _with_end_of_pods(
+def record_outcome(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
+    """Record how the attempt ended, if it has ended or can't continue."""
+    attempt = running_attempt(plan.status)
+    return plan if attempt is None else replace(plan, status=_with_outcome(observed, plan.status, attempt, now))
+
+
+def succeed(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """End the run with its result, once an attempt has succeeded."""
+    if status.phase in FINISHED or attempt_state(status) != "Succeeded" or status.result is None:
+        return None
+    # Once this is written, running Jobs are stale.
+    return JobDecision(status, succeeded_readiness(status.result), requeue_at=now)
+
+
+def with_result(
+    status: FineTuneJobStatus, attempt: AttemptStatus, report: TrainReport, now: datetime
+) -> FineTuneJobStatus:
+    """The status with this attempt's final report."""
+    status = end_attempt(status, attempt, "Succeeded", now)
+    status = with_checkpoints(status, report.checkpoints, report.corrupt_checkpoints, report.checkpoint_seconds)
+    return status.model_copy(
+        update={
+            "result": report.result,
+            "completion_time": whole_seconds(now),
+            "progress": final_progress(status, report.result, now),
+            "failure": None,
+        }
+    )
+
+
+def succeeded_readiness(result: Result) -> Readiness:
+    """Ready, with the URI of the result."""
+    loss = f" Validation loss {result.eval_loss:.4f}." if result.eval_loss is not None else ""
+    return ready(Reason.SUCCEEDED, f"The {result.adapter_type} result of step {result.step} is in {result.uri}.{loss}")
+
+
+def _with_outcome(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, now: datetime
 ) -> FineTuneJobStatus:
-    """Extend the record of a stopped attempt until its last Pod has ended, with the last step that they reported."""
-    record = last_end(status)
-    if record is None:
+    job = observed.job(attempt.job_name)
+    if job is None:
+        if any(one.name == attempt.job_name for one in observed.disowned):
+            return _disrupted(status, attempt, "JobDisowned", "Somebody removed the ownerReferences of its Job.", now)
+        return _disrupted(status, attempt, "JobDeleted", "Somebody deleted its Job.", now)
+    if job.deleting and job.foreign_finalizers:
+        # Another controller's finalizer may stay for ever.
+        return _disrupted(status, attempt, "JobDeleted", stuck_job_message(job), now)
+    if job.deleting and any(is_lost(pod, now) for pod in observed.pods_of(job.name)):
+        return _disrupted(status, attempt, "JobDeleted", "Somebody deleted its Job.", now)
+    if job.deleting:
         return status
-    pods = [pod for pod in observed.pods if pod.job_name == attempt.job_name and not is_lost(pod, now)]
-    ends = [pod.ended_time if pod.is_terminal else now for pod in pods]
-    update = {
-        "end_time": whole_seconds(max([record.end_time, *(end for end in ends if end is not None)])),
-        "step": record.step if (step := last_step(status, attempt)) is None else step,
-    }
-    records = [one.model_copy(update=update) if one is record else one for one in status.ended_attempts]
-    return status.model_copy(update={"ended_attempts": records})
+    if job.state != "Active":
+        waited_for = any(not pod.is_terminal and not is_lost(pod, now) for pod in observed.pods_of(job.name))
+        return status if waited_for else _with_reported_outcome(observed, status, attempt, job, now)
+    return _outcome_of_active_job(observed, status, attempt, job, now)
+
+
+def _outcome_of_active_job(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView, now: datetime
+) -> FineTuneJobStatus:
+    """End an attempt whose Job is still active but can't continue."""
+    if job.suspended:
+        if attempt.pods_start_time is None:
+            return status
+        if job.queue_name is None:
+            message = "Somebody suspended its Job (spec.suspend of the Job), which is in no queue."
+            return _disrupted(status, attempt, "JobSuspended", message, now)
+        message = f"Queue {job.queue_name!r} reclaimed its quota, which suspended its Job."
+        return _disrupted(status, attempt, "QuotaReclaimed", message, now)
+    pods = observed.pods_of(job.name)
+    if job.parallelism == 0:
+        return _disrupted(status, attempt, "JobChanged", "Somebody set the parallelism of its Job to 0.", now)
+    lost = next((pod for pod in pods if is_lost(pod, now)), None)
+    if lost is not None and not lost.disrupted and failed_by_itself(pods):
+        # The lost Pod was deleted because another Pod had failed by itself.
+        return _with_reported_outcome(observed, status, attempt, job, now)
+    if lost is not None:
+        message = f"Pod {lost.name} does not terminate: its node does not respond."
+        return _disrupted(status, attempt, "NodeLost", message, now)
+    if job_finished(job, pods, now) and not all_pods_ended(observed, job):
+        return _with_reported_outcome(observed, status, attempt, job, now)
+    return status
+
+
+def _with_reported_outcome(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView, now: datetime
+) -> FineTuneJobStatus:
+    """Decide the outcome of a Job that has ended and whose Pods have reported everything."""
+    pods = observed.pods_of(job.name)
+    report = outcome(pods)
+    if isinstance(report, TrainReport) and job_succeeded(job, pods, now):
+        if status.starting_model is None and run_id_refusal(observed, status) is not None:
+            return status  # A run of an older operator: which model it was to tune is known only from its own spec.
+        refusal = _result_refusal(report.result, status.storage_uri, model_source(observed, status).uri)
+        if refusal is None:
+            return with_result(status, attempt, report, now)
+        return _failed(status, attempt, refused_report(pods, refusal), now)
+    seen = attempt.disruption if disrupted_pod_is_gone(attempt.disruption, pods) else None
+    if seen is not None or is_disruption(pods, job.parallelism):
+        return _disrupted(status, attempt, _disruption_reason(pods, seen), disruption_message(pods, seen), now)
+    return _failed(status, attempt, failure(pods, job.message), now)
+
+
+def _result_refusal(result: Result, folder: str | None, base_model_uri: str) -> str | None:
+    """Why a run's result is rejected; None if it is valid."""
+    for name, uri in (("uri", result.uri), ("reportUri", result.report_uri)):
+        if uri is not None and not is_below(uri, folder):
+            return f"its result's {name} is {uri!r}, which is outside the run's folder {folder}"
+    if result.base_model_uri != base_model_uri:
+        return f"its result's baseModelUri is {result.base_model_uri!r}, but the run started from {base_model_uri!r}"
+    return None
+
+
+def _failed(
+    status: FineTuneJobStatus, attempt: AttemptStatus, diagnosis: FailureStatus, now: datetime
+) -> FineTuneJobStatus:
+    """End the attempt as Failed, which counts against retryLimit."""
+    attempt = attempt.model_copy(update={"retries": attempt.retries + 1})
+    status = end_attempt(status, attempt, "Failed", now, reason=diagnosis.reason, message=diagnosis.message)
+    return status.model_copy(update={"failure": diagnosis})
+
+
+def _disrupted(
+    status: FineTuneJobStatus, attempt: AttemptStatus, reason: str, message: str, now: datetime
+) -> FineTuneJobStatus:
+    """End the attempt as Disrupted by the infrastructure, which never counts against retryLimit."""
+    attempt = attempt.model_copy(update={"disruptions": attempt.disruptions + 1})
+    return end_attempt(status, attempt, "Disrupted", now, reason=reason, message=message)
+
+
+def _disruption_reason(pods: Sequence[PodView], seen: Disruption | None) -> str:
+    """Kubernetes' own reason (PreemptionByScheduler, EvictionByEvictionAPI, ...) if there is one."""
+    reasons = [pod.disruption.partition(":")[0].strip() for pod in pods if pod.disruption]
+    if seen is not None:
+        reasons.append(seen.reason)
+    return next((reason for reason in reasons if reason), "PodTerminated")

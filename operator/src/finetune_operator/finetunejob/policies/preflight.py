@@ -24,7 +24,7 @@ from finetune_operator.finetunejob.policies.earlier_pods import stale_and_old_jo
 from finetune_operator.finetunejob.policies.run import model_source, with_run_id_hint
 from finetune_operator.finetunejob.storage_folders import access_of, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.disruption import first_disruption
+from finetune_operator.pods.job_outcome import first_disruption
 from finetune_operator.pods.leftovers import is_outdated
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded, retry_readiness

@@ -34,7 +34,7 @@ from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.earlier_pods import next_check, stale_jobs
 from finetune_operator.finetunejob.policies.preflight import preflight_readiness
 from finetune_operator.finetunejob.policies.run import with_run_id_hint
-from finetune_operator.pods.exit_diagnosis import is_retryable, outcome
+from finetune_operator.pods.job_outcome import is_retryable, outcome
 from finetune_operator.pods.retried_job import with_previous_failure
 from finetune_operator.pods.start_diagnosis import diagnose_start, image_pull_message, image_pull_timed_out
 

@@ -14,7 +14,7 @@ from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.policies.apply import Upkeep
 from finetune_operator.modeldeployment.policies.drift import contested_readiness
 from finetune_operator.modeldeployment.policies.revisions import Revision, name_of, revisions, serving_message
-from finetune_operator.pods.exit_diagnosis import failure
+from finetune_operator.pods.job_outcome import failure
 from finetune_operator.pods.observed import PodView
 from finetune_operator.pods.start_diagnosis import StartDiagnosis, diagnose_start, early_message, refusal
 

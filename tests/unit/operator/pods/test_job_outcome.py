@@ -10,8 +10,7 @@ from finetune_api.conditions import Reason
 from finetune_api.failure import FailureStatus
 from finetune_api.outcome import Failure
 from finetune_operator.core.conditions import failure_message
-from finetune_operator.pods.disruption import disruption_message, failed_by_itself, is_disruption
-from finetune_operator.pods.exit_diagnosis import failure, outcome
+from finetune_operator.pods.job_outcome import disruption_message, failed_by_itself, failure, is_disruption, outcome
 from finetune_operator.pods.observed import pod_view
 from tests.unit.operator.pod_objects import container, pod_object, terminated
 from tests.unit.operator.states import (
