@@ -14,10 +14,13 @@ OPERATOR = ROOT / "operator" / "src" / "finetune_operator"
 TRAINER = ROOT / "trainer-image" / "src" / "finetune_trainer"
 
 
+def section(title: str) -> str:
+    return PAGE.partition(f"### {title}\n")[2].partition("\nTo add ")[0]
+
+
 def steps(title: str) -> list[tuple[str, list[str]]]:
     """The file and the names of each numbered step."""
-    section = PAGE.partition(f"### {title}\n")[2].partition("\nTo add ")[0]
-    found = re.findall(r"^\d+\. `([a-z_/]+\.py)`: (.*(?:\n    .*)*)", section, flags=re.MULTILINE)
+    found = re.findall(r"^\d+\. `([a-z_/]+\.py)`: (.*(?:\n    .*)*)", section(title), flags=re.MULTILINE)
     return [(file, re.findall(r"`(\w+)`", text)) for file, text in found]
 
 
@@ -37,6 +40,15 @@ def test_the_names_of_a_walk_are_defined_in_its_files(title: str, package: Path)
     assert [name for _, names in walk for name in names if not _is_defined(name, code)] == []
     for file, names in walk:
         assert _is_defined(names[0], (package / file).read_text(encoding="utf-8")), f"{file} has no {names[0]}"
+
+
+@pytest.mark.parametrize(("title", "package", "most"), [("Follow a job", OPERATOR, 16), ("Follow a run", TRAINER, 18)])
+def test_a_walk_counts_every_file_that_it_names(title: str, package: Path, most: int) -> None:
+    text, numbered = section(title), {file for file, _ in steps(title)}
+    others = set(re.findall(r"`([a-z_/]+\.py)`", text)) - numbered
+    assert [int(number) for number in re.findall(r": (\d+) files, and (\d+) ", text)[0]] == [len(numbered), len(others)]
+    assert len(numbered | others) <= most
+    assert [file for file in others if not ((package / file).is_file() or (package.parent / file).is_file())] == []
 
 
 def _is_defined(name: str, code: str) -> bool:

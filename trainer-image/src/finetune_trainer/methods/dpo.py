@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from finetune_api.finetunejob import DPO
 from finetune_trainer.data.encode import tokenization
-from finetune_trainer.data.encode.chat_rendering import TemplateError, common_prefix, reads_images, render_answers
+from finetune_trainer.data.encode.chat_template import TemplateError, reads_images
 from finetune_trainer.data.encode.placeholders import encode
-from finetune_trainer.data.encode.tokenization import IGNORED, refusal_without_loss
+from finetune_trainer.data.encode.tokenization import IGNORED, common_prefix, refusal_without_loss, render_answers
 from finetune_trainer.data.encode.vision import ONLY_CHAT
 from finetune_trainer.data.read.examples import ChatExample, Example, PreferenceExample
 from finetune_trainer.data.read.formats import FORMAT_NAMES

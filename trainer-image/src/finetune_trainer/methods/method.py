@@ -153,7 +153,7 @@ class Method(Protocol):
 
 def packs_rows(spec: api.Method, processor: Any, *, packing: bool) -> bool:
     """Whether several examples share a row: TRL packs token ids, not images."""
-    from finetune_trainer.data.encode.chat_rendering import reads_images
+    from finetune_trainer.data.encode.chat_template import reads_images
 
     return packing and spec.settings.rules.packs and not reads_images(processor)
 

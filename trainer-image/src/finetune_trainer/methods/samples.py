@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from finetune_api.evaluation import Generation
-from finetune_trainer.data.encode.chat_rendering import reads_images, text_tokenizer
+from finetune_trainer.data.encode.chat_template import reads_images, text_tokenizer
 from finetune_trainer.generate.generation import Generator, context_length, generate, load_generator, stop_tokens
 from finetune_trainer.methods.method import Method, Question
 from finetune_trainer.model.loading import LocalModel

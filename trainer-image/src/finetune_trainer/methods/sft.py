@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune_api.finetunejob import SFT
 from finetune_trainer.data.encode import tokenization, vision
-from finetune_trainer.data.encode.chat_rendering import reads_images
+from finetune_trainer.data.encode.chat_template import reads_images
 from finetune_trainer.data.encode.tokenization import IGNORED, refusal_without_loss
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example
 from finetune_trainer.data.read.formats import FORMAT_NAMES
@@ -32,7 +32,9 @@ class SFTMethod(Method):
         return {}
 
     def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[tokenization.TokenizedExample]:
-        return tokenization.tokenize(processor, _answered(example), images)
+        if reads_images(processor):
+            return vision.tokenize(processor, _answered(example), images)
+        return tokenization.tokenize(processor, _answered(example))
 
     def row_lengths(
         self, processor: Any, sequences: Sequence[tokenization.TokenizedExample], max_length: int

@@ -13,7 +13,7 @@ import structlog
 
 from finetune_api.conditions import Reason
 from finetune_api.run import PreflightRun
-from finetune_trainer.data.encode.chat_rendering import reads_images, text_tokenizer
+from finetune_trainer.data.encode.chat_template import reads_images, text_tokenizer
 from finetune_trainer.model.loading import InspectedModel, Shapes
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.imports import gc_paused_for_imports

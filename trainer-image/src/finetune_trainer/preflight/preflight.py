@@ -23,7 +23,7 @@ from finetune_api.finetunejob import (
 from finetune_api.outcome import PREFLIGHT_REPORT_NAME, Failure, PreflightReport
 from finetune_api.run import PreflightRun
 from finetune_api.sources import StorageLocation, parse_location
-from finetune_trainer.data.encode.chat_rendering import reads_images
+from finetune_trainer.data.encode.chat_template import reads_images
 from finetune_trainer.data.encode.packed_rows import packed_rows
 from finetune_trainer.data.encode.vision import NO_SHARDED_VISION
 from finetune_trainer.data.images.images import ImageStore

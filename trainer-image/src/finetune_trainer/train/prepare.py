@@ -16,7 +16,7 @@ from finetune_api.run import TrainRun
 from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.checkpoint.checkpoints import LocalCheckpoint, Resumed
-from finetune_trainer.data.encode.chat_rendering import reads_images
+from finetune_trainer.data.encode.chat_template import reads_images
 from finetune_trainer.data.encode.vision import NO_SHARDED_VISION
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.methods.method import Method, method_of

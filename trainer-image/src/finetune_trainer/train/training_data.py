@@ -11,9 +11,8 @@ from typing import Any
 from finetune_api.conditions import Reason
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_location
-from finetune_trainer.data.encode.chat_template import template_clock
+from finetune_trainer.data.encode.chat_template import TemplateError, template_clock
 from finetune_trainer.data.encode.token_files import expand, mapped_rows
-from finetune_trainer.data.encode.tokenization import TemplateError
 from finetune_trainer.data.encode.vision import with_images
 from finetune_trainer.data.images.images import ImageError, ImageStore
 from finetune_trainer.data.read.data_files import DataFile

@@ -11,9 +11,9 @@ import pytest
 import trl
 from trl import chat_template_utils as published
 
-from finetune_trainer.data.encode.chat_rendering import _render_turns
+from finetune_trainer.data.encode.chat_template import TemplateError
 from finetune_trainer.data.encode.dropped_content import names_left_out, refuse_lost
-from finetune_trainer.data.encode.tokenization import IGNORED, TemplateError, tokenize
+from finetune_trainer.data.encode.tokenization import IGNORED, _render_turns, tokenize
 from finetune_trainer.data.read.examples import ChatExample, PreferenceExample
 from finetune_trainer.data.read.messages import (
     Assistant,

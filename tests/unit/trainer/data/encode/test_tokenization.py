@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trl import chat_template_utils
 
+from finetune_trainer.data.encode.chat_template import TemplateError
 from finetune_trainer.data.encode.tokenization import (
     IGNORED,
-    TemplateError,
     TokenizedExample,
     has_loss,
     tokenize,

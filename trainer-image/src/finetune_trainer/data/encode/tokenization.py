@@ -1,33 +1,53 @@
-"""Tokenizes conversations and completions: loss is on the assistant's tokens, and on the prompt's if it is marked."""
+"""Tokenizes conversations and completions: loss is on the assistant's tokens, and on the prompt's if it is marked.
+
+The chat template is only asked to render text, so any template will do; it needs no `generation` markers.
+The assistant's turn is what the rendering of the conversation up to and with it has more than the prompt that
+would have asked for it. It ends with the end-of-turn token, so that the model learns to stop.
+
+Most templates only ever append: then one text has every turn of the assistant. Some rewrite earlier turns when later
+ones come (drop their reasoning, say): then each turn gets a text of its own, with the history that the model will see
+when it is asked for that turn.
+"""
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
-from finetune_trainer.data.encode import vision
-from finetune_trainer.data.encode.chat_rendering import (
-    RenderedChat,
+from finetune_trainer.data.encode import dropped_content
+from finetune_trainer.data.encode.chat_template import (
     TemplateError,
-    common_prefix,
-    reads_images,
-    render_turns,
+    header,
+    render_chat,
+    special_tokens,
+    text_tokenizer,
+    with_known_reasoning,
 )
-from finetune_trainer.data.encode.placeholders import encode
-from finetune_trainer.data.encode.vision import IGNORED
+from finetune_trainer.data.encode.placeholders import (
+    Conversation,
+    RenderedText,
+    Span,
+    encode,
+    refuse_literals,
+    stand_in,
+    with_exact_numbers,
+    with_whole_reasoning,
+)
+from finetune_trainer.data.encode.template_limits import limited
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample
 from finetune_trainer.data.read.messages import Assistant
 
-__all__ = ["IGNORED", "TemplateError", "TokenizedExample", "has_loss", "tokenize"]
-
+IGNORED = -100
+"""The label of a token without loss, as torch's cross entropy has it."""
 PROMPT_MARK = -1000
 """Less than every label of torch and TRL. A prompt token with loss has the label PROMPT_MARK - token: not a token, nor
 IGNORED, so it passes through packing, padding and truncation as any label does; methods/sft_trainer.py reads it."""
+LONGEST_LEAD_IN = 200  # characters that a template may put between the prompt and the assistant's text
 
 
 @dataclass(frozen=True)
@@ -42,16 +62,8 @@ class TokenizedExample:
     """Whether a text of the example spells a control token, which it is not."""
 
 
-def tokenize(
-    tokenizer: Any, example: ChatExample | CompletionExample, images: Sequence[Path] = ()
-) -> list[TokenizedExample]:
-    """The sequences of an example, not truncated. Raises TemplateError.
-
-    `tokenizer`: for a vision-language model its processor; then `images` are the files of the example's images.
-    """
-    if reads_images(tokenizer):
-        rows = vision.to_rows(tokenizer, example, images)
-        return [TokenizedExample(*row) for row in (vision.tokens_of(tokenizer, row) for row in rows)]
+def tokenize(tokenizer: Any, example: ChatExample | CompletionExample) -> list[TokenizedExample]:
+    """The sequences of an example of text, not truncated; vision.py has those with images. Raises TemplateError."""
     if isinstance(example, CompletionExample):
         return [_tokenize_completion(tokenizer, example)]
     if example.has_images:
@@ -59,18 +71,11 @@ def tokenize(
     return [_label(tokenizer, rendered) for rendered in render_turns(tokenizer, example)]
 
 
-def tokenize_with_prompt(tokenizer: Any, example: ChatExample | CompletionExample) -> list[TokenizedExample]:
-    """As `tokenize`, with the prompt's tokens marked: all before the last token with loss that are not the assistant's.
-
-    The assistant's messages of weight 0 have no loss and are not marked as prompt either. Raises TemplateError.
-    """
-    return mark_prompt(tokenizer, example, tokenize(tokenizer, example))
-
-
 def mark_prompt(
     tokenizer: Any, example: ChatExample | CompletionExample, sequences: list[TokenizedExample]
 ) -> list[TokenizedExample]:
-    """The sequences that `tokenize` made of an example, with the prompt's tokens marked."""
+    """The sequences that `tokenize` made of an example, with the prompt's tokens marked: all before the last token with
+    loss that are not the assistant's. Its messages of weight 0 have no loss and are not marked either."""
     unweighted = _unweighted_positions(tokenizer, example, sequences)
     return [_mark(sequence, positions) for sequence, positions in zip(sequences, unweighted, strict=True)]
 
@@ -135,3 +140,140 @@ def _mark(sequence: TokenizedExample, unweighted: frozenset[int]) -> TokenizedEx
         for place, (token, label) in enumerate(zip(sequence.input_ids, sequence.labels, strict=True))
     ]
     return TokenizedExample(sequence.input_ids, labels)
+
+
+@dataclass(frozen=True)
+class RenderedChat(RenderedText):
+    """A conversation as text, with the spans (start, end) of the turns that are trained on."""
+
+    turns: Sequence[Span] = ()
+
+
+def render_turns(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
+    """The texts of an example. Each turn of weight 1 is trained on in exactly one of them.
+
+    Raises TemplateError, also when the template leaves a part of the example out.
+    """
+    with limited(len(example.messages)):
+        dropped_content.refuse_lost(tokenizer, example, _render_turns)
+        rendered = _render_turns(tokenizer, example)
+    for text in rendered:
+        refuse_literals(tokenizer, text)
+    return rendered
+
+
+def render_answers(tokenizer: Any, prompt: int, conversations: Sequence[ChatExample]) -> list[RenderedText]:
+    """The texts of a prompt of so many messages, and of conversations that begin with it. Raises TemplateError."""
+    with limited(sum(len(conversation.messages) for conversation in conversations)):
+        for conversation in conversations:
+            dropped_content.refuse_lost(tokenizer, conversation, _render_whole)
+        asked = conversation_of(tokenizer, conversations[0])
+        text = _render(tokenizer, asked, prompt, add_generation_prompt=True)
+        return [asked.restore(text), *(_render_whole(tokenizer, one)[0] for one in conversations)]
+
+
+def conversation_of(tokenizer: Any, example: ChatExample) -> Conversation:
+    """An example as the template takes it."""
+    conversation = stand_in(tokenizer, with_known_reasoning(tokenizer, example.to_template()), example.tools)
+    return with_exact_numbers(conversation, example.arguments())
+
+
+def _render_whole(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
+    """All messages, with the spans of those after the prompt."""
+    last = len(example.messages) - 1
+    conversation = with_whole_reasoning(tokenizer, conversation_of(tokenizer, example), last)
+    restored = conversation.restore(_render(tokenizer, conversation, last + 1))
+    return [RenderedChat(restored.text, restored.literals, [(0, len(restored.text))])]
+
+
+def _render_turns(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
+    conversation = conversation_of(tokenizer, example)
+    whole = _render(tokenizer, conversation, len(example.messages))
+    turns: list[tuple[Conversation, str, int, int]] = []
+    for position, message in enumerate(example.messages):
+        if isinstance(message, Assistant) and message.weight:
+            shown = with_whole_reasoning(tokenizer, conversation, position)
+            turns.append((shown, *_find_turn(tokenizer, shown, position)))
+    if all(shown.markup == {} and whole.startswith(text[:end]) for shown, text, _, end in turns):
+        return [_restored(conversation, whole, [(start, end) for _, _, start, end in turns])]
+    return [_restored(shown, text, [(start, end)]) for shown, text, start, end in turns]
+
+
+def _restored(conversation: Conversation, text: str, turns: Sequence[Span]) -> RenderedChat:
+    restored = conversation.restore(text)
+    moved = [(restored.moved(start), restored.moved(end)) for start, end in turns]
+    return RenderedChat(restored.text, restored.literals, moved)
+
+
+def _find_turn(tokenizer: Any, conversation: Conversation, position: int) -> tuple[str, int, int]:
+    """The rendering up to and with a message of the assistant; where that turn starts and ends in it."""
+    text = _render(tokenizer, conversation, position + 1)
+    if position == 0:  # no template renders a prompt of no messages
+        start = _latest_start(tokenizer, conversation, position, text)
+    else:
+        prompt = _render(tokenizer, conversation, position, add_generation_prompt=True)
+        start = common_prefix(text, prompt)
+        if start < len(prompt):
+            latest = _latest_start(tokenizer, conversation, position, text)
+            if text.startswith(_render(tokenizer, conversation, position)):
+                # The prompt ends with more than the answer has before it ("<think>"), and an answer may begin alike.
+                start = min(start, latest)
+            else:
+                text, start = prompt + text[_start_of_answer(text, prompt, start, latest) :], len(prompt)
+    if (begins := header(tokenizer)) and text.startswith(begins, start):
+        start += len(begins)  # the prompt lacks it, as after an answer of a tool
+    end = _end_of_turn(tokenizer, text)
+    if start >= end:
+        raise TemplateError(f"The model's chat template renders nothing of message {position + 1}.")
+    return text, start, end
+
+
+def _latest_start(tokenizer: Any, conversation: Conversation, position: int, text: str) -> int:
+    """Where another answer would differ: the answer in the text starts there, or before."""
+    messages = list(conversation.messages[:position])
+    content = conversation.messages[position]["content"]
+    other = "-" if not str(content).lstrip().startswith("-") else "+"
+    answered = [*messages, {"role": "assistant", "content": other}]
+    return common_prefix(text, render_chat(tokenizer, answered, conversation.tools))
+
+
+def _start_of_answer(text: str, prompt: str, earliest: int, latest: int) -> int:
+    """Where the answer starts in a text that has another history than the prompt.
+
+    Mistral's template has the system prompt in the last question, and nowhere when an answer comes last. The answer
+    starts after what the prompt ends with.
+    """
+    return max(
+        range(max(min(earliest, latest), latest - LONGEST_LEAD_IN), latest + 1),
+        key=lambda start: (common_prefix(text[:start][::-1], prompt[::-1]), start),
+    )
+
+
+def _end_of_turn(tokenizer: Any, text: str) -> int:
+    """The length of the text, without white space that follows a special token at its end."""
+    stripped = text.rstrip()
+    return len(stripped) if stripped.endswith(_tokens_at_ends(text_tokenizer(tokenizer))) else len(text)
+
+
+@functools.lru_cache(maxsize=8)
+def _tokens_at_ends(tokenizer: Any) -> tuple[str, ...]:
+    return tuple(special_tokens(tokenizer))
+
+
+def _render(tokenizer: Any, conversation: Conversation, count: int, *, add_generation_prompt: bool = False) -> str:
+    """The first `count` messages as text."""
+    return render_chat(
+        tokenizer, conversation.messages[:count], conversation.tools, add_generation_prompt=add_generation_prompt
+    )
+
+
+def common_prefix(first: Sequence[object], second: Sequence[object]) -> int:
+    """The length of the common prefix."""
+    same, most = 0, min(len(first), len(second))
+    while same < most:
+        middle = (same + most + 1) // 2
+        if first[same:middle] == second[same:middle]:
+            same = middle
+        else:
+            most = middle - 1
+    return same

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from finetune_api.conditions import Reason
-from finetune_trainer.data.encode.chat_rendering import RenderedChat, TemplateError, reads_images, render_turns
+from finetune_trainer.data.encode.chat_template import TemplateError, reads_images
+from finetune_trainer.data.encode.tokenization import IGNORED, RenderedChat, TokenizedExample, render_turns
 from finetune_trainer.data.images import images
 from finetune_trainer.data.read.examples import ChatExample, Example
 from finetune_trainer.process.failures import DiagnosedError
@@ -22,7 +23,6 @@ Item = TypeVar("Item")
 
 ONLY_CHAT = "A vision-language model is fine-tuned on chat messages."
 NO_SHARDED_VISION = "parallelism.strategy FSDP does not know vision-language models yet. Use DDP."
-IGNORED = -100  # the label of a token without loss, as torch's cross entropy has it
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,14 @@ def encode_prompt(processor: Any, text: str, files: Sequence[Path], tensors: str
     return dict(processor(text=[text], images=opened or None, add_special_tokens=False, return_tensors=tensors))
 
 
-def tokens_of(processor: Any, row: VisionRow) -> tuple[list[int], list[int], int]:
-    """The input ids and labels of a row, and where its last image's tokens end."""
+def tokenize(processor: Any, example: Example, files: Sequence[Path]) -> list[TokenizedExample]:
+    """The sequences of an example with images, not truncated. Raises as `to_rows` and `encode` do."""
+    return [_tokenized(processor, row) for row in to_rows(processor, example, files)]
+
+
+def _tokenized(processor: Any, row: VisionRow) -> TokenizedExample:
     encoded, (images_end,) = encode(processor, [row])
-    return list(encoded["input_ids"][0]), list(encoded["labels"][0]), images_end
+    return TokenizedExample(list(encoded["input_ids"][0]), list(encoded["labels"][0]), images_end)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from finetune_api.finetunejob import FileStatistics
 from finetune_trainer.data.encode import tokenization
+from finetune_trainer.data.encode.chat_template import TemplateError
 from finetune_trainer.data.encode.dropped_content import names_left_out
 from finetune_trainer.data.encode.vision import too_many_image_tokens, with_images
 from finetune_trainer.data.images.images import ImageError, ImageStore
@@ -51,7 +52,7 @@ def count_and_check(
     for (position, file, item), files in with_images(tokenizer, images, chosen, lambda found: found[2].example):
         try:
             sequences = method.tokenize(tokenizer, item.example, files())
-        except tokenization.TemplateError as error:
+        except TemplateError as error:
             survey.add_error(file.uri, item.line, str(error), of_model=True)
             continue
         except ImageError as error:
