@@ -110,7 +110,7 @@ def _run(settings: Settings) -> None:
     except* (LeadershipLostError, RestoredError) as group:
         failed = group
     if failed is not None:
-        # No bug: the next process begins anew, as a candidate.
+        # Not a bug: the next process starts over, as a candidate.
         error: BaseException = failed
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]

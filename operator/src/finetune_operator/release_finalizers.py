@@ -1,4 +1,4 @@
-"""Without an operator nobody removes its finalizers: this does, for good, before the CRDs or namespaces may go."""
+"""Removes the operator's finalizers for good: without an operator they would block deleting CRDs and namespaces."""
 
 from __future__ import annotations
 

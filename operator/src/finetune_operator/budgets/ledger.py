@@ -53,7 +53,7 @@ class BudgetViolation:
 def pod_time(pod: Object, others: Collection[str] = ()) -> PodTime | None:
     """When a Pod had accelerators; None for one that has none, or has not started.
 
-    `others`: the class's extended resources that are no accelerators.
+    `others`: the class's extended resources that are not accelerators.
     """
     by_container = {container["name"]: _accelerators(container, others) for container in pod["spec"]["containers"]}
     for status in pod.get("status", {}).get("containerStatuses", []):
@@ -65,7 +65,7 @@ def pod_time(pod: Object, others: Collection[str] = ()) -> PodTime | None:
         # The node's clock says when it started; the API server's, when it was created, which was before.
         started = parse_time(ran["startedAt"])
         start = max(started, parse_time(pod["metadata"].get("creationTimestamp") or ran["startedAt"]))
-        # The kubelet of a lost node never says that a container ended; the Pod's grace ended then.
+        # The kubelet of a lost node never reports that a container ended: the Pod's grace period has ended by then.
         ended = ran.get("finishedAt") or deleted
         end = parse_time(ended) if ended else None
         if end is not None and ran.get("finishedAt") and end < start:
@@ -75,7 +75,7 @@ def pod_time(pod: Object, others: Collection[str] = ()) -> PodTime | None:
 
 
 def _accelerators(container: Object, others: Collection[str]) -> int:
-    """The count of its extended resource, which has a domain in its name, but for those that are no accelerators."""
+    """How many accelerators it has: extended resources, which have a domain in their names, except `others`."""
     limits = container.get("resources", {}).get("limits", {})
     asked = {name: count for name, count in limits.items() if "/" in name and name not in others}
     return max((int(count) for count in asked.values() if count.isdigit()), default=0)

@@ -26,4 +26,4 @@ class ObservedBudget:
     month: str
     class_name: str | None = None
     ledger: Mapping[str, int] | None = None
-    """Accelerator seconds of this class and `month` by the jobs' UIDs; None where nothing will be decided by it."""
+    """Accelerator seconds of this class and `month` by the jobs' UIDs; None if no decision depends on it."""

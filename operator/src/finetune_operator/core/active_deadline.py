@@ -29,7 +29,7 @@ def with_suspended_time(status: Status, now: datetime, *, is_stopped: bool, is_r
 
 
 def shorter(*limits: int | None) -> int | None:
-    """The shortest of the limits that there are."""
+    """The shortest limit that is set."""
     return min((seconds for seconds in limits if seconds is not None), default=None)
 
 

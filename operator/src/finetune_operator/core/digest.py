@@ -25,9 +25,9 @@ def annotated(body: Object, value: str) -> Object:
 
 
 def without(spec: ApiModel, fields: Collection[str]) -> dict[str, Any]:
-    """What a spec asks for, but for these fields.
+    """The spec without these fields.
 
-    Without defaults, so that a field that a newer operator adds makes no spec another one.
+    Without defaults, too, so that a field that a newer operator adds does not make it another spec.
     """
     asked = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return {name: value for name, value in asked.items() if name not in fields}

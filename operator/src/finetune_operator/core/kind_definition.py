@@ -30,11 +30,11 @@ class OwnedResource:
 
 @dataclass(frozen=True)
 class Finalizer:
-    """What an object holds outside the cluster, and how it is given up when the object is deleted."""
+    """What an object holds outside the cluster, and how it is cleaned up when the object is deleted."""
 
     name: str
     is_needed: Callable[[Any], bool | None]
-    """Of what was observed of the object; None: can't be told now, so that the finalizer stays as it is."""
+    """Decided by what was observed of the object; None: unknown for now, so the finalizer stays as it is."""
     observe: Observe
     plan: Callable[[Any, datetime], DeletionPlan[Any]]
 

@@ -21,7 +21,7 @@ GENERATION = " generation "
 """In the id of a change, between its second and the generation of the object."""
 _SPEC = "f:spec"
 _TEMPLATE_METADATA = (_SPEC, "f:template", "f:metadata")
-"""Where `kubectl rollout restart` and the like leave their marks."""
+"""`kubectl rollout restart` and the like write here."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def is_new(desired: Object, observed: Object) -> bool:
 
 
 def drifted(desired: Object, observed: Object) -> dict[str, ForeignChange]:
-    """What others did to an applied object and has to be put right: each field, and who set it.
+    """What others changed in an applied object and is to be reverted: each field, and who set it.
 
-    Fields are written as people do: `spec.template.spec.containers[server].image`.
+    Fields are written like `spec.template.spec.containers[server].image`.
     """
     ours, theirs = _applied_fields(observed) or {}, _owners(observed)
     is_new_content, removal = is_new(desired, observed), _removal(observed)
@@ -120,7 +120,7 @@ def _new_entry(observed: Object) -> Mapping[str, Any]:
 
 
 def _our_entry(observed: Object) -> Mapping[str, Any] | None:
-    """What the API server has on account of us; None as after a write of `managedFields: [{}]`."""
+    """Our entry in managedFields; None if it is gone (a write of `managedFields: [{}]` removes all entries)."""
     return next((entry for entry in observed["metadata"].get("managedFields", []) if _is_ours(entry)), None)
 
 
@@ -130,7 +130,7 @@ def _applied_fields(observed: Object) -> Mapping[str, Any] | None:
 
 
 def _removal(observed: Object) -> ForeignChange:
-    """Whoever removes a field leaves no mark; but each time that we put it back, our entry's time is another."""
+    """Whoever removes a field leaves no trace, but the time of our entry changes each time that we restore it."""
     entry, meta = _our_entry(observed), observed["metadata"]
     if entry is None:
         return ForeignChange(None, f"version {meta.get('resourceVersion')}")
@@ -138,7 +138,7 @@ def _removal(observed: Object) -> ForeignChange:
 
 
 def _owners(observed: Object) -> dict[_Path, ForeignChange]:
-    """Who else set fields of the object, but for its status."""
+    """Who else set fields of the object, except in its status."""
     return {
         path: _setting(observed, entry)
         for entry in observed["metadata"].get("managedFields", [])
@@ -161,7 +161,7 @@ def _generation(observed: Object) -> str:
 
 
 def _foreign(observed: Object) -> set[_Path]:
-    """What others set in the spec and we did not, but for the labels and annotations of a Pod template."""
+    """What others set in the spec and we did not, except labels and annotations of a Pod template."""
     ours = set(_paths(_applied_fields(observed) or {}))
     return {
         path
@@ -171,7 +171,7 @@ def _foreign(observed: Object) -> set[_Path]:
 
 
 def _content(desired: Object) -> Object:
-    """What of an applied object managedFields tells of."""
+    """The parts of an applied object that managedFields covers."""
     meta = {name: value for name, value in desired["metadata"].items() if name not in ("name", "namespace")}
     return {**{name: value for name, value in desired.items() if name not in ("apiVersion", "kind")}, "metadata": meta}
 
@@ -205,12 +205,12 @@ def _has_named_items(value: Any) -> bool:
 
 
 def _is_empty(value: Any) -> bool:
-    """What leaves no mark in managedFields."""
+    """Whether it leaves no trace in managedFields."""
     return value is None or value == []
 
 
 def _key_of(item: Any) -> str:
-    """How the item of a list that nobody has any more would be called in it."""
+    """The key that a list item which nobody owns any more would have in it."""
     name = item.get("name") if isinstance(item, dict) else item
     return f"v:{json.dumps(name)}"
 

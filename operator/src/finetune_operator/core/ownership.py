@@ -99,8 +99,8 @@ def owner_key(child: Mapping[str, Any], kinds: Collection[str]) -> ObjectKey | N
     """The parent, of one of these kinds, that a child (or a child's Pod) names: the object to reconcile. None if it
     names none.
 
-    An annotation may say anything: an object without a controller, or one that another of our objects controls, is no
-    child. Whether it really is this parent's child is decided by UID when the parent is reconciled.
+    An annotation may say anything: an object without a controller, or one that another of our objects controls, is
+    not a child. Whether it really is this parent's child is decided by UID when the parent is reconciled.
     """
     meta = child.get("metadata", {})
     kind, _, name = (meta.get("annotations") or {}).get(OWNER_ANNOTATION, "").partition("/")

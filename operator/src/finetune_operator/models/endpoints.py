@@ -13,7 +13,7 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 
 
 def listed_model(class_: ResolvedClass, name: str, asked_by: str) -> ModelEndpoint | Readiness:
-    """The entry of the class's models; `asked_by`: how a sentence about who names it begins."""
+    """The entry of the class's models; `asked_by`: the start of a message, up to the verb: what names it."""
     listed: Mapping[str, ModelEndpoint] = {model.name: model for model in class_.spec.models}
     if name in listed:
         return listed[name]
@@ -26,7 +26,7 @@ def listed_model(class_: ResolvedClass, name: str, asked_by: str) -> ModelEndpoi
 
 
 def endpoint_config(model: ModelEndpoint) -> EndpointConfig:
-    """How a model with a URL is asked."""
+    """How to call a model that has a URL."""
     return EndpointConfig(
         name=model.name,
         url=model.url or "",
@@ -43,7 +43,7 @@ def endpoint_config(model: ModelEndpoint) -> EndpointConfig:
 def deployed_endpoint(
     model: ModelEndpoint, deployment: str, status: ModelDeploymentStatus
 ) -> EndpointConfig | Readiness:
-    """How a model is asked that a ModelDeployment serves; `deployment`: its name, for messages."""
+    """How to call a model that a ModelDeployment serves; `deployment`: its name, for messages."""
     if status.url is None or status.revision is None or not status.ready_replicas:
         return progressing(
             Reason.WAITING_FOR_MODEL,

@@ -163,7 +163,7 @@ def trainer_container(name: str, role: PodRole, class_spec: FineTuneClassSpec) -
 
 
 def container_security_context() -> Object:
-    """No privilege, no capability, no writable root."""
+    """No privileges, no capabilities, and a read-only root filesystem."""
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,

@@ -29,7 +29,7 @@ _QUOTA = re.compile(r"requested: (\S+), used: \S+, limited: (\S+)")
 IMAGE_PULL_SECONDS = 15 * 60
 """How long pulling an image may fail before the run does: the registry may be down, or the name wrong."""
 _PLACEMENT = re.compile(r"node affinity|node selector|untolerated taint")
-"""In the scheduler's message: what the Pod says of nodes, and not what it requests of them."""
+"""In the scheduler's message: the Pod's constraints on nodes, as opposed to the resources that it requests."""
 _MODEL_KEY = re.compile(rf'volume "{MODEL_KEY_VOLUME}([^"]+)"')
 _UNSTARTABLE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _UNPULLABLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
@@ -80,7 +80,7 @@ def diagnose_start(
 
 
 def _with_limit(one: StartDiagnosis, now: datetime) -> StartDiagnosis:
-    """Says until when an image is tried."""
+    """Adds until when pulling the image is retried."""
     if one.reason != Reason.IMAGE_PULL_FAILED or image_pull_timed_out(one, now):
         return one
     return replace(one, message=f"{one.message} The run fails if this lasts {IMAGE_PULL_SECONDS // 60} minutes.")

@@ -22,7 +22,7 @@ class ProgressEndpoint:
 
     @property
     def digest(self) -> str:
-        """Changes with the address or the CA: Pods that were made before report in vain."""
+        """Changes with the address or the CA: reports of Pods that were created before no longer arrive."""
         return hashlib.sha256(f"{self.url}\n{self.ca}".encode()).hexdigest()[:16]
 
     def url_for(self, owner: Owner, attempt: str) -> str:

@@ -20,9 +20,9 @@ from finetune_operator.progress.endpoint import REPORTING
 from finetune_operator.progress.rate_limit import RateLimiter
 
 REVIEWS_PER_SECOND, REVIEWS_BURST = 20.0, 100
-"""Of all tokens."""
+"""The limit of TokenReviews, for all addresses together."""
 REVIEWS_PER_SECOND_OF_ONE, REVIEWS_BURST_OF_ONE = 1.0, 10
-"""Of one address. A Pod has one token, and another one every hour or so; a few may share the address of their node."""
+"""The limit for one address. A Pod has one token at a time, renewed about hourly; a few Pods may share their node's."""
 _TOKENS_KEPT = 10_000
 _TRUSTED_SECONDS = 300.0
 _REFUSED_SECONDS = 60.0
@@ -32,9 +32,9 @@ _POD_UID = "authentication.kubernetes.io/pod-uid"
 
 
 def may_be_ours(token: str, issuer: str | None, now: float) -> bool:
-    """Whether what a token says of itself, unproven, is what a Pod's token for this endpoint says.
+    """Whether the unverified claims of a token are those of a Pod's token for this endpoint.
 
-    `now` is Unix time, `issuer` None where nobody knows it.
+    `now` is Unix time; `issuer` is None if it is unknown.
     """
     claims = _claims(token)
     audiences, expires = claims.get("aud"), claims.get("exp")
@@ -69,8 +69,8 @@ class Reporter:
 class TokenAuthenticator:
     """Finds the Pod behind a bearer token by TokenReview.
 
-    What can't be a token for us is refused unasked. An answer holds for five minutes, a refusal for one, and no more
-    tokens are asked about than the API server easily answers, and of one address only few of these.
+    A token whose claims don't fit is rejected without a request. Accepted tokens are cached for five minutes, rejected
+    ones for one. Requests to the API server are limited, in total and for each address.
     """
 
     def __init__(self, kube: Kube) -> None:
@@ -83,7 +83,7 @@ class TokenAuthenticator:
     async def reporter(self, token: str, address: str) -> Reporter | None:
         """Whose token this is; None when it is not valid for our audience or not that of a Pod that reports.
 
-        Raises ApiError (429 when too many are asked about).
+        Raises ApiError (429 above the limits).
         """
         fingerprint = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
         expires, known = self._known.get(fingerprint, (0.0, None))
@@ -91,7 +91,7 @@ class TokenAuthenticator:
             return known
         if not may_be_ours(token, await self._expected_issuer(), time.time()):
             return None
-        # The address first: what it is refused takes nothing of what all have.
+        # The address first: what exceeds its limit does not use up the common one.
         if not (self._reviews_of_one.allows(address) and self._reviews.allows("")):
             raise ApiError(429, "TooManyRequests", "too many tokens are asked about")
         found = await self._review(token)
@@ -103,7 +103,7 @@ class TokenAuthenticator:
         return found
 
     async def _expected_issuer(self) -> str | None:
-        """Who signs this cluster's tokens; None where the API server does not say."""
+        """Who signs this cluster's tokens; None if the API server does not say."""
         expires, issuer = self._issuer
         if time.monotonic() >= expires:
             issuer = await self._kube.token_issuer()

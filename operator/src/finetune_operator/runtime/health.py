@@ -32,7 +32,7 @@ def stuck(longest_reconcile_seconds: float, oldest_wait_seconds: float) -> list[
 
 
 def silent(seconds: Mapping[str, float]) -> list[str]:
-    """Resources that the API server has not answered about for long: a new process may be luckier."""
+    """Resources about which the API server has been silent for too long: a new process may reach it."""
     return [
         f"nothing was heard of {plural} for {silence:.0f} s"
         for plural, silence in seconds.items()

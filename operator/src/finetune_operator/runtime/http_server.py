@@ -35,7 +35,7 @@ async def serving(
 ) -> AsyncIterator[None]:
     """Serve on every address of the host while the context lasts.
 
-    `most_connections`: of all addresses together; None where others must not be able to use them up.
+    `most_connections`: over all addresses; None: only the limit of one address holds, so that no one can use them up.
     """
     connections = _Connections(tls, most_connections)
     app.middlewares.append(connections.arrives)
@@ -71,7 +71,7 @@ class _Connections:
         """Who holds each connection, oldest first."""
 
     async def accept(self, listener: socket.socket, runner: web.AppRunner) -> None:
-        """Take connections until cancelled; one too many is closed at once."""
+        """Accept connections until cancelled; those above the limit are closed immediately."""
         loop = asyncio.get_running_loop()
         with contextlib.closing(listener):
             while True:
@@ -89,9 +89,9 @@ class _Connections:
                 task.add_done_callback(lambda ended: self._tasks.pop(ended, None))
 
     def _has_room(self, address: str) -> bool:
-        """Whether one more may come. When all are taken, whoever holds the most gives one up for who holds less.
+        """Whether another connection is accepted. When all are taken, the address with the most loses its oldest.
 
-        A tenant with many Pods could otherwise keep those of all others out.
+        Otherwise a tenant with many Pods could lock out those of all others.
         """
         connections = Counter(self._tasks.values())
         if connections[address] >= MOST_OF_ONE_ADDRESS:
@@ -135,7 +135,7 @@ class _Connections:
 
     @web.middleware
     async def arrives(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The headers have come: the body must, too."""
+        """The headers have arrived: now the body has to, in time."""
         if request.transport in self._waiting:
             self._waiting[request.transport].cancel()
         try:

@@ -150,9 +150,9 @@ async def _stop_taking(parts: Parts) -> None:
 
 
 async def _resync(parts: Parts) -> None:
-    """Reconcile every object that is not finished once per interval, spread over it: what is waited for may be missed.
+    """Reconcile every unfinished object once per interval, spread over it, in case a change was missed.
 
-    What the watches lost comes back with the next list, at the same interval (kube/informer.py).
+    What the watches have missed is delivered by the next list, at the same interval (kube/informer.py).
     """
     interval, loop = parts.settings.resync_seconds, asyncio.get_running_loop()
     resources = {kind.name: kind.resource for kind in parts.kinds}
@@ -165,7 +165,7 @@ async def _resync(parts: Parts) -> None:
         random.shuffle(keys)
         for number, key in enumerate(keys):
             await asyncio.sleep(began + interval * number / len(keys) - loop.time())
-            # It may have come to its end since; to look at it then would read it and its children from the API server.
+            # It may have finished meanwhile; reconciling it would read it and its children from the API server.
             if not parts.cache.is_finished(resources[key.kind], key.namespace, key.name):
                 parts.queue.add_unless_processing(key)
         await asyncio.sleep(began + interval - loop.time())

@@ -37,7 +37,7 @@ END_SECONDS = 15.0
 def handlers(
     queue: WorkQueue[ObjectKey], references: References, kinds: Sequence[Kind]
 ) -> dict[Resource, ChangeHandler]:
-    """Who is told of the changes of each watched resource: those of our kinds, and of the types that they own."""
+    """The handler of each watched resource's changes: our kinds, and the types that they own."""
     by_name = {kind.name: kind for kind in kinds}
     owners = frozenset(kind.name for kind in kinds if kind.owns)
 
@@ -48,7 +48,7 @@ def handlers(
         key, kind = ObjectKey(body["kind"], metadata.get("namespace", ""), metadata["name"]), by_name[body["kind"]]
         references.update(key, frozenset() if type == "DELETED" else kind.references(body))
         owner = owner_key(body, owners) if by_name[body["kind"]].resource in owned else None
-        # Our own write was planned with: it needs no reconciliation, unless its owner wrote the spec.
+        # The plan already knew of our own write: no reconciliation is needed, unless its owner wrote the spec.
         if not is_ours or (owner is not None and not _is_observed(body)):
             queue.add(key)
         for name in (key, *kind.aliases(body, type)):

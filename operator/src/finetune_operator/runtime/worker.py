@@ -54,7 +54,7 @@ async def work(
     while (next_key := await queue.get()) is not None:
         key, waited = next_key
         if not leads():
-            # After a pause of the whole process, say: another one may write already. The election ends this one.
+            # E.g. after the whole process was paused: another leader may be writing. The election ends this process.
             queue.done(key)
             return
         operator_metrics.QUEUE_LATENCY.labels(kind=key.kind).observe(waited)

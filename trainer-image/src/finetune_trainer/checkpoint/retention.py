@@ -22,8 +22,8 @@ def prune(
 ) -> tuple[Committed, ...]:
     """Remove outdated checkpoints after the last of `kept` was committed. Returns the remaining ones.
 
-    Removed are outdated checkpoints, superseded ones, files without a manifest (of dead processes too), and incomplete
-    uploads: all that is older than the newest commit. A removal that fails is reported, and made up for at the next.
+    Removes outdated and superseded checkpoints, files without a manifest (also those of dead processes) and incomplete
+    uploads: all that is older than the newest commit. If that fails, it is logged, and the next call repeats it.
     """
     outdated_ones = outdated(kept, keep, best)
     remaining = tuple(committed for committed in kept if committed not in outdated_ones)

@@ -1,4 +1,4 @@
-"""How a training is saved while it goes on: by the Trainer (Resumable), in a thread (BackgroundSaves), as a committed
+"""How a training is saved while it runs: by the Trainer (Resumable), in a thread (BackgroundSaves), as a committed
 checkpoint (CheckpointWriter).
 
 Training stalls only while its state is copied to host memory; a thread uploads and commits it. There is one save at a

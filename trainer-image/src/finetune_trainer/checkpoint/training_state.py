@@ -37,7 +37,7 @@ TRAINER_STATE = "trainer_state.json"  # transformers.trainer.TRAINER_STATE_NAME
 
 @dataclass(frozen=True)
 class Training:
-    """A training under way: its torch model (not wrapped), optimizer and scheduler, and the Trainer's state."""
+    """A training in progress: its torch model (not wrapped), optimizer and scheduler, and the Trainer's state."""
 
     model: Any
     optimizer: Any

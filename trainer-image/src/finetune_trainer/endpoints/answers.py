@@ -20,7 +20,7 @@ from finetune_trainer.storage.storage import Storage
 
 @dataclass(frozen=True)
 class Answer:
-    """An API's answer, and what it took."""
+    """An API's answer, with its cost."""
 
     body: Mapping[str, Any]
     seconds: float | None = None

@@ -36,7 +36,7 @@ TRIES = 6
 BACKOFF_SECONDS = 0.5
 CONNECT_SECONDS = 10
 MOST_FAILURES = 20
-"""So many questions in a row without an answer, and the API is away."""
+"""After so many questions in a row without an answer, the API counts as unreachable."""
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 

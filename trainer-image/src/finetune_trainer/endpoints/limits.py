@@ -1,4 +1,4 @@
-"""How fast an API is asked, and how much in one run."""
+"""Rate limits of an API, and the budget of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class Pace:
-    """Turns to send a request: so many in a minute, and none while the API has asked for a pause."""
+    """Limits the requests per minute, and sends none while the API has asked for a pause."""
 
     def __init__(self, requests_per_minute: int, sleep: Sleep = asyncio.sleep) -> None:
         self._seconds = 60 / requests_per_minute
@@ -27,13 +27,13 @@ class Pace:
         self._next = 0.0
 
     async def turn(self) -> None:
-        """Wait for the next one."""
+        """Wait until a request may be sent."""
         while (now := time.monotonic()) < self._next:
             await self._sleep(self._next - now)
         self._next = now + self._seconds
 
     def pause(self, seconds: float) -> None:
-        """Let everybody wait so long."""
+        """Send no request for this long."""
         self._next = max(self._next, time.monotonic() + seconds)
 
 

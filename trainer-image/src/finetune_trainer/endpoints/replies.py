@@ -1,4 +1,4 @@
-"""What an API answers with, read as something that anybody may have written."""
+"""The responses of an API, read as untrusted input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_BYTES = 32 * 1024 * 1024
 LONGEST_WAIT_SECONDS = 120.0
 _TEXT_LENGTH = 300
 OPTIONS = ("response_format", "seed", "temperature", "top_p")
-"""What a request may do without: not every API, and not every model, knows them."""
+"""Options that a request can do without: not every API and model supports them."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which matrices of a model an adapter is on, and which not, in one line: peft says nothing of what it leaves out."""
+"""Which matrices of a model have an adapter and which don't, in one line: peft does not report what it leaves out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from finetune_trainer.model.target_modules import routers
 
 SHOWN_NAMES = 20
 WEIGHTS = 3
-"""Dimensions of a weight that is those of all experts."""
+"""Dimensions of a weight that holds the matrices of all experts."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class AdapterSummary:
 
 
 def adapter_summary(tuned: PeftModel) -> AdapterSummary:
-    """What of a model has an adapter, whether new or inherited."""
+    """Which parts of a model have an adapter, new or inherited."""
     base = tuned.get_base_model()
     adapted = set(_adapted(base))
     left_out = set(_matrices(base)) - adapted
@@ -52,7 +52,7 @@ def _adapted(base: Any) -> Iterator[str]:
 
 
 def _matrices(base: Any) -> Iterator[str]:
-    """All that there is to adapt."""
+    """Everything that an adapter could be on."""
     decoder = base.get_decoder()
     start = next(name for name, module in base.named_modules() if module is decoder)
     skipped, output = {plain_name(name) for name in routers(base)}, base.get_output_embeddings()

@@ -53,8 +53,10 @@ def open_folder(uri: str, digest: str | None, storage: Storage) -> ModelFolder:
 
 
 def content_version(uri: str, storage: Storage) -> list[tuple[str, int, str]]:
-    """What differs once other files are at this URI, with nothing fetched: each file's size and ETag, or a hub's
-    commit. Raises DiagnosedError."""
+    """A fingerprint of the files at this URI, which are not fetched: each one's size and ETag, or a hub's commit.
+
+    Raises DiagnosedError.
+    """
     source = parse_model_uri(uri)
     if isinstance(source, HubModel):
         return [(uri, 0, HubFolder(source).commit())]
@@ -195,7 +197,7 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
 
 
 def _is_ours(path: str) -> bool:
-    """In the folder itself or in the one for templates; never a path that climbs or hides."""
+    """In the folder itself or in the one for templates; never a hidden file, nor a path with `..`."""
     parts = PurePosixPath(path).parts
     if path.startswith("/") or ".." in parts or parts[-1].startswith("."):
         return False

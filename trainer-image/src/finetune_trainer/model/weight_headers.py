@@ -1,7 +1,7 @@
 """Which safetensors files of a folder are loaded, and what their headers say of the weights. No weight is read.
 
-Files that contradict themselves, each other or the index are refused: loaders take one of two meanings in silence, or
-fail once there are accelerators.
+Files that contradict themselves, each other or the index are refused: loaders silently pick one
+meaning, or fail when the accelerators are already allocated.
 """
 
 from __future__ import annotations

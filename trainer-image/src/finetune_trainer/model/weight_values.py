@@ -38,7 +38,7 @@ def refuse_infinite_weights(local: LocalModel, source: ModelSource) -> None:
 
 
 def _infinite_weights(file: Path) -> Iterator[tuple[str, int, int]]:
-    """The name of each weight that holds such, how many, and of how many."""
+    """Each weight with NaN or infinity: its name, how many of its numbers they are, and how many it has."""
     with safe_open(file, framework="pt") as weights:
         for name in weights.keys():  # noqa: SIM118 (it is not a mapping)
             numbers = weights.get_tensor(name).flatten()
@@ -50,7 +50,7 @@ def _infinite_weights(file: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _count_infinite(numbers: torch.Tensor) -> int:
-    """A sum is a twentieth of the work of looking at each number, and is not finite where one of them is not."""
+    """A sum costs a twentieth of checking each number, and is not finite if one of them is not."""
     if numbers.element_size() == 1:  # float8, which has no arithmetic
         numbers = numbers.float()
     return 0 if torch.isfinite(numbers.sum()) else int((~torch.isfinite(numbers)).sum())

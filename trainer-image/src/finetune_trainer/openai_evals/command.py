@@ -40,7 +40,7 @@ class Files:
 def import_openai_eval(files: Files, wishes: Wishes) -> int:
     """Write NAME.yaml, NAME.jsonl and, of outputs that there are, NAME-outputs.jsonl. Returns the exit code.
 
-    If anything can't be translated, nothing is written, and everything is told.
+    If anything can't be translated, nothing is written, and all of it is reported.
     """
     try:
         written = _import(files, wishes)
@@ -57,7 +57,7 @@ def import_openai_eval(files: Files, wishes: Wishes) -> int:
 
 
 def _import(files: Files, wishes: Wishes) -> list[str]:
-    """What to tell. Raises ImportRefusedError."""
+    """Returns what to print. Raises ImportRefusedError."""
     findings = Findings()
     run = None if files.run is None else read_data_source(files.run)
     conversion = convert(read_eval(files.eval), run, wishes, findings)
@@ -178,5 +178,5 @@ def _write_data(conversion: Conversion, values: Values, files: list[Path], name:
 
 
 def _printable(text: str) -> str:
-    """No text of a file commands the terminal."""
+    """The text without control characters, by which a file could control the terminal."""
     return "".join(one if one.isprintable() else " " for one in text)

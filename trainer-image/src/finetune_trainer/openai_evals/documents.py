@@ -1,6 +1,6 @@
 """What OpenAI's Evals API returns, as far as it is translated: evals and runs.
 
-Unknown fields are kept, so that they can be told of.
+Unknown fields are kept, so that they can be reported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Read = TypeVar("Read", bound=Document)
 
 
 class Eval(Document):
-    """An eval. Its criteria are read one by one, so that every fault of them is told."""
+    """An eval. Its criteria are read one by one, so that all their faults are reported."""
 
     id: str | None = None
     name: str | None = None

@@ -1,8 +1,8 @@
 """Heartbeats of the processes of a node for their supervisor, in shared memory.
 
-A process says which phase and step it is in whenever it gets on; how long it is silent between two such beats of its
-training is measured here, so that the watchdog knows what is usual. A beat costs a few microseconds, and nothing at
-all without a watchdog.
+A process records its phase and step whenever it makes progress. It also records how long it was silent between two
+beats of training, so that the watchdog knows what is normal. A beat costs a few microseconds, and nothing at all
+without a watchdog.
 """
 
 from __future__ import annotations

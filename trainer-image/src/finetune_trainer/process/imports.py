@@ -1,4 +1,4 @@
-"""Imports of what stays for as long as the process does."""
+"""Imports of large libraries."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_paused_for_imports() -> Iterator[None]:
-    """Import torch and what builds upon it in three quarters of the time: their million objects are all kept.
+    """Pause the garbage collector: torch and what builds upon it are imported in three quarters of the time.
 
-    Afterwards the garbage collector doesn't look at them again either. Where everything was imported before, what has
-    become rubbish since can still be collected.
+    None of their million objects is garbage, so the collector never looks at them later either (gc.freeze). If all was
+    imported before, nothing is frozen, since some objects may have become garbage.
     """
     before, was_enabled = len(sys.modules), gc.isenabled()
     gc.disable()

@@ -13,9 +13,9 @@ from finetune_api.run import ProgressTarget
 from finetune_trainer.report.progress import ProgressSender, to_trainer_status
 
 STEPS_OF_OUTPUT = 99
-"""Of a hundred, where no grader asks a model."""
+"""The share of making an output in its progress, of a hundred, if no grader asks a model."""
 REPORT_SECONDS = 0.5
-"""Making a report takes longer than counting. They are sent even less often."""
+"""Creating a report takes longer than counting. The sender sends even fewer of them."""
 
 
 class EvaluationReceiver(Protocol):
@@ -46,17 +46,17 @@ class EvaluationReporter:
         self._reported_time = 0.0
 
     def found(self, model: str, count: int) -> None:
-        """These outputs are there already, and tell nothing of this try's speed."""
+        """Count outputs of an earlier try, which say nothing about the speed of this one."""
         self._found += count
         self.made(model, count)
 
     def made(self, model: str, count: int = 1) -> None:
-        """The model has made so many outputs more."""
+        """Count outputs that the model has just made."""
         self._outputs[model] += count
         self._report()
 
     def graded(self, model: str, count: int = 1) -> None:
-        """So many grades more of the model's outputs."""
+        """Count grades of the model's outputs."""
         self._grades[model] += count
         self._report()
 

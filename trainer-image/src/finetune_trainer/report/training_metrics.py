@@ -84,7 +84,7 @@ class ExposeMetrics(TrainerCallback):
     ) -> None:
         self._flops_per_token = flops_per_token(model) if model is not None else 0.0
         self._peak_flops = peak_flops(accelerator_name())
-        if self._peak_flops is not None and self._utilization is None:  # a gauge of what is not known would say 0
+        if self._peak_flops is not None and self._utilization is None:  # a gauge without a value would show 0
             self._utilization = Gauge(
                 "finetune_trainer_model_flops_utilization_ratio",
                 "Share of the accelerator's peak (MFU), where that is known.",
@@ -116,7 +116,7 @@ class ExposeMetrics(TrainerCallback):
         self._step_ended = time.monotonic()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._step_ended = time.monotonic()  # what came between the steps was no wait for data
+        self._step_ended = time.monotonic()  # the time since the last step was not spent waiting for data
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._step_ended = time.monotonic()

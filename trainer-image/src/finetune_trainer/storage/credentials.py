@@ -21,7 +21,7 @@ SESSION_TOKEN_FILE = "AWS_SESSION_TOKEN"  # noqa: S105
 ATOMIC_LINK = "..data"
 HIDDEN = "[hidden]"
 LEAST_UNMISTAKABLE = 16
-"""So many characters are no common word: AWS's secret keys have 40. Hidden wherever they are, also within words."""
+"""A secret of this length is no common word (AWS's have 40), so it is hidden wherever it occurs, also within words."""
 
 
 def give_credentials(session: Session, directory: Path) -> None:

@@ -1,7 +1,7 @@
 """The diagnosis of an exception, or of the end of a process.
 
-An unknown one may pass, so it is tried again; so is one of memory, which fragments or a neighbour may have used up (the
-operator tries that once).
+An unknown failure may be temporary, so it is retried. So is a lack of memory, which fragmentation or a neighbour may
+have caused (the operator retries that once).
 """
 
 from __future__ import annotations

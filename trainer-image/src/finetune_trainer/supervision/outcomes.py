@@ -107,7 +107,7 @@ def read_run(kind: type[Run], file: Path) -> Run:
 
 
 def _explains(failure: Failure, said: Failure) -> bool:
-    """Whether this is the cause of what a process said: one whose helper is killed for memory sees just an error."""
+    """Whether this is the cause of what a process reported: if a helper is killed for memory, it only sees an error."""
     return failure.reason is Reason.OUT_OF_MEMORY and said.reason is Reason.FAILED
 
 
@@ -117,7 +117,7 @@ def _say(failure: Failure) -> None:
 
 
 def _earlier_message() -> str:
-    """What a process of this container has said at its end."""
+    """What a process of this container has reported at its end."""
     try:
         return Path(TERMINATION_MESSAGE_PATH).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

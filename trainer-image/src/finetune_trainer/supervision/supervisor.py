@@ -1,9 +1,9 @@
 """The first process of a Pod's container: it runs the command in a child process, and reports how that ended.
 
-What the child can't say itself is said here: that it was killed, for its memory or from outside; that it crashed; or
-that it makes no progress, in which case it is killed, since a stopped or deadlocked process hears nothing else. The
-last lines of its log join whatever diagnosis there is. This process never imports torch, and sleeps except for a look
-once a second.
+It reports what the child itself can't: that it was killed, for its memory or from outside; that it crashed; or that it
+makes no progress, in which case it is killed, since a stopped or deadlocked process reacts to nothing else. The last
+lines of the log are added to every diagnosis. This process never imports torch, and sleeps except for a check once a
+second.
 
 As the container's first process it also passes on SIGTERM and reaps orphans.
 """
@@ -39,7 +39,7 @@ LOOK_SECONDS = 1.0
 KILL_SECONDS = 10.0
 LOG_BYTES = 16 * 1024
 EXIT_KILLED = 128 + signal.SIGKILL
-"""What an agent answers whose worker was killed."""
+"""The exit code of an agent whose worker was killed."""
 _PR_SET_PDEATHSIG = 1
 
 _log = structlog.get_logger()
@@ -150,7 +150,7 @@ class _Child:
             except ProcessLookupError:
                 continue
         deadline = time.monotonic() + KILL_SECONDS
-        while self.code is None and time.monotonic() < deadline:  # in a driver's hands it may not end at all
+        while self.code is None and time.monotonic() < deadline:  # a process that is stuck in a driver may never end
             time.sleep(0.01)
             self._reap()
         self._drain()
@@ -172,7 +172,7 @@ class _Child:
                 self._pass_on(output)
 
     def _reap(self) -> None:
-        """Learn of its end, and take the orphans that the first process of a container inherits."""
+        """Collect its exit status, and that of the orphans that the first process of a container inherits."""
         anyone = -1 if os.getpid() == 1 else self.pid
         while self.code is None:
             pid, status = os.waitpid(anyone, os.WNOHANG)

@@ -26,7 +26,7 @@ from finetune_trainer.report.progress import Clock, ProgressReceiver, to_trainer
 
 LOG_SECONDS = 5.0
 REPORT_SECONDS = 0.5
-"""Making a report takes longer than everything else here does at a step. They are sent even less often."""
+"""Creating a report takes longer than all other work here at a step. The sender sends even fewer of them."""
 RECORDED_STEPS = 100
 RECORDED_LOSSES = {"training loss": "loss", "validation loss": "eval_loss"}
 REPORTED_METRICS = ("loss", "eval_loss", "learning_rate")

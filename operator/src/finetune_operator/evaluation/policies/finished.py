@@ -36,7 +36,7 @@ def keep_finished(observed: ObservedEvaluation, status: EvaluationStatus, now: d
     if status.phase in _JUDGED or (status.results and status.phase not in ENDED_UNSUCCESSFULLY):
         return end_with_verdict(observed, status, now)
     if status.phase not in ENDED_UNSUCCESSFULLY:
-        # Another runId was asked for meanwhile, and never begun: it is over as it was, without scores to judge.
+        # Another runId was requested meanwhile and never started: the run ended as it was, without scores to judge.
         return end_run(observed, status.model_copy(update={"phase": "Failed"}), _without_scores(status), now)
     missing = missing_failure(status.conditions, status.failure)
     if missing is not None and status.phase == "Cancelled":

@@ -119,7 +119,7 @@ def _failure(observed: ObservedEvaluation, now: datetime) -> Failed | None:
 
 
 def _is_rollout(observed: ObservedEvaluation, job: JobView, result: Failed) -> bool:
-    """Another revision was rolled out; a server that never answers by the revision that it is, just fails again."""
+    """Whether another revision was rolled out; a server that never reports its own revision would only fail again."""
     return result.diagnosis.reason == Reason.MODEL_CHANGED and asks_another_revision(observed, job)
 
 

@@ -35,15 +35,15 @@ def invalid_spec_plan(before: KindStatus, parent: Object, error: ValidationError
     observed = _Unparsed(parent["metadata"]["generation"], before)
     readiness = stalled(Reason.INVALID_SPEC, f"The object is invalid: {problems(error)}")
     plan = planned(observed, before, None, readiness, now)
-    # What was judged stays judged; its observedGeneration says of which spec.
+    # A verdict stays; its observedGeneration says which spec it is about.
     judged = [one for one in before.conditions if one.type == ConditionType.PASSED]
     return replace(plan, status=plan.status.model_copy(update={"conditions": [*plan.status.conditions, *judged]}))
 
 
 def is_refusal(error: ApiError, parent: Object, now: datetime) -> bool:
-    """Whether the API server refused a write for what it contains, so that trying it again at once is no use.
+    """Whether the API server refused a write for its content, so that an immediate retry is useless.
 
-    A namespace gets its default service account a moment after it was created, maybe together with the object.
+    A new namespace gets its default service account a moment later, maybe after the object was created.
     """
     if error.reason == NAME_CONFLICT:
         return True

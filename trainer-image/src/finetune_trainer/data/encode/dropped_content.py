@@ -205,7 +205,7 @@ _TOOLS: list[dict[str, Any]] = [{"type": "function", "function": _FUNCTION}]
 
 
 def _parts_of_tools(example: ChatExample) -> tuple[str, ...]:
-    """Which of the parts the tools have. What isn't written as a function, no template knows: then only whether."""
+    """Which of the parts the tools have; of tools that are not functions, which no template knows, only the first."""
     if not example.tools:
         return ()
     functions = [tool["function"] for tool in example.tools if isinstance(tool.get("function"), dict)]

@@ -11,7 +11,7 @@ from finetune_trainer.process.failures import DiagnosedError
 
 
 class PromptPart(Enum):
-    """A part that templates may leave out without a word, and how a sentence names it."""
+    """A part that templates may silently leave out, and what a message calls it."""
 
     TOOLS = "`tools`"
     CALLS = "`tool_calls` of the assistant's messages"

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 NUMBERS_AT_ONCE = 1 << 17
-"""Of a batch, at least: Python's numbers take ten times the memory that Arrow's take."""
+"""How many numbers a batch has at least: in Python they take ten times the memory that they take in Arrow."""
 TOKENS = pa.list_(pa.int32())
 
 Tokens = Mapping[str, Sequence[int]]

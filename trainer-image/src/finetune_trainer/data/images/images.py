@@ -190,7 +190,7 @@ def decode(body: bytes) -> Image.Image:
             if width * height > MOST_PIXELS:
                 raise ImageError(f"it has {width} x {height} pixels; the maximum is {MOST_PIXELS // 10**6} million")
             image.verify()
-        with Image.open(io.BytesIO(body), formats=FORMATS) as image:  # verify leaves it of no more use
+        with Image.open(io.BytesIO(body), formats=FORMATS) as image:  # after verify() the image can't be used any more
             image.load()
             ImageOps.exif_transpose(image, in_place=True)  # copies are large
             return image if image.mode == "RGB" else image.convert("RGB")

@@ -38,7 +38,7 @@ NOT_UNICAST = tuple(ipaddress.ip_network(block) for block in ("2001::/23", "2001
 
 
 class RefusedError(ValueError):
-    """The URL is not fetched, or what it leads to is not taken; in a sentence."""
+    """Why a URL is not fetched, or its content is rejected, in one sentence."""
 
 
 class _PassingError(Exception):
