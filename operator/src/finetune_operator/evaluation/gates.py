@@ -95,7 +95,7 @@ def too_few_examples(gates: Sequence[Gate], examples: int, slices: Sequence[Slic
         if there is not None and there < needed:
             found.append(
                 f"{TOO_FEW_EXAMPLES}: spec.gates[{at}] is about a difference of {abs(demanded):g} by {gate.grader!r}, "
-                f"which {there} examples hardly show: it takes about {needed} if the models differ in "
+                f"which {there} examples can hardly detect: about {needed} are needed if the models differ in "
                 f"{_DISCORDANCE:.0%} of them. Evaluate on more examples, or demand less."
             )
     return found

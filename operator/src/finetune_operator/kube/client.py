@@ -247,7 +247,8 @@ class Kube:
                 raise
             if not await self._is_already_created(resource, body):
                 message = (
-                    f"A {body['kind']} named {metadata['name']!r} exists already and is not of this object. Delete it."
+                    f"A {body['kind']} named {metadata['name']!r} already exists and does not belong to this object. "
+                    "Delete it."
                 )
                 raise ApiError(409, NAME_CONFLICT, message) from error
 

@@ -53,7 +53,7 @@ def deployed_endpoint(
     if status.revision == UNKNOWN_REVISION and len(answering) < 2:
         return progressing(
             Reason.WAITING_FOR_MODEL,
-            f"{deployment} of the class's model {model.name!r} serves a model that nothing is known of: its run "
+            f"{deployment} of the class's model {model.name!r} serves an unknown model: its run "
             "configuration is gone or changed. It is asked once a known revision serves alone.",
         )
     if len(answering) > 1:

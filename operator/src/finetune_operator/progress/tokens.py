@@ -93,7 +93,7 @@ class TokenAuthenticator:
             return None
         # The address first: what exceeds its limit does not use up the common one.
         if not (self._reviews_of_one.allows(address) and self._reviews.allows("")):
-            raise ApiError(429, "TooManyRequests", "too many tokens are asked about")
+            raise ApiError(429, "TooManyRequests", "too many token reviews")
         found = await self._review(token)
         kept = _TRUSTED_SECONDS if found is not None else _REFUSED_SECONDS
         self._known[fingerprint] = (time.monotonic() + kept, found)

@@ -14,7 +14,7 @@ Problems = Callable[[], Iterable[str]]
 
 
 def application(alive: Problems, ready: Problems) -> web.Application:
-    """/healthz and /readyz: 200, or 503 with the problems, one a line."""
+    """/healthz and /readyz: 200, or 503 with the problems, one per line."""
     app = web.Application()
     for path, problems in (("/healthz", alive), ("/readyz", ready)):
         app.router.add_get(path, _probe(problems))
@@ -34,7 +34,7 @@ def stuck(longest_reconcile_seconds: float, oldest_wait_seconds: float) -> list[
 def silent(seconds: Mapping[str, float]) -> list[str]:
     """Resources about which the API server has been silent for too long: a new process may reach it."""
     return [
-        f"nothing was heard of {plural} for {silence:.0f} s"
+        f"no response about {plural} for {silence:.0f} s"
         for plural, silence in seconds.items()
         if silence > STUCK_AFTER_SECONDS
     ]
@@ -44,7 +44,7 @@ def unanswered(election: Election) -> list[str]:
     """A standby replica that can't read the Lease could not take over."""
     silent = election.silent_seconds()
     if silent > RENEW_DEADLINE_SECONDS:
-        return [f"the API server has not told for {silent:.0f} s who leads"]
+        return [f"the API server has not said for {silent:.0f} s who leads"]
     return []
 
 

@@ -78,7 +78,7 @@ class _Connections:
                 try:
                     connection, (address, *_) = await loop.sock_accept(listener)
                 except OSError as error:
-                    log.warning("no connection can be taken", error=str(error))  # As of too many open files.
+                    log.warning("can't accept connections", error=str(error))  # As of too many open files.
                     await asyncio.sleep(1)
                     continue
                 if not self._has_room(address):

@@ -29,7 +29,7 @@ def completion(
 
 
 def _complete(commands: Mapping[str, Any], words: list[str]) -> None:
-    """Print candidates for the last word, one a line, and kubectl's directive: no file names."""
+    """Print candidates for the last word, one per line, and kubectl's directive: no file names."""
     from kubectl_finetune.commands.complete import candidates
 
     for candidate in candidates(commands, words):

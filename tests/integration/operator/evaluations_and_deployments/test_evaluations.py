@@ -266,7 +266,7 @@ def test_a_rollout_that_interrupts_a_try_does_not_count(api: Api) -> None:
     (new,) = [one for one in pods if one["metadata"]["name"] != old["metadata"]["name"]]
     played.ready(api, new)
     api.wait("ModelDeployment", "judge", lambda found: answering(found) == {NEW})
-    message = "The API of the model 'judge' answers by revision 'sha256:bb' now, and was asked as 'sha256:aa'."
+    message = "The API of the model 'judge' now answers as revision 'sha256:bb', but was asked as 'sha256:aa'."
     played.ends(api, pod, Failure(reason=Reason.MODEL_CHANGED, message=message, retryable=True))
     retrying = api.wait_reason("Evaluation", "router", "Retrying")
     assert (retrying["status"]["disruptions"], retrying["status"].get("retries", 0)) == (1, 0)

@@ -74,7 +74,7 @@ def test_duplicates_leaks_and_cut_examples_are_warned_of(workplace: Workplace, t
     report = preflight(workplace.preflight_run("warned", dataset=dataset), tmp_path)
     assert report.dataset.warnings == [
         "1 training example(s) are the same as an earlier one (line 13).",
-        "3 training example(s) are also validated on, or almost: evalLoss will flatter (line 1, 4, 13).",
+        "3 training example(s) are also, or almost, in the validation set: evalLoss is too low (line 1, 4, 13).",
         "1 training example(s) are longer than 128 tokens and are cut there.",
     ]
     assert report.dataset.training is not None

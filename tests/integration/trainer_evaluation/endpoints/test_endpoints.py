@@ -81,7 +81,7 @@ def test_what_another_revision_answers_is_not_counted_as_that_of_the_one_that_is
         assert [grade.score for grade in asking.grade("one")] == [1.0]
         stopped = asking.stopped("two")
         assert (stopped.failure.reason, stopped.failure.retryable) == (Reason.MODEL_CHANGED, True)
-        assert "answers by revision 'sha256:bb' now, and was asked as 'sha256:aa'." in stopped.failure.message
+        assert "now answers as revision 'sha256:bb', but was asked as 'sha256:aa'." in stopped.failure.message
     with stub_api(second) as api:
         again = Asking(bucket, api, tmp_path, folder, digest="sha256:bb")
         assert [grade.score for grade in again.grade("one", "two")] == [0.2, 0.2]

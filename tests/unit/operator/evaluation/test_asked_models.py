@@ -158,7 +158,7 @@ async def test_a_model_deployment_is_asked_once_one_known_revision_serves_alone(
     assert "is rolling out: sha256:aa and sha256:bb answer." in both.message
     nobody_knows = await resolved("guard", deployment(**serves, revision="unknown"), class_)
     assert isinstance(nobody_knows, Readiness)
-    assert "serves a model that nothing is known of" in nobody_knows.message
+    assert "serves an unknown model" in nobody_knows.message
     assert "rolling out" not in nobody_knows.message
     unknown = {**old, "revision": "unknown"}
     mixed = await resolved("guard", deployment(**serves, revision="unknown", revisions=[unknown, new]), class_)
@@ -175,7 +175,7 @@ def test_a_rollout_that_interrupts_a_try_is_no_failure_of_it() -> None:
     for by_now in (SERVED.model_copy(update={"digest": "sha256:bb"}), rolls_out):
         result = decide(replace(asked_in_vain(), endpoints=(by_now,)))
         assert (result.decision.phase, result.status.disruptions, result.status.retries) == ("Retrying", 1, 0)
-        assert "answers by revision 'sha256:bb' now. The next try starts at" in result.message
+        assert "now answers as revision 'sha256:bb'. The next try starts at" in result.message
 
 
 def test_a_server_that_names_another_revision_than_it_serves_is_not_asked_for_ever() -> None:
@@ -184,7 +184,7 @@ def test_a_server_that_names_another_revision_than_it_serves_is_not_asked_for_ev
     assert (once.status.disruptions, once.status.retries) == (0, 1)
     over = decide(asked_in_vain(retryLimit=0))
     assert (over.decision.phase, over.decision.reason) == ("Failed", "RetryLimitReached")
-    assert "answers by revision 'sha256:bb' now" in over.message
+    assert "now answers as revision 'sha256:bb'" in over.message
 
 
 SERVED = CONFIG.model_copy(update={"digest": "sha256:aa"})
@@ -193,7 +193,7 @@ SERVED = CONFIG.model_copy(update={"digest": "sha256:aa"})
 def asked_in_vain(**changes: Any) -> ObservedEvaluation:
     """A try that asked revision sha256:aa, and was answered by another one."""
     changed = Failure(
-        reason=Reason.MODEL_CHANGED, message="The API answers by revision 'sha256:bb' now", retryable=True
+        reason=Reason.MODEL_CHANGED, message="The API now answers as revision 'sha256:bb'", retryable=True
     )
     spec = evaluation_spec(graders=[TONE], gates=[], **{"retryLimit": 0, **changes})
     begun = plan(observed(SERVED, spec=spec), NOW)

@@ -233,7 +233,7 @@ def test_a_run_ends_at_its_deadline(
         whose = "spec" if of_class is None else "limits"
         assert f"The run did not end within 60s ({whose}.activeDeadlineSeconds" in result.message
         assert "Raise activeDeadlineSeconds and change runId" in result.message
-        assert "answers of APIs that are saved are taken, and loaded models answer anew" in result.message
+        assert "saved answers of APIs are reused, and loaded models answer again" in result.message
 
 
 @pytest.mark.parametrize(

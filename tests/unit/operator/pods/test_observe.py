@@ -222,6 +222,6 @@ async def test_a_name_that_somebody_else_has_taken_is_not_ours(
     if ours:
         await kube.create_once(body)
         return
-    with pytest.raises(ApiError, match="exists already and is not of this object") as raised:
+    with pytest.raises(ApiError, match="already exists and does not belong to this object") as raised:
         await kube.create_once(body)
     assert raised.value.reason == "NameConflict"

@@ -24,7 +24,7 @@ def test_workers_that_do_not_come_back(longest: float, oldest: float, told: list
 
 
 def test_a_watch_of_which_nothing_is_heard() -> None:
-    assert health.silent({"finetunejobs": 179.0, "pods": 181.0}) == ["nothing was heard of pods for 181 s"]
+    assert health.silent({"finetunejobs": 179.0, "pods": 181.0}) == ["no response about pods for 181 s"]
 
 
 async def test_a_replica_that_stands_by_must_see_who_leads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +32,7 @@ async def test_a_replica_that_stands_by_must_see_who_leads(monkeypatch: pytest.M
     monkeypatch.setattr(election, "silent_seconds", lambda: 9.0)
     assert health.unanswered(election) == []
     monkeypatch.setattr(election, "silent_seconds", lambda: 11.0)
-    assert health.unanswered(election) == ["the API server has not told for 11 s who leads"]
+    assert health.unanswered(election) == ["the API server has not said for 11 s who leads"]
 
 
 async def test_problems_are_told_line_by_line() -> None:

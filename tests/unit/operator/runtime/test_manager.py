@@ -94,7 +94,7 @@ async def test_it_is_ready_when_all_is_listed_and_not_alive_when_nothing_more_is
     for resource in set(selectors(KINDS)) - {FINE_TUNE_JOBS}:
         found.cache.heard_from(resource)
     now = 1181.0
-    assert manager._alive(found) == ["nothing was heard of finetunejobs for 181 s"]
+    assert manager._alive(found) == ["no response about finetunejobs for 181 s"]
     found.stop.set()
     assert manager._alive(found) == [], "a stop is no reason to kill it"
     assert manager._ready(found) == ["told to stop"]
@@ -107,7 +107,7 @@ async def test_who_stands_by_is_ready_while_it_sees_who_leads(monkeypatch: pytes
     monkeypatch.setattr(election, "silent_seconds", lambda: 1.0)
     assert manager._ready(found) == []
     monkeypatch.setattr(election, "silent_seconds", lambda: 60.0)
-    assert manager._ready(found) == ["the API server has not told for 60 s who leads"]
+    assert manager._ready(found) == ["the API server has not said for 60 s who leads"]
     await election.acquire()
     assert manager._ready(found) == ["the watches have not started"]
 

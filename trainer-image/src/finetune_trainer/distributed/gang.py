@@ -135,7 +135,7 @@ def _join(ranks: Ranks) -> Any:
         raise DiagnosedError(
             Reason.FAILED,
             f"The {ranks.world_size} processes of the gang did not meet at {ranks.host}:{ranks.port} within "
-            f"{JOIN_SECONDS} seconds: {first_line(error)} See whether each of the Pods runs.",
+            f"{JOIN_SECONDS} seconds: {first_line(error)} Check whether all of its Pods are running.",
             retryable=True,
         ) from error
     torch.distributed.init_process_group(

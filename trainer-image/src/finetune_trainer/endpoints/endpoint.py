@@ -131,7 +131,7 @@ class Endpoint:
                     self._failures = 0
                     without = tuple(option for option in OPTIONS if option in body and option not in sent)
                     return Answer(response.body, response.seconds, without)
-                failure = f"it answered with something else than OpenAI's /{route}"
+                failure = f"its response is not one of OpenAI's /{route}"
                 break
             elif response.status in PASSING:
                 failure = f"{response.status} {self._hide_key(error_text(response))}"
@@ -181,7 +181,7 @@ class Endpoint:
         if not isinstance(answered, str):
             self.hides_revision = True
         elif answered != asked:
-            message = f"{self._where()} answers by revision {answered[:100]!r} now, and was asked as {asked!r}."
+            message = f"{self._where()} now answers as revision {answered[:100]!r}, but was asked as {asked!r}."
             raise StopGradingError from DiagnosedError(Reason.MODEL_CHANGED, message, retryable=True)
 
     def _stop_if_useless(self, response: Response) -> None:

@@ -169,7 +169,7 @@ def doubts(run: EvaluateRun, outputs: Outputs) -> list[str]:
         if model.endpoint in judges:
             found.append(
                 f"JudgesItself: by grader {judges[model.endpoint]!r}, the model {model.endpoint!r} grades the outputs "
-                f"of {model.name!r}, which are its own. Models prefer these: let another one grade."
+                f"of {model.name!r}, which are its own, and models prefer their own. Use another model as the judge."
             )
         without = dict.fromkeys(option for one in outputs[model.name] for option in one.without)
         if without:

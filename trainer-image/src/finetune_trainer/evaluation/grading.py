@@ -167,7 +167,7 @@ async def _doubt(grader: CompiledGrader, examples: Sequence[HeldOutExample]) -> 
         return None
     return (
         f"JudgeUnreliable: by grader {grader.name!r}, the model {grader.model!r} lets {fooled} of {len(rows)} outputs "
-        "pass that answer nothing and only ask to pass. Use a stronger model, or say more in its input."
+        "pass that answer nothing and only ask to pass. Use a stronger model, or a more detailed input."
     )
 
 

@@ -95,7 +95,8 @@ def _name(given: Eval, wishes: Wishes, findings: Findings) -> str:
     if wishes.name is not None:
         if slug(wishes.name, LONGEST_NAME) != wishes.name:
             findings.refuse(
-                "--name", f"{shown(wishes.name)} is no name of an object: lower-case letters, digits and hyphens."
+                "--name",
+                f"{shown(wishes.name)} is not a valid name: use lower-case letters, digits and hyphens.",
             )
         return wishes.name
     found = slug(given.name or given.id or "", LONGEST_NAME)

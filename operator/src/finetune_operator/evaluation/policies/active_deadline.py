@@ -55,7 +55,7 @@ def fail_at_active_deadline(
     last = f" The last failure: {failure_message(status.failure)}" if status.failure is not None else ""
     message = (
         f"The run did not end within {_limit(observed)}.{last} Raise activeDeadlineSeconds and change runId to run "
-        "again: answers of APIs that are saved are taken, and loaded models answer anew."
+        "again: saved answers of APIs are reused, and loaded models answer again."
     )
     return fail_run(observed, status, failed(Reason.DEADLINE_EXCEEDED, message), now, at_once=True)
 

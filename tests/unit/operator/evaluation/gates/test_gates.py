@@ -213,7 +213,7 @@ def test_a_gate_that_asks_for_less_than_the_examples_show_is_warned_of(
     assert len(found) == (needed is not None)
     if needed is not None:
         assert found[0].startswith("TooFewExamples: spec.gates[0] is about a difference of 0.0")
-        assert f"by 'exact', which {examples} examples hardly show: it takes about {needed} if" in found[0]
+        assert f"by 'exact', which {examples} examples can hardly detect: about {needed} are needed if" in found[0]
 
 
 def test_the_warning_is_there_before_anything_runs_and_follows_the_gates() -> None:
@@ -221,10 +221,10 @@ def test_the_warning_is_there_before_anything_runs_and_follows_the_gates() -> No
     started = plan(observed_evaluation(EvaluationStatus(), spec=spec), NOW)
     assert started.create
     (warning,) = started.status.warnings
-    assert "which 100 examples hardly show" in warning
+    assert "which 100 examples can hardly detect" in warning
     status = evaluated_status(results=[measured(CANDIDATE, BASELINE)], warnings=["JudgeUnreliable: x", warning])
     (kept, of_now) = plan(observed_evaluation(status, spec=spec), NOW).status.warnings
     assert kept == "JudgeUnreliable: x"
-    assert "which 200 examples hardly show" in of_now
+    assert "which 200 examples can hardly detect" in of_now
     lowered = evaluation_spec(gates=[{"grader": "exact", "minimum": 0.5}])
     assert plan(observed_evaluation(status, spec=lowered), NOW).status.warnings == [kept]

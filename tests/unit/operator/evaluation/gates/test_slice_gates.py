@@ -97,7 +97,7 @@ def test_a_small_slice_is_too_few_examples_for_a_small_gain() -> None:
     status = evaluated_status(slices=[in_german(delta=0.0, delta_low=-0.05, delta_high=0.05, examples=40)])
     (warning,) = plan(observed_evaluation(status, spec=spec), NOW).status.warnings
     assert "spec.gates[0]" in warning
-    assert "which 40 examples hardly show" in warning
+    assert "which 40 examples can hardly detect" in warning
 
 
 @pytest.mark.parametrize(

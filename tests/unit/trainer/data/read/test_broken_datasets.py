@@ -53,11 +53,11 @@ CORPUS: dict[str, tuple[bytes, list[str]]] = {
     ),
     "a JSON array": (
         b"[" + GOOD.strip() + b"," + GOOD.strip() + b"]",
-        ["1: The file is one JSON array. Write its objects one a line: jq -c '.[]' FILE."],
+        ["1: The file is one JSON array. Write one object per line: jq -c '.[]' FILE."],
     ),
     "a JSON array, indented": (
         json.dumps([json.loads(GOOD)], indent=1).encode(),
-        ["1: The file is one JSON array. Write its objects one a line: jq -c '.[]' FILE."],
+        ["1: The file is one JSON array. Write one object per line: jq -c '.[]' FILE."],
     ),
     "indented objects": (
         json.dumps(json.loads(GOOD), indent=1).encode(),
@@ -65,7 +65,7 @@ CORPUS: dict[str, tuple[bytes, list[str]]] = {
     ),
     "CSV": (
         b"prompt,completion\r\n2+2=,4\r\n",
-        ["1: The file looks like CSV. Write a JSON object for each of its rows, one a line."],
+        ["1: The file looks like CSV. Write each of its rows as a JSON object, one per line."],
     ),
     "no objects": (
         b'1\n"a"\nnull\n',

@@ -173,11 +173,11 @@ def _why_not_json_lines(first: bytes) -> str | None:
     if first.startswith(UTF16_BOMS):
         return "The file is UTF-16. Save it as UTF-8."
     if first.startswith(b"["):
-        return "The file is one JSON array. Write its objects one a line: jq -c '.[]' FILE."
+        return "The file is one JSON array. Write one object per line: jq -c '.[]' FILE."
     if first.strip() == b"{":
         return "The file is indented JSON. Write each object on one line: jq -c . FILE."
     if CSV_HEADER.fullmatch(first.strip()):
-        return "The file looks like CSV. Write a JSON object for each of its rows, one a line."
+        return "The file looks like CSV. Write each of its rows as a JSON object, one per line."
     return None
 
 

@@ -23,7 +23,7 @@ ISSUE_TEXTS = {
     "duplicates": "are the same as an earlier one",
     "near_duplicates": "are almost the same as an earlier one",
     "conflicts": "have the prompt of another one, and another answer",
-    "leaks": "are also validated on, or almost: evalLoss will flatter",
+    "leaks": "are also, or almost, in the validation set: evalLoss is too low",
 }
 
 
