@@ -254,48 +254,55 @@ def _with_outcome(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, now: datetime
 ) -> FineTuneJobStatus:
     job = observed.job(attempt.job_name)
+    if (interruption := _interruption(observed, attempt, job, now)) is not None:
+        return _disrupted(status, attempt, *interruption, now)
+    if job is None or not _has_ended(observed, job, now):
+        return status
+    return _with_reported_outcome(observed, status, attempt, job, now)
+
+
+def _interruption(
+    observed: ObservedFineTuneJob, attempt: AttemptStatus, job: JobView | None, now: datetime
+) -> tuple[str, str] | None:
+    """What happened to the Job before its Pods could report an end, as reason and message; None if nothing did."""
     if job is None:
         if any(one.name == attempt.job_name for one in observed.disowned):
-            return _disrupted(status, attempt, "JobDisowned", "Somebody removed the ownerReferences of its Job.", now)
-        return _disrupted(status, attempt, "JobDeleted", "Somebody deleted its Job.", now)
-    if job.deleting and job.foreign_finalizers:
-        # Another controller's finalizer may stay for ever.
-        return _disrupted(status, attempt, "JobDeleted", stuck_job_message(job), now)
-    if job.deleting and any(is_lost(pod, now) for pod in observed.pods_of(job.name)):
-        return _disrupted(status, attempt, "JobDeleted", "Somebody deleted its Job.", now)
+            return "JobDisowned", "Somebody removed the ownerReferences of its Job."
+        return "JobDeleted", "Somebody deleted its Job."
+    pods = observed.pods_of(job.name)
+    lost = next((pod for pod in pods if is_lost(pod, now)), None)
     if job.deleting:
-        return status
+        if job.foreign_finalizers:  # Another controller's finalizer may stay for ever.
+            return "JobDeleted", stuck_job_message(job)
+        return None if lost is None else ("JobDeleted", "Somebody deleted its Job.")
     if job.state != "Active":
-        waited_for = any(not pod.is_terminal and not is_lost(pod, now) for pod in observed.pods_of(job.name))
-        return status if waited_for else _with_reported_outcome(observed, status, attempt, job, now)
-    return _outcome_of_active_job(observed, status, attempt, job, now)
-
-
-def _outcome_of_active_job(
-    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView, now: datetime
-) -> FineTuneJobStatus:
-    """End an attempt whose Job is still active but can't continue."""
+        return None
     if job.suspended:
         if attempt.pods_start_time is None:
-            return status
+            return None
         if job.queue_name is None:
-            message = "Somebody suspended its Job (spec.suspend of the Job), which is in no queue."
-            return _disrupted(status, attempt, "JobSuspended", message, now)
-        message = f"Queue {job.queue_name!r} reclaimed its quota, which suspended its Job."
-        return _disrupted(status, attempt, "QuotaReclaimed", message, now)
-    pods = observed.pods_of(job.name)
+            return "JobSuspended", "Somebody suspended its Job (spec.suspend of the Job), which is in no queue."
+        return "QuotaReclaimed", f"Queue {job.queue_name!r} reclaimed its quota, which suspended its Job."
     if job.parallelism == 0:
-        return _disrupted(status, attempt, "JobChanged", "Somebody set the parallelism of its Job to 0.", now)
-    lost = next((pod for pod in pods if is_lost(pod, now)), None)
-    if lost is not None and not lost.disrupted and failed_by_itself(pods):
-        # The lost Pod was deleted because another Pod had failed by itself.
-        return _with_reported_outcome(observed, status, attempt, job, now)
-    if lost is not None:
-        message = f"Pod {lost.name} does not terminate: its node does not respond."
-        return _disrupted(status, attempt, "NodeLost", message, now)
-    if job_finished(job, pods, now) and not all_pods_ended(observed, job):
-        return _with_reported_outcome(observed, status, attempt, job, now)
-    return status
+        return "JobChanged", "Somebody set the parallelism of its Job to 0."
+    # A lost Pod that was not disrupted may have been deleted because another Pod had failed by itself.
+    if lost is not None and (lost.disrupted or not failed_by_itself(pods)):
+        return "NodeLost", f"Pod {lost.name} does not terminate: its node does not respond."
+    return None
+
+
+def _has_ended(observed: ObservedFineTuneJob, job: JobView, now: datetime) -> bool:
+    """Whether the Pods of an attempt without an interruption have reported all that they will."""
+    pods = observed.pods_of(job.name)
+    if job.deleting:
+        return False
+    if job.state != "Active":
+        return all(pod.is_terminal or is_lost(pod, now) for pod in pods)
+    if job.suspended:
+        return False
+    return any(is_lost(pod, now) for pod in pods) or (
+        job_finished(job, pods, now) and not all_pods_ended(observed, job)
+    )
 
 
 def _with_reported_outcome(
