@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.auto import length_bound, resolve_checkpoints, resolve_hyperparameters
+from finetune_api.default_hyperparameters import length_bound, resolve_checkpoints, resolve_hyperparameters
 from finetune_api.finetunejob import (
     DPO,
     AdapterType,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.auto import resolve_for
 from finetune_api.conditions import Reason
+from finetune_api.default_hyperparameters import resolve_for
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.evaluation_results import GradingErrors, ModelUsage, Score, SliceScore
 from finetune_api.finetunejob import (

@@ -67,7 +67,7 @@ def preflight(file: RunFile) -> None:
     def command() -> int:
         from finetune_api.run import PreflightRun
         from finetune_trainer.preflight.preflight import preflight
-        from finetune_trainer.supervision.outcomes import run_command
+        from finetune_trainer.supervision.termination_messages import run_command
 
         return run_command(PreflightRun, file, preflight)
 
@@ -107,7 +107,7 @@ def evaluate(file: RunFile) -> None:
         with gc_paused_for_imports():
             from finetune_api.run import EvaluateRun
             from finetune_trainer.evaluation.evaluate import evaluate
-            from finetune_trainer.supervision.outcomes import run_command
+            from finetune_trainer.supervision.termination_messages import run_command
 
         return run_command(EvaluateRun, file, lambda run, _: evaluate(run))
 
@@ -123,7 +123,7 @@ def fetch(file: RunFile) -> None:
     def command() -> int:
         from finetune_api.run import FetchRun
         from finetune_trainer.serving.fetch import fetch
-        from finetune_trainer.supervision.outcomes import run_command
+        from finetune_trainer.supervision.termination_messages import run_command
 
         return run_command(FetchRun, file, lambda run, _: fetch(run))
 
@@ -137,7 +137,7 @@ def serve(file: RunFile) -> None:
     with gc_paused_for_imports():
         from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
         from finetune_trainer.serving.serve import serve
-        from finetune_trainer.supervision.outcomes import run_command
+        from finetune_trainer.supervision.termination_messages import run_command
 
     def command(run: FetchRun, _: object) -> None:
         serve(Path(SERVED_MODEL_DIRECTORY) / run.name, run.model.revision)
@@ -154,7 +154,7 @@ def delete(file: RunFile) -> None:
     def command() -> int:
         from finetune_api.run import DeleteRun
         from finetune_trainer.storage.delete import delete
-        from finetune_trainer.supervision.outcomes import run_command
+        from finetune_trainer.supervision.termination_messages import run_command
 
         return run_command(DeleteRun, file, lambda run, _: delete(run))
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.graders import GraderErrorCode
-from finetune_grading.for_each import for_each
+from finetune_grading.concurrency import for_each
 from finetune_grading.grade import Grade, RowError, Scored, unexpected
 from finetune_grading.judge import StopGradingError
 from finetune_grading.sample import Item, MissingVariableError, Row, Sample

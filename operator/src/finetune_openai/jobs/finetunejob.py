@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_api.auto import learning_rate
 from finetune_api.base import API_VERSION, GROUP
+from finetune_api.default_hyperparameters import learning_rate
 from finetune_api.finetunejob import SETTINGS, AdapterType, MethodType
 from finetune_openai.jobs.request import DpoHyperparameters, JobRequest
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from kubernetes.utils.quantity import parse_quantity
 
-from finetune_api.auto import DEFAULT_SEED, resolve_checkpoints
+from finetune_api.default_hyperparameters import DEFAULT_SEED, resolve_checkpoints
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.finetunejob import (
     ConfigMapKeys,

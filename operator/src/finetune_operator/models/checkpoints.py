@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finetune_api.auto import resolve_checkpoints
 from finetune_api.conditions import Reason
+from finetune_api.default_hyperparameters import resolve_checkpoints
 from finetune_api.evaluated_models import ALL, CheckpointChoices
 from finetune_api.finetunejob import Best, CheckpointStatus, FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.run import CheckpointSource, ModelSource

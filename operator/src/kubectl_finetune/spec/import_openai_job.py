@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from finetune_api.auto import learning_rate
 from finetune_api.base import API_VERSION, problems
+from finetune_api.default_hyperparameters import learning_rate
 from finetune_api.finetunejob import SETTINGS, FineTuneJobSpec, MethodType
 from kubectl_finetune.errors import PluginError
 

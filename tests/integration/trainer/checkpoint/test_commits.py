@@ -19,7 +19,7 @@ from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.commits import Committed, CorruptError, FencedError
 from finetune_trainer.storage.storage import Storage
-from finetune_trainer.supervision.outcomes import conclude
+from finetune_trainer.supervision.termination_messages import conclude
 from tests.integration.trainer.checkpoint.saves import content, files, read_back, start
 from tests.integration.trainer.runs import Workplace
 from tests.integration.trainer_evaluation.buckets import Bucket

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from finetune_api.auto import length_bound
 from finetune_api.conditions import Reason
+from finetune_api.default_hyperparameters import length_bound
 from finetune_api.finetunejob import Hyperparameters
 from tests.integration.trainer.preflight.tiny_kinds import check, refusal, save
 from tests.integration.trainer_evaluation.tiny_models import make_tokenizer

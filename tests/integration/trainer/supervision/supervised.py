@@ -22,8 +22,8 @@ from finetune_trainer.process import environment, heartbeats
 from finetune_trainer.process.failures import DisruptedError
 from finetune_trainer.process.heartbeats import Phase
 from finetune_trainer.supervision import outcomes
-from finetune_trainer.supervision.outcomes import conclude
 from finetune_trainer.supervision.supervisor import supervise
+from finetune_trainer.supervision.termination_messages import conclude
 from finetune_trainer.supervision.watchdog import Limits, Watchdog
 from finetune_trainer.train.launch import train_node
 from tests.integration.trainer.distributed.forking_agent import fork_workers

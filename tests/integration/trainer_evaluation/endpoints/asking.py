@@ -18,7 +18,7 @@ from finetune_grading.grade_rows import grade_rows
 from finetune_grading.judge import StopGradingError
 from finetune_grading.registered_graders import compile_graders
 from finetune_grading.sample import Row, Sample
-from finetune_trainer.endpoints.answers import Answers
+from finetune_trainer.endpoints.answer_cache import Answers
 from finetune_trainer.endpoints.asked_model import AskedModel
 from finetune_trainer.endpoints.endpoint import Endpoint
 from finetune_trainer.endpoints.limits import Ledger, ledger_of

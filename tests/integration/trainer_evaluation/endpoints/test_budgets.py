@@ -10,7 +10,7 @@ import pytest
 
 from finetune_api.graders import GraderErrorCode
 from finetune_trainer.endpoints import endpoint as endpoint_module
-from finetune_trainer.endpoints.answers import Answers
+from finetune_trainer.endpoints.answer_cache import Answers
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.endpoints.asking import Asking, errors
 from tests.integration.trainer_evaluation.stub_api import Body, Respond, fails, grades, stub_api

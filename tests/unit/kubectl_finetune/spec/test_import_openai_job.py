@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune_api.auto import learning_rate
+from finetune_api.default_hyperparameters import learning_rate
 from finetune_api.finetunejob import SETTINGS
 from kubectl_finetune.errors import PluginError
 from kubectl_finetune.spec.import_openai_job import ImportedJob, Replacements, import_job, model_of, read_job

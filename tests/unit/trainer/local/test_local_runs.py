@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_api.auto import resolve_for
+from finetune_api.default_hyperparameters import resolve_for
 from finetune_api.finetunejob import DatasetStatus, FileStatistics, FineTuneJobSpec, ModelStatus, Parallelism
 from finetune_api.outcome import PreflightReport
 from finetune_api.run import ModelSource

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from finetune_trainer.serving.answers import marks_in
 from finetune_trainer.serving.engine import Order, Text, _special_tokens, _StoppedError, _Streamer
+from finetune_trainer.serving.responses import marks_in
 
 SAMPLE = ["the theme of that thesis is thin", "日本語 日本 本日", "😀😃 naïve café", "a\n\n\n b  c"]
 

@@ -18,9 +18,9 @@ from finetune_api.graders import GraderErrorCode
 from finetune_api.run import MODEL_KEY, MODEL_KEYS_DIRECTORY, EndpointConfig
 from finetune_grading.grade import RowError
 from finetune_grading.judge import StopGradingError
-from finetune_trainer.endpoints.answers import Answer, Answers, question_digest
+from finetune_trainer.endpoints.answer_cache import Answer, Answers, question_digest
 from finetune_trainer.endpoints.limits import Ledger, Pace, Sleep
-from finetune_trainer.endpoints.replies import (
+from finetune_trainer.endpoints.responses import (
     OPTIONS,
     Response,
     error_text,

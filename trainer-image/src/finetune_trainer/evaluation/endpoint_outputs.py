@@ -10,12 +10,12 @@ from typing import Any
 
 from finetune_api.evaluation import Generation
 from finetune_api.graders import GraderErrorCode
-from finetune_grading.for_each import for_each
+from finetune_grading.concurrency import for_each
 from finetune_grading.grade import GradeError, RowError
 from finetune_grading.sample import Sample
 from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.data.read.jsonl import LineError
-from finetune_trainer.endpoints.answers import Answer
+from finetune_trainer.endpoints.answer_cache import Answer
 from finetune_trainer.endpoints.asked_model import CHAT
 from finetune_trainer.endpoints.endpoint import Endpoint
 from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt

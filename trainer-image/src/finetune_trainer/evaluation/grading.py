@@ -21,7 +21,7 @@ from finetune_grading.graders.interface import AskingGrader, CompiledGrader
 from finetune_grading.judge import StopGradingError
 from finetune_grading.sample import Item, Row, Sample
 from finetune_grading.scores import Graded
-from finetune_trainer.endpoints.answers import Answers
+from finetune_trainer.endpoints.answer_cache import Answers
 from finetune_trainer.endpoints.asked_model import AskedModel
 from finetune_trainer.endpoints.endpoint import Endpoint
 from finetune_trainer.endpoints.limits import Ledger, ledger_of

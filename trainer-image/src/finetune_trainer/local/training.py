@@ -19,8 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from finetune_api.auto import DEFAULT_SEED, resolve_checkpoints, resolve_for
 from finetune_api.conditions import Reason
+from finetune_api.default_hyperparameters import DEFAULT_SEED, resolve_checkpoints, resolve_for
 from finetune_api.finetunejob import FineTuneJobSpec, Parallelism
 from finetune_api.outcome import EXIT_FAILED, EXIT_SUCCEEDED, PreflightReport, TrainReport
 from finetune_api.run import JobIdentity, ModelSource, PreflightRun, StorageConfig, TrainRun

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import structlog
 
-from finetune_api.auto import length_bound, resolve_hyperparameters, sequence_length
 from finetune_api.conditions import Reason
+from finetune_api.default_hyperparameters import length_bound, resolve_hyperparameters, sequence_length
 from finetune_api.finetunejob import (
     MOST_WARNINGS,
     Checkpoints,

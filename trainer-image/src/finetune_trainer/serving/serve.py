@@ -2,7 +2,7 @@
 
 The path of a request: its body is read within limits (bodies.py), validated (openai_requests.py), rendered to a prompt
 in a process of its own (prompts.py), processed by the engine, one request after another (engine.py), and returned as
-OpenAI's objects (answers.py). No step blocks the event loop, so that /health reports the state of the engine.
+OpenAI's objects (responses.py). No step blocks the event loop, so that /health reports the state of the engine.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from finetune_trainer.generate.tool_calls import response_template
 from finetune_trainer.model.loading import LocalModel
 from finetune_trainer.process.environment import end_well_on_sigterm
 from finetune_trainer.process.progress_log import log_progress
-from finetune_trainer.serving.answers import DONE, Answer, AnswerParser, marks_in, to_event
 from finetune_trainer.serving.bodies import BodyError, discard, longest_body, read_json
 from finetune_trainer.serving.engine import MOST_WAITING, Engine, EngineBusyError, GenerationError, Order
 from finetune_trainer.serving.openai_requests import ChatRequest, CompletionRequest, TextRequest
 from finetune_trainer.serving.prompts import Prompt, PromptRefusedError, Prompts, PromptsBusyError
 from finetune_trainer.serving.request_errors import explain
+from finetune_trainer.serving.responses import DONE, Answer, AnswerParser, marks_in, to_event
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 (a Pod is reached from outside itself)
 SHUTDOWN_SECONDS = 20

@@ -32,7 +32,7 @@ from finetune_api.run import TrainRun
 from finetune_trainer.process import heartbeats
 from finetune_trainer.supervision.diagnosis import diagnose_end, diagnose_oom_kill
 from finetune_trainer.supervision.oom import count_oom_kills
-from finetune_trainer.supervision.outcomes import conclude_for
+from finetune_trainer.supervision.termination_messages import conclude_for
 from finetune_trainer.supervision.watchdog import Watchdog
 
 LOOK_SECONDS = 1.0

@@ -23,8 +23,8 @@ from finetune_trainer.distributed.ranks import Ranks, node_rank, ranks_alone_on_
 from finetune_trainer.process import environment, heartbeats
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.process.imports import gc_paused_for_imports
-from finetune_trainer.supervision.outcomes import conclude, conclude_failure, read_run
 from finetune_trainer.supervision.supervisor import EXIT_KILLED, end_process, supervise
+from finetune_trainer.supervision.termination_messages import conclude, conclude_failure, read_run
 from finetune_trainer.supervision.watchdog import Watchdog
 
 _log = structlog.get_logger()

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from finetune_api.auto import resolve_for
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
+from finetune_api.default_hyperparameters import resolve_for
 from finetune_api.finetunejob import FineTuneJobStatus, PreflightStatus
 from finetune_api.outcome import PreflightReport
 from finetune_operator.core.backoff import retry_time

@@ -11,8 +11,8 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from finetune_trainer.generate.tool_calls import COMMON_FORMATS
-from finetune_trainer.serving.answers import Answer, AnswerParser
 from finetune_trainer.serving.engine import End, Text
+from finetune_trainer.serving.responses import Answer, AnswerParser
 
 QWEN = dict(COMMON_FORMATS)["<tool_call>"]
 CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Bonn"}}</tool_call>'

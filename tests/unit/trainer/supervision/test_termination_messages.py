@@ -22,7 +22,7 @@ from finetune_api.outcome import (
 from finetune_api.run import FetchRun
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.supervision import outcomes
-from finetune_trainer.supervision.outcomes import conclude, conclude_for, last_lines, read_run, run_command
+from finetune_trainer.supervision.termination_messages import conclude, conclude_for, last_lines, read_run, run_command
 
 REPORT = PreflightReport(dataset=DatasetStatus(), model=ModelStatus(architecture="Llama", context_length=8))
 
