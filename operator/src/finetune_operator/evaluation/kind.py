@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.kind_definition import Body, Kind, OwnedResource
 from finetune_operator.core.references import ObjectKey, class_reference, model_references
 from finetune_operator.environment import Environment
 from finetune_operator.evaluation.observe import observe
-from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.plan import FINISHED, plan
-from finetune_operator.kube.reader import Reader
-from finetune_operator.kube.resources import EVALUATIONS, JOBS, PODS, Object
+from finetune_operator.kube.resources import EVALUATIONS, JOBS, PODS
 from finetune_operator.metrics.evaluation_metrics import EvaluationMetrics
 
 
 def evaluation(environment: Environment) -> Kind:
     """It owns Jobs and Pods."""
-
-    async def observe_evaluation(reader: Reader, parent: Object) -> ObservedEvaluation:
-        return await observe(
-            reader,
-            parent,
-            trainer_image=environment.trainer_image,
-            progress=environment.progress,
-            endpoint=environment.progress_endpoint,
-        )
-
     return Kind(
         EVALUATIONS,
         EvaluationStatus,
-        observe_evaluation,
+        partial(observe, environment=environment),
         plan,
         owns=(OwnedResource(JOBS), OwnedResource(PODS)),
         references=_references,

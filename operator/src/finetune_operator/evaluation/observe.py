@@ -10,6 +10,7 @@ from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import owner_of
+from finetune_operator.environment import Environment
 from finetune_operator.evaluation.candidates import checkpoint_name
 from finetune_operator.evaluation.observed import Answering, ObservedEvaluation
 from finetune_operator.evaluation.refusal import grading_refusal
@@ -20,18 +21,9 @@ from finetune_operator.kube.resources import Object
 from finetune_operator.models.observe import resolve_checkpoints, resolve_endpoint, resolve_model
 from finetune_operator.pods.observe import jobs_and_pods, observe_warnings
 from finetune_operator.pods.observed import job_view, parse_time, pod_view, status_written
-from finetune_operator.progress.endpoint import ProgressEndpoint
-from finetune_operator.progress.store import ProgressStore
 
 
-async def observe(
-    reader: Reader,
-    parent: Object,
-    *,
-    trainer_image: str | None,
-    progress: ProgressStore,
-    endpoint: ProgressEndpoint | None,
-) -> ObservedEvaluation:
+async def observe(reader: Reader, parent: Object, *, environment: Environment) -> ObservedEvaluation:
     """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
     owner = owner_of(parent)
     spec, status = EvaluationSpec.from_storage(parent["spec"]), EvaluationStatus.read(parent.get("status"))
@@ -47,8 +39,8 @@ async def observe(
     # A run that started with the default class keeps it, even if the default has changed.
     in_flight = status.run_id == spec.run_id and status.completion_time is None
     class_name = spec.class_name or (status.class_name if in_flight else None)
-    class_ = await observe_class(reader, class_name, trainer_image)
-    job_name = status.job_name or ""
+    class_ = await observe_class(reader, class_name, environment.trainer_image)
+    job_name, progress = status.job_name or "", environment.progress
     shown = progress.shown(owner.namespace, job_name, is_running=bool(running))
     newer_in = progress.seconds_until_newer(owner.namespace, job_name)
     return ObservedEvaluation(
@@ -71,7 +63,7 @@ async def observe(
         progress=shown.progress if shown else None,
         candidate_progress=tuple(shown.candidates or ()) if shown else (),
         newer_report_time=None if newer_in is None else datetime.now(UTC) + timedelta(seconds=newer_in),
-        progress_endpoint=endpoint,
+        progress_endpoint=environment.progress_endpoint,
     )
 
 

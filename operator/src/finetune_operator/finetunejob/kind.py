@@ -13,30 +13,17 @@ from finetune_operator.finetunejob.attempt_state import FINISHED
 from finetune_operator.finetunejob.deletion import observe as deletion_observe
 from finetune_operator.finetunejob.deletion import plan as deletion
 from finetune_operator.finetunejob.observe import observe
-from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
-from finetune_operator.kube.reader import Reader
-from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, PODS, Object
+from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, PODS
 from finetune_operator.metrics.job_metrics import JobMetrics
 
 
 def finetunejob(environment: Environment) -> Kind:
     """It owns Jobs and Pods, and has a finalizer if its class's reclaimPolicy is Delete."""
-
-    async def observe_job(reader: Reader, parent: Object) -> ObservedFineTuneJob:
-        return await observe(
-            reader,
-            parent,
-            trainer_image=environment.trainer_image,
-            progress=environment.progress,
-            endpoint=environment.progress_endpoint,
-            ledger_namespace=environment.namespace,
-        )
-
     return Kind(
         FINE_TUNE_JOBS,
         FineTuneJobStatus,
-        observe_job,
+        partial(observe, environment=environment),
         plan,
         owns=(OwnedResource(JOBS), OwnedResource(PODS)),
         references=_references,

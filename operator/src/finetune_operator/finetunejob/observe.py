@@ -14,6 +14,7 @@ from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_operator.budgets.observe import observe_budget
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner, owner_of
+from finetune_operator.environment import Environment
 from finetune_operator.finetuneclass.observe import observe_class, observe_classes
 from finetune_operator.finetunejob.attempt_state import FINISHED, newest_job, running_attempt, running_jobs
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
@@ -24,8 +25,6 @@ from finetune_operator.models.observe import resolve_model
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observe import is_alone, job_by_name, observe_warnings, owned_jobs_and_pods, pod_by_name
 from finetune_operator.pods.observed import JobView, alone_view, job_view, parse_time, pod_view, status_written
-from finetune_operator.progress.endpoint import ProgressEndpoint
-from finetune_operator.progress.store import ProgressStore
 
 
 @dataclass(frozen=True)
@@ -40,15 +39,7 @@ class Children:
     disowned: tuple[JobView, ...] = ()
 
 
-async def observe(
-    reader: Reader,
-    parent: Object,
-    *,
-    trainer_image: str | None,
-    progress: ProgressStore,
-    endpoint: ProgressEndpoint | None,
-    ledger_namespace: str,
-) -> ObservedFineTuneJob:
+async def observe(reader: Reader, parent: Object, *, environment: Environment) -> ObservedFineTuneJob:
     """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
     owner = owner_of(parent)
     spec = FineTuneJobSpec.from_storage(parent["spec"])
@@ -56,17 +47,17 @@ async def observe(
     class_name = spec.class_name or pinned_class(spec, status)
     others = folder_classes(known_folders(owner, status)) - {class_name}
     class_, classes, model, children = await asyncio.gather(
-        observe_class(reader, class_name, trainer_image),
-        observe_classes(reader, others, trainer_image),
+        observe_class(reader, class_name, environment.trainer_image),
+        observe_classes(reader, others, environment.trainer_image),
         _observe_model(reader, owner, spec, status),
         _children(reader, owner, parent, spec, status),
     )
     pods = tuple(pod_view(item) for item in children.pods)
     warnings, budget = await asyncio.gather(
         observe_warnings(reader, owner.namespace, children.jobs, pods, datetime.now(UTC)),
-        observe_budget(reader, ledger_namespace, owner, class_, status, children.pods),
+        observe_budget(reader, environment.namespace, owner, class_, status, children.pods),
     )
-    attempt = status.attempt.job_name if status.attempt else ""
+    attempt, progress = status.attempt.job_name if status.attempt else "", environment.progress
     shown = progress.shown(owner.namespace, attempt, is_running=running_attempt(status) is not None)
     newer_in = progress.seconds_until_newer(owner.namespace, attempt)
     return ObservedFineTuneJob(
@@ -87,7 +78,7 @@ async def observe(
         checkpoint_report=shown.checkpoint_report if shown else None,
         newer_report_time=None if newer_in is None else datetime.now(UTC) + timedelta(seconds=newer_in),
         budget=budget,
-        progress_endpoint=endpoint,
+        progress_endpoint=environment.progress_endpoint,
     )
 
 

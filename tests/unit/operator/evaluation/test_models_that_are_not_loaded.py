@@ -15,12 +15,12 @@ from finetune_api.finetuneclass import ModelEndpoint
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EvaluateRun
 from finetune_operator.core.conditions import Readiness, stalled
+from finetune_operator.environment import Environment
 from finetune_operator.evaluation.observe import observe
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.endpoints import endpoint_config
-from finetune_operator.progress.store import ProgressStore
 from tests.unit.operator.evaluation.plans import JOB, NEW, decide
 from tests.unit.operator.evaluation_states import (
     EVALUATION,
@@ -127,13 +127,7 @@ async def test_a_model_that_the_class_does_not_list_is_not_asked(
     mine = {"namespace": "team-a", "name": EVALUATION.name, "uid": EVALUATION.uid, "generation": 1}
     mine["creationTimestamp"] = "2026-11-22T11:00:00Z"
     parent = {"kind": "Evaluation", "apiVersion": "finetune.dev/v1alpha1", "metadata": mine, "spec": spec.to_wire()}
-    found = await observe(
-        FakeKube({class_path: class_, **NOTHING_RUNS}),
-        parent,
-        trainer_image=None,
-        progress=ProgressStore(),
-        endpoint=None,
-    )
+    found = await observe(FakeKube({class_path: class_, **NOTHING_RUNS}), parent, environment=Environment())
     result = decide(found)
     assert (result.decision.reason, result.decision.stalled, result.decision.writes) == ("ModelNotListed", True, ())
     assert result.message.startswith(f"{who} the model 'large', and FineTuneClass 'small' lists none.")

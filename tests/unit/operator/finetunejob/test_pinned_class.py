@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.environment import Environment
 from finetune_operator.evaluation.observe import observe as observe_evaluation
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.deletion.plan import holds_storage
@@ -13,7 +14,6 @@ from finetune_operator.finetunejob.observe import observe
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, FINE_TUNE_CLASSES, JOBS, PODS, REPLICA_SETS
 from finetune_operator.modeldeployment.observe import observe as observe_deployment
-from finetune_operator.progress.store import ProgressStore
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.states import CLASS_WIRE, JOB_WIRE, NOW, OWNER, job_status, merged
 
@@ -46,8 +46,7 @@ def kube(**pinned: Any) -> FakeKube:
 
 async def observed(cluster: FakeKube, status: dict[str, Any], **spec: Any) -> ObservedFineTuneJob:
     parent = {"kind": "FineTuneJob", "metadata": METADATA, "spec": {**JOB_WIRE, **spec}, "status": status}
-    store = ProgressStore()
-    return await observe(cluster, parent, trainer_image=None, progress=store, endpoint=None, ledger_namespace="default")
+    return await observe(cluster, parent, environment=Environment())
 
 
 @pytest.mark.parametrize(
@@ -95,9 +94,7 @@ async def test_an_evaluation_continues_with_the_class_that_it_began_with(
     }
     status = {"runId": "1", "className": "before", "phase": "Retrying", **changes}
     parent = {"kind": "Evaluation", "metadata": METADATA, "spec": spec, "status": status}
-    class_ = (
-        await observe_evaluation(kube(), parent, trainer_image=None, progress=ProgressStore(), endpoint=None)
-    ).class_
+    class_ = (await observe_evaluation(kube(), parent, environment=Environment())).class_
     assert isinstance(class_, ResolvedClass)
     assert class_.name == expected
 

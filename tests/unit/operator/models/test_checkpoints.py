@@ -14,6 +14,7 @@ from finetune_api.finetunejob.status import StartingModel
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import CheckpointSource, EvaluateRun, ModelSource
 from finetune_operator.core.conditions import Readiness
+from finetune_operator.environment import Environment
 from finetune_operator.evaluation.candidates import models_to_evaluate
 from finetune_operator.evaluation.objects import evaluate_job_name
 from finetune_operator.evaluation.observe import observe
@@ -22,7 +23,6 @@ from finetune_operator.evaluation.plan import plan
 from finetune_operator.kube.resources import EVENTS, FINE_TUNE_CLASSES, FINE_TUNE_JOBS, JOBS, PODS
 from finetune_operator.models.checkpoints import checkpoint_models
 from finetune_operator.models.resolve import ResolvedModel
-from finetune_operator.progress.store import ProgressStore
 from tests.unit.operator.evaluation.plans import decide
 from tests.unit.operator.evaluation_states import (
     BASE,
@@ -137,7 +137,7 @@ async def observed(spec: dict[str, Any]) -> ObservedEvaluation:
     lists = [resource.path(EVALUATION.namespace) for resource in (JOBS, PODS, EVENTS)]
     answers = {f"GET {path}": nothing for path in (*lists, FINE_TUNE_CLASSES.path(None))}
     kube = FakeKube(answers | {f"GET {FINE_TUNE_JOBS.path(EVALUATION.namespace, 'router')}": of_job})
-    return await observe(kube, parent, trainer_image=None, progress=ProgressStore(), endpoint=None)
+    return await observe(kube, parent, environment=Environment())
 
 
 async def test_with_all_each_checkpoint_is_a_candidate_by_its_step_against_the_base() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,11 +15,11 @@ from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_operator.core.conditions import conditions, failed, ready
 from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.plan import Plan
+from finetune_operator.environment import Environment
 from finetune_operator.finetunejob.observe import observe
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, Object
-from finetune_operator.progress.store import ProgressStore
 from finetune_operator.runtime.reconciler.reconcile import reconcile
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.runtime.reconciled import (
@@ -41,13 +42,7 @@ from tests.unit.operator.states import JOB_WIRE, NOW, merged
 async def test_a_stored_spec_that_does_not_parse_names_the_field() -> None:
     """As one that was stored before a rule was added."""
     broken = {**PARENT, "spec": merged(JOB_WIRE, {"retryLimit": "many"})}
-    store = ProgressStore()
-
-    async def observe_job(kube: Kube, parent: Object) -> Any:
-        return await observe(
-            kube, parent, trainer_image=None, progress=store, endpoint=None, ledger_namespace="default"
-        )
-
+    observe_job = partial(observe, environment=Environment())
     kube = kube_with(broken)
     await reconcile(kube, Kind(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, lambda observed, now: PLAN), KEY)
     stalled = conditions_written(kube)[ConditionType.STALLED]

@@ -92,7 +92,10 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
 
 
 async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[Plan[Any], Object]:
-    """What to do for an object that is not being deleted, and that object with its finalizer set or removed."""
+    """What to do for an object that is not being deleted, by its kind's observe.py and plan.py.
+
+    Also returns that object with its finalizer set or removed.
+    """
     try:
         observed = await kind.observe(kube, parent)
         parent = await sync_finalizer(kube, kind.finalizer, parent, observed)

@@ -11,11 +11,11 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import CheckpointStatus, EndedRun, FineTuneJobStatus
+from finetune_operator.environment import Environment
 from finetune_operator.finetunejob.objects import run_digest
 from finetune_operator.finetunejob.observe import observe
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES
-from finetune_operator.progress.store import ProgressStore
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.finetunejob.runs.runs import PROGRESS, USAGE, decide, finished, stopped_status
 from tests.unit.operator.states import (
@@ -253,9 +253,7 @@ async def test_when_the_status_was_written_last_is_read_from_the_api_servers_acc
     }
     class_ = {"metadata": {"name": "cpu", "generation": 1, "uid": "u-cpu"}, "spec": CLASS_WIRE}
     cluster = FakeKube({f"GET {FINE_TUNE_CLASSES.path(None, 'cpu')}": class_})
-    found = await observe(
-        cluster, parent, trainer_image=None, progress=ProgressStore(), endpoint=None, ledger_namespace="default"
-    )
+    found = await observe(cluster, parent, environment=Environment())
     assert (found.created, found.status_written) == (ago(3600), ago(1200))
 
 
