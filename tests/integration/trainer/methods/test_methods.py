@@ -35,7 +35,7 @@ from finetune_trainer.model.kernels import packed_attention
 from finetune_trainer.model.loading import LocalModel, fetch_model, load_model, load_tokenizer
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
-from finetune_trainer.train import build_trainer, fit
+from finetune_trainer.train import build_trainer, train
 from tests.integration.trainer.runs import Workplace, preference, question, train_here
 
 NO_DROPOUT = Adapter(lora=LoRA(rank=4, alpha=8, dropout=0.0))
@@ -122,7 +122,7 @@ def test_what_learned_in_bfloat16_speaks_when_its_training_is_over(
 ) -> None:
     """Adapters in float32 upon a base in bfloat16, which autocast brings together while they are trained."""
     expected = first_loss(workplace, tmp_path, "half/float32")
-    for module in (build_trainer, fit, adapters):
+    for module in (build_trainer, train, adapters):
         monkeypatch.setattr(module, "uses_bfloat16", lambda: True)
     report = train_here(workplace.train_run("half/bfloat16", ONE_STEP, adapter=NO_DROPOUT), tmp_path / "half")
     assert report.result is not None and report.result.report_uri is not None

@@ -21,7 +21,7 @@ from finetune_trainer.distributed.ranks import ranks_alone_on_node
 from finetune_trainer.process import environment, heartbeats
 from finetune_trainer.process.failures import DisruptedError
 from finetune_trainer.process.heartbeats import Phase
-from finetune_trainer.supervision import outcomes
+from finetune_trainer.supervision import termination_messages
 from finetune_trainer.supervision.supervisor import supervise
 from finetune_trainer.supervision.termination_messages import conclude
 from finetune_trainer.supervision.watchdog import Limits, Watchdog
@@ -123,7 +123,7 @@ COMMANDS: dict[str, Callable[[Path], int]] = {
 
 def run(name: str, folder: Path) -> int:
     """The exit code of the command of that name."""
-    outcomes.TERMINATION_MESSAGE_PATH = str(folder / "termination-log")
+    termination_messages.TERMINATION_MESSAGE_PATH = str(folder / "termination-log")
     environment.exit_on_sigterm()
     if name == "train_node":
         fork_workers()

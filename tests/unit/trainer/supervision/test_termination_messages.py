@@ -21,7 +21,7 @@ from finetune_api.outcome import (
 )
 from finetune_api.run import FetchRun
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
-from finetune_trainer.supervision import outcomes
+from finetune_trainer.supervision import termination_messages
 from finetune_trainer.supervision.termination_messages import conclude, conclude_for, last_lines, read_run, run_command
 
 REPORT = PreflightReport(dataset=DatasetStatus(), model=ModelStatus(architecture="Llama", context_length=8))
@@ -32,7 +32,7 @@ def message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the kubelet would read it."""
     file = tmp_path / "termination-log"
     file.touch()
-    monkeypatch.setattr(outcomes, "TERMINATION_MESSAGE_PATH", str(file))
+    monkeypatch.setattr(termination_messages, "TERMINATION_MESSAGE_PATH", str(file))
     return file
 
 
@@ -123,7 +123,7 @@ def test_of_a_long_log_the_end_is_kept(message: Path) -> None:
 
 
 def test_where_there_is_no_file_for_a_message_none_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outcomes, "TERMINATION_MESSAGE_PATH", str(tmp_path / "none"))
+    monkeypatch.setattr(termination_messages, "TERMINATION_MESSAGE_PATH", str(tmp_path / "none"))
     assert conclude(lambda: REPORT) == EXIT_SUCCEEDED
     assert not (tmp_path / "none").exists()
 
