@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test prepare lint unit cluster cluster-down bench-controller bench-gpu generate lock clean
+.PHONY: help demo test prepare lint tests end-to-end unit cluster cluster-down bench-controller bench-gpu generate lock clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
@@ -18,11 +18,17 @@ demo: ## fine-tune, evaluate and serve a model on a real Kubernetes (MODEL=hf://
 test: ## lint, types, import contracts, and every test
 	@$(PYTHON) e2e/environment.py dev
 	@$(MAKE) --no-print-directory --jobs=2 prepare lint
-	@$(RUN) -m pytest --numprocesses=$(WORKERS) --durations=60 tests
-	@$(RUN) -m pytest --durations=20 e2e
+	@$(MAKE) --no-print-directory --jobs=2 end-to-end tests
 
 prepare: $(VENV)/.dev ## build everything slow: the programs of the cluster, the images, the cluster
 	@$(RUN) -m e2e.prepare
+
+end-to-end: $(VENV)/.dev ## the tests on the real cluster only
+	@$(RUN) -m pytest --durations=20 e2e
+
+# Nice: for the kernel, all Pods of the cluster together are one process beside each of these.
+tests: $(VENV)/.dev ## the other tests only
+	@nice -n 8 $(RUN) -m pytest --numprocesses=$(WORKERS) --durations=60 tests
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet .

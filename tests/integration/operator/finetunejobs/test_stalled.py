@@ -132,7 +132,7 @@ def test_a_pod_that_does_not_start(api: Api, waiting: str, message: str, reason:
 
 
 def test_a_secret_that_is_missing(api: Api) -> None:
-    """Its volume can't be mounted, which only an Event tells."""
+    """Its volume can't be mounted, which only an Event tells. Takes half a minute: a Pod gets that long to start."""
     job = api.create("FineTuneJob", "router", JOB)
     (pod,) = api.wait_children(job, "preflight", "Pod")
     played.is_placed(api, pod)
@@ -161,6 +161,7 @@ def test_a_pod_for_which_there_is_no_node(api: Api) -> None:
     said = condition(api.get("Pod", name), "PodScheduled")
     old = {**said, "lastTransitionTime": f"{datetime.now(UTC) - timedelta(seconds=31):%Y-%m-%dT%H:%M:%SZ}"}
     api.patch("Pod", name, {"status": {"conditions": [old]}}, "status")
+    wake(api, "FineTuneJob", "router")
     expect_stalled(api, "FineTuneJob", "router", "Unschedulable", said["message"], "Free or add nodes")
     played.runs(api, pod)
     api.patch("Pod", name, {"status": {"conditions": []}}, "status")
@@ -252,6 +253,7 @@ def test_a_run_configuration_that_is_too_large_for_the_annotations_of_its_pods(a
 
 
 def test_a_quota_that_leaves_no_room_for_pods(api: Api) -> None:
+    """Takes a minute: that is how often the operator tries again."""
     api.create("ResourceQuota", "none", {"hard": {"pods": "0"}})
     wait_for(lambda: "used" in api.get("ResourceQuota", "none").get("status", {}), "the quota is counted")
     job = api.create("FineTuneJob", "router", JOB)
@@ -288,6 +290,7 @@ def test_a_quota_that_leaves_no_room_for_pods(api: Api) -> None:
 def test_pods_that_admission_refuses_stall_the_job_until_that_is_mended(
     api: Api, change: Object, repair: tuple[str, Object], told: list[str]
 ) -> None:
+    """Takes a minute: that is how often the operator tries again."""
     name = f"refused-{secrets.token_hex(4)}"
     api.create("FineTuneClass", name, {**CLASS, **change})
     job = api.create("FineTuneJob", "router", {**JOB, "className": name})
