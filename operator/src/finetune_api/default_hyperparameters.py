@@ -59,6 +59,7 @@ def resolve_for(
         context_length=report.model.context_length,
         continued=spec.model.fine_tune_job_ref is not None if continued is None else continued,
         processes=parallelism.nodes * parallelism.processes_per_node,
+        packing=bool(report.packing),
     )
 
 
@@ -74,25 +75,26 @@ def resolve_hyperparameters(
     continued: bool = False,
     processes: int = 1,
     rows: int | None = None,
+    packing: bool = False,
 ) -> ResolvedHyperparameters:
     """Complete a spec's hyperparameters from the dataset (examples, tokens of the longest), the model and the
     processes.
 
     `rows`: the number of rows that batches are made of, if these are not examples but turns or packed rows.
+    `packing`: whether rows are packed where the spec does not say; preflight decides it (`packs_by_default`).
     `continued`: whether the model is the result of another job.
     """
     rules = method.settings.rules
     # Small sets need more passes: as many as show 3,000 examples in all, from one to the method's most.
     passes = max(1, min(rules.most_epochs, round(3000 / max(examples, 1))))
     epochs = spec.epochs if spec.epochs is not None else float(passes)
-    # A fifth of a percent of the set, a power of two, from 4 to 64: small sets need many steps. Then a multiple of the
-    # processes, since each takes the same share.
     rows = rows or examples
-    share = min(64, max(4, 2 ** round(math.log2(max(1.0, rows * 0.002)))))
-    batch_size = spec.batch_size or processes * math.ceil(share / processes)
+    packing = rules.packs and (packing if spec.packing is None else spec.packing)
+    share = _packed_batch(examples, rows, processes) if packing else _batch(rows)
+    # A multiple of the processes, since each takes the same share.
+    batch_size = spec.batch_size or processes * math.ceil(max(1, share) / processes)
     max_length = sequence_length(spec.max_length, max_tokens, context_length)
     total_steps = max(1, math.ceil(math.ceil(rows / batch_size) * epochs))
-    packing = spec.packing if spec.packing is not None else False
     return ResolvedHyperparameters(
         epochs=epochs,
         batch_size=batch_size,
@@ -102,13 +104,42 @@ def resolve_hyperparameters(
         weight_decay=spec.weight_decay if spec.weight_decay is not None else 0.0,
         max_length=max_length,
         packing=packing,
-        batch_tokens=batch_size * max_length if packing and rules.packs else None,
+        batch_tokens=batch_size * max_length if packing else None,
         seed=spec.seed if spec.seed is not None else DEFAULT_SEED,
         total_steps=total_steps,
         checkpoint_every_steps=checkpoints.every_steps or max(10, math.ceil(total_steps / 10)),
         **method.settings.hyperparameters(),
         early_stopping=spec.early_stopping,
     )
+
+
+def packs_by_default(spec: Hyperparameters, rules: MethodRules, *, examples: int, rows: int, processes: int) -> bool:
+    """Whether rows are packed on accelerators where the spec does not say, if the model's architecture can.
+
+    Not where a step of one packed row per process would hold more examples than a step without packing: small sets need
+    many steps. And a spec's batchSize counts examples unless it also asks for packing.
+
+    `rows`: the number of packed rows that the examples make.
+    """
+    if spec.packing is not None or spec.batch_size is not None or not rules.packs:
+        return False
+    return _packed_batch(examples, rows, processes) > 0
+
+
+def _batch(rows: int) -> int:
+    """A fifth of a percent of the set, a power of two, from 4 to 64: small sets need many steps."""
+    return min(64, max(4, 1 << round(math.log2(max(1.0, rows * 0.002)))))
+
+
+def _packed_batch(examples: int, rows: int, processes: int) -> int:
+    """The number of packed rows that hold about as many examples as a batch without packing.
+
+    A multiple of the processes, rounded to the nearest; 0: one row per process is far more than that. At most a batch
+    of as many unpacked rows: there are more rows than examples if a chat template makes one per answer.
+    """
+    unpacked = processes * math.ceil(_batch(examples) / processes)
+    held = min(unpacked * rows / max(examples, 1), _batch(rows))
+    return processes * math.floor(held / processes + 0.5)
 
 
 def learning_rate(rules: MethodRules, adapter: AdapterType, *, continued: bool) -> float:

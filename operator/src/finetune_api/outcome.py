@@ -96,6 +96,7 @@ class PreflightReport(ApiModel):
     dataset: DatasetStatus
     model: ModelStatus
     memory: MemoryEstimate | None = None
+    packing: bool | None = Field(None, description="Whether rows are packed, where the spec leaves that open.")
 
 
 class TrainReport(ApiModel):

@@ -146,6 +146,7 @@ class PreflightRun(ApiModel):
     continued: bool = Field(False, description="Whether the model is the result of another job.")
     allowed_images: list[Line] = Field(default=[], description="Patterns of allowed s3:// and https:// URLs of images.")
     accelerator_memory: int | None = Field(None, description="Memory of one accelerator in bytes.")
+    on_accelerators: bool = Field(False, description="Whether the class has accelerators.")
     seed: int
 
 

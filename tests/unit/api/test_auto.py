@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.default_hyperparameters import length_bound, resolve_checkpoints, resolve_hyperparameters
+from finetune_api.default_hyperparameters import (
+    length_bound,
+    packs_by_default,
+    resolve_checkpoints,
+    resolve_hyperparameters,
+)
 from finetune_api.finetunejob import (
     DPO,
     AdapterType,
@@ -174,6 +179,60 @@ def test_a_tenth_of_the_run_lies_between_checkpoints(every_steps: int | None, ex
 @pytest.mark.parametrize(("processes", "batch_size"), [(1, 4), (2, 4), (3, 6), (4, 4), (8, 8)])
 def test_an_automatic_batch_is_shared_evenly_by_all_processes(processes: int, batch_size: int) -> None:
     assert resolved(processes=processes).batch_size == batch_size
+
+
+@pytest.mark.parametrize(
+    ("examples", "rows", "processes", "batch_size"),
+    [
+        (1500, 700, 1, 2),
+        (10_000, 1000, 1, 2),
+        (10_000, 1000, 2, 2),
+        (100_000, 25_000, 8, 16),
+        (300, 40, 1, 1),  # eight examples a row, where a step without packing has four
+        (300, 30, 1, None),
+        (300, 100, 8, None),
+    ],
+)
+def test_packed_rows_hold_about_the_examples_of_a_batch(
+    examples: int, rows: int, processes: int, batch_size: int | None
+) -> None:
+    rules = Method().settings.rules
+    packs = packs_by_default(Hyperparameters(), rules, examples=examples, rows=rows, processes=processes)
+    assert packs is (batch_size is not None)
+    if packs:
+        found = resolved(examples=examples, rows=rows, processes=processes, packing=True)
+        assert (found.packing, found.batch_size, found.batch_tokens) == (
+            True,
+            batch_size,
+            found.max_length * found.batch_size,
+        )
+
+
+@given(st.integers(1, 10**7), st.floats(0.001, 1), st.sampled_from([1, 2, 3, 8, 64, 1024]))
+def test_packing_by_default_neither_halves_the_steps_nor_doubles_them(
+    examples: int, share: float, processes: int
+) -> None:
+    rows = math.ceil(examples * share)
+    if packs_by_default(Hyperparameters(), Method().settings.rules, examples=examples, rows=rows, processes=processes):
+        packed = resolved(examples=examples, rows=rows, processes=processes, packing=True)
+        apart = resolved(examples=examples, processes=processes)
+        assert packed.batch_size % processes == 0
+        assert apart.batch_size / 2 <= packed.batch_size * examples / rows <= 2 * apart.batch_size
+
+
+@pytest.mark.parametrize("spec", [{"packing": False}, {"packing": True}, {"batchSize": 2}])
+def test_what_the_spec_says_of_batches_leaves_nothing_to_choose(spec: dict[str, Any]) -> None:
+    hyperparameters, rules = Hyperparameters.from_wire(spec), Method().settings.rules
+    assert not packs_by_default(hyperparameters, rules, examples=10_000, rows=5000, processes=1)
+
+
+def test_preferences_are_never_packed() -> None:
+    rules = Method(type="DPO").settings.rules
+    assert not packs_by_default(Hyperparameters(), rules, examples=10_000, rows=5000, processes=1)
+
+
+def test_a_spec_may_turn_off_what_preflight_chose() -> None:
+    assert not resolved({"packing": False}, packing=True).packing
 
 
 EVERYTHING = {

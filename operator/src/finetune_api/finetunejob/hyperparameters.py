@@ -44,7 +44,9 @@ class Hyperparameters(ApiModel):
         description="Maximum tokens per example; see dataset.prepare.tooLong.",
     )
     packing: bool | None = Field(
-        None, description="Pack several examples into each row of maxLength tokens. They do not attend to each other."
+        None,
+        description="Pack several examples into each row of maxLength tokens. They do not attend to each other. "
+        "Omitted: for SFT on accelerators, if batchSize is omitted too and the model's architecture supports it.",
     )
     seed: int | None = Field(
         None,

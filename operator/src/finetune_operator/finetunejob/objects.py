@@ -140,6 +140,7 @@ def preflight_objects(
         parallelism=spec.parallelism,
         continued=spec.model.fine_tune_job_ref is not None,
         accelerator_memory=accelerator_memory(class_.spec),
+        on_accelerators=class_.spec.accelerator is not None,
         seed=seed if seed is not None else DEFAULT_SEED,
     )
     role = PodRole(PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH), datasets=dataset_config_maps(spec), reads_hub=True)

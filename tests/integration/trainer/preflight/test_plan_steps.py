@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,26 @@ def test_the_plan_is_what_the_trainer_does(
     plan, done = planned_and_done(file, tmp_path)
     assert plan.total_steps == done
     assert plan.batch_tokens == (3 * 256 if packing else None)
+
+
+@pytest.mark.parametrize("template", ["appends", "rewrites"])
+def test_the_plan_with_packing_that_preflight_chose_is_what_the_trainer_does(
+    tmp_path: Path, models: dict[str, Path], template: str
+) -> None:
+    chance = random.Random(template)
+    file = job(tmp_path, models[template], [line(chance, "SFT") for _ in range(60)], checkpoints={"keep": 1})
+    read = read_job(file)
+    asked = preflight_run(read, tmp_path / "out", model_of(read)).model_copy(update={"on_accelerators": True})
+    found = preflight(asked, tmp_path / "preflight")
+    assert found.dataset.training is not None
+    assert found.packing
+    plan = train_run(read, tmp_path / "out", found, model_of(read))
+    assert plan.hyperparameters.packing
+    short = plan.model_copy(update={"hyperparameters": plan.hyperparameters.model_copy(update={"epochs": 1.0})})
+    report = train_here(short, tmp_path / "train")
+    rows, batch = found.dataset.training.rows, plan.hyperparameters.batch_size
+    assert rows is not None
+    assert max(checkpoint.step for checkpoint in report.checkpoints) == math.ceil(rows / batch)
 
 
 def test_a_run_of_one_step_learns(tmp_path: Path, models: dict[str, Path]) -> None:

@@ -28,6 +28,7 @@ from finetune_api.sources import parse_s3
 from finetune_trainer.preflight.preflight import preflight
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
+from tests.integration.trainer.preflight.tiny_kinds import save
 from tests.integration.trainer.runs import Workplace, question
 from tests.integration.trainer_evaluation.tiny_models import chat
 
@@ -95,6 +96,35 @@ def test_the_memory_is_estimated_as_the_model_is_trained(workplace: Workplace, b
     assert (report.memory.weights, report.memory.adapter) == (2 * whole, 4 * trained)
     assert report.memory.accelerator is None
     assert report.dataset.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("run", "packing"),
+    [
+        ({"on_accelerators": True}, True),
+        ({}, False),
+        ({"on_accelerators": True, "hyperparameters": Hyperparameters(packing=False)}, False),
+        ({"on_accelerators": True, "hyperparameters": Hyperparameters(batch_size=4)}, False),
+        ({"on_accelerators": True, "parallelism": Parallelism(nodes=8)}, False),  # a step of every example
+    ],
+)
+def test_packing_is_chosen_on_accelerators(
+    workplace: Workplace, tmp_path: Path, run: dict[str, Any], packing: bool
+) -> None:
+    report = preflight(workplace.preflight_run("packing", **run), tmp_path)
+    training = report.dataset.training
+    assert training is not None
+    assert report.packing is packing
+    assert (training.rows is not None and training.rows < training.examples) is packing
+
+
+@pytest.mark.parametrize("kind", ["bloom", "gemma2"])
+def test_packing_is_not_chosen_for_a_model_that_mixes_or_masks(workplace: Workplace, tmp_path: Path, kind: str) -> None:
+    """BLOOM's examples would see each other; Gemma 2's capped scores need a mask over all pairs of tokens."""
+    folder = save(tmp_path / "model", kind)
+    model = ModelSource(uri=workplace.bucket.put_folder(f"models/{kind}", folder))
+    report = preflight(workplace.preflight_run("mixed", model=model, on_accelerators=True), tmp_path / "scratch")
+    assert report.packing is False
 
 
 def test_too_little_memory_is_warned_of_and_not_refused(workplace: Workplace, tmp_path: Path) -> None:

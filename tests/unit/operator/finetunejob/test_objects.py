@@ -113,4 +113,5 @@ def test_the_trainer_learns_which_datasets_are_allowed() -> None:
 def test_preflight_learns_the_memory_of_an_accelerator(accelerator: dict[str, Any] | None, seen: int | None) -> None:
     assert accelerator_memory(class_spec(accelerator=accelerator)) == seen
     (made,) = preflight_objects(OWNER, job_spec(), resolved_class(accelerator=accelerator), MODEL_SOURCE, 1)
-    assert json.loads(files_of(made)["run.json"])["acceleratorMemory"] == seen
+    run = json.loads(files_of(made)["run.json"])
+    assert (run["acceleratorMemory"], run["onAccelerators"]) == (seen, accelerator is not None)

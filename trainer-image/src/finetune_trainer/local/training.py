@@ -100,6 +100,7 @@ def preflight_run(job: LocalJob, folder: Path, model: ModelSource) -> PreflightR
     """As the operator renders it, for a single process."""
     spec = job.spec
     seed = spec.hyperparameters.seed
+    memory = _accelerator_memory()
     return PreflightRun(
         job=_identity(job),
         storage=storage_config(os.environ),
@@ -111,7 +112,8 @@ def preflight_run(job: LocalJob, folder: Path, model: ModelSource) -> PreflightR
         hyperparameters=spec.hyperparameters,
         allowed_images=EVERY_IMAGE,
         continued=model.adapter_uri is not None,
-        accelerator_memory=_accelerator_memory(),
+        accelerator_memory=memory,
+        on_accelerators=memory is not None,
         seed=seed if seed is not None else DEFAULT_SEED,
     )
 

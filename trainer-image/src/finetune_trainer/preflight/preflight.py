@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from finetune_api.conditions import Reason
-from finetune_api.default_hyperparameters import length_bound, resolve_hyperparameters, sequence_length
+from finetune_api.default_hyperparameters import length_bound, resolve_hyperparameters
 from finetune_api.finetunejob import (
     MOST_WARNINGS,
     Checkpoints,
@@ -24,19 +24,19 @@ from finetune_api.outcome import PREFLIGHT_REPORT_NAME, Failure, PreflightReport
 from finetune_api.run import PreflightRun
 from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.data.encode.chat_template import reads_images
-from finetune_trainer.data.encode.packed_rows import packed_rows
 from finetune_trainer.data.encode.vision import NO_SHARDED_VISION
 from finetune_trainer.data.images.images import ImageStore
-from finetune_trainer.data.select.choice import Chosen, choose_examples, survey_dataset
+from finetune_trainer.data.select.choice import choose_examples, survey_dataset
 from finetune_trainer.data.select.dataset_record import find_record, store_record
 from finetune_trainer.data.select.findings import store_findings
 from finetune_trainer.data.select.survey import refuse_invalid, refuse_nothing_left
 from finetune_trainer.data.select.token_record import store_tokens
 from finetune_trainer.distributed.batches import micro_batch_sizes
-from finetune_trainer.methods.method import formats_of, method_of, packs_rows
+from finetune_trainer.methods.method import formats_of, method_of
 from finetune_trainer.model import memory
 from finetune_trainer.model.loading import InspectedModel, find_model, inspect_model
 from finetune_trainer.preflight.model_checks import CheckedModel, check_model
+from finetune_trainer.preflight.packing import choose_packing, with_packed_rows
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.open_storage import open_storage
@@ -114,14 +114,15 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     with log_progress("storing the tokens"):
         dataset_json = store_record(storage, output, chosen.record)
         store_tokens(storage, output, dataset_json, tokenizer, chosen.tokens)
-    dataset = with_rows(chosen, run, model)
-    resolved = _resolve(run, model, dataset)
+    packing = choose_packing(run, model, chosen)
+    dataset = with_packed_rows(run, model, chosen) if packing else chosen.status
+    resolved = _resolve(run, model, dataset, packing)
     estimate, advice = _estimate_memory(run, model, checked, resolved)
     warnings = [*([advice] if advice else []), *checked.warnings, *batch_warnings(resolved, dataset), *dataset.warnings]
     dataset = dataset.model_copy(update={"warnings": warnings[:MOST_WARNINGS]})
     for warning in dataset.warnings:
         _log.warning(warning)
-    return PreflightReport(dataset=dataset, model=model.status, memory=estimate)
+    return PreflightReport(dataset=dataset, model=model.status, memory=estimate, packing=packing)
 
 
 def _max_length(run: PreflightRun, model: ModelStatus) -> int:
@@ -142,17 +143,6 @@ def _begun(storage: Storage, output: StorageLocation) -> datetime | None:
     return None
 
 
-def with_rows(chosen: Chosen, run: PreflightRun, model: InspectedModel) -> DatasetStatus:
-    """The status with the number of training rows, which are packed if the spec and the method ask for it."""
-    spec, training = run.hyperparameters, chosen.status.training
-    assert training is not None
-    if not packs_rows(run.method, model.tokenizer, packing=bool(spec.packing)):
-        return chosen.status
-    max_length = sequence_length(spec.max_length, training.max_tokens, model.status.context_length)
-    rows = packed_rows(chosen.lengths, max_length)
-    return chosen.status.model_copy(update={"training": training.model_copy(update={"rows": rows})})
-
-
 def batch_warnings(resolved: ResolvedHyperparameters, dataset: DatasetStatus) -> Iterator[str]:
     """Warnings about the planned batches."""
     assert dataset.training is not None
@@ -165,7 +155,9 @@ def batch_warnings(resolved: ResolvedHyperparameters, dataset: DatasetStatus) ->
         )
 
 
-def _resolve(run: PreflightRun, model: InspectedModel, dataset: DatasetStatus) -> ResolvedHyperparameters:
+def _resolve(
+    run: PreflightRun, model: InspectedModel, dataset: DatasetStatus, packing: bool
+) -> ResolvedHyperparameters:
     assert dataset.training is not None
     return resolve_hyperparameters(
         run.hyperparameters,
@@ -178,6 +170,7 @@ def _resolve(run: PreflightRun, model: InspectedModel, dataset: DatasetStatus) -
         context_length=model.status.context_length,
         continued=run.continued,
         processes=run.parallelism.nodes * run.parallelism.processes_per_node,
+        packing=packing,
     )
 
 
