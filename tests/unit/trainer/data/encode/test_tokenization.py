@@ -15,6 +15,8 @@ from finetune_trainer.data.encode.chat_template import TemplateError
 from finetune_trainer.data.encode.tokenization import (
     IGNORED,
     TokenizedExample,
+    _render_by_pattern,
+    _render_turns,
     has_loss,
     tokenize,
 )
@@ -172,6 +174,69 @@ def test_any_calls_are_learned_as_they_are(
     whole = ChatExample([User(content=question), *called, Assistant(content=answer)], tools)
     assert all_learned(tokenizer, whole) == [chosen.calls(calls), chosen.answer.format(answer)]
     assert all_learned(tokenizer, ChatExample([User(content=question), called[0]], tools)) == [chosen.calls(calls)]
+
+
+pieces = [
+    " ",
+    "\n",
+    "a",
+    "+",
+    "-",
+    "<",
+    "é",
+    "assistant\n",
+    "<think>",
+    "</think>",
+    "[THINK]",
+    "\n\n",
+    *SPECIAL_TOKENS[:8],
+]
+texts_of_any_kind = st.lists(st.sampled_from(pieces), max_size=4).map("".join) | answers
+spoken = st.lists(st.tuples(texts_of_any_kind, texts_of_any_kind, st.booleans()), min_size=1, max_size=4)
+
+
+@given(turns=spoken, system=st.none() | texts_of_any_kind, family=st.sampled_from(sorted(FAMILIES)))
+@settings(deadline=None)
+def test_a_conversation_that_fits_the_pattern_of_its_roles_is_rendered_as_turn_by_turn(
+    tokenizer: Any, turns: list[tuple[str, str, bool]], system: str | None, family: str
+) -> None:
+    tokenizer.chat_template = FAMILIES[family].template
+    asked = example(*((question, answer, int(weight)) for question, answer, weight in turns))
+    conversation = asked if system is None else ChatExample([System(content=system), *asked.messages])
+    by_pattern = _render_by_pattern(tokenizer, conversation)
+    if by_pattern is not None:
+        assert by_pattern == _render_turns(tokenizer, conversation)
+
+
+@pytest.mark.parametrize("family", ["ChatML", "Llama 3", "Llama 3.1", "Gemma 3", "Phi 3"])
+def test_plain_conversations_fit_the_pattern_of_their_roles(tokenizer: Any, family: str) -> None:
+    """Otherwise the time for a conversation grows with the square of its turns."""
+    tokenizer.chat_template = FAMILIES[family].template
+    conversation = example(("2+2?", "It is four.", 1), ("Sure?", "<b>Yes</b>.", 0), ("3?", "Three\n\n-- as I said", 1))
+    rendered = _render_by_pattern(tokenizer, conversation)
+    assert rendered is not None
+    assert rendered == _render_turns(tokenizer, conversation)
+    assert [rendered[0].text[start:end].split("<")[0] for start, end in rendered[0].turns] == [
+        "It is four.",
+        "Three\n\n-- as I said",
+    ]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [User(content="Hi"), Assistant(content="<think>\nwell\n</think>\n\nHi!")],
+        [User(content="Hi"), Assistant(content="<|im_end|>")],
+        [User(content="Hi"), Assistant(content="Hi!", reasoning_content="well")],
+        [User(content="Hi", name="Ann"), Assistant(content="Hi!")],
+        [Assistant(content="Hi!"), User(content="Hi")],
+        [User(content="Hi"), *calling([("add", {"x": 1})]), Assistant(content="It is four.")],
+    ],
+    ids=["reasoning", "control token", "reasoning apart", "name", "no question", "calls"],
+)
+def test_what_a_template_may_treat_in_its_own_way_fits_no_pattern(tokenizer: Any, messages: list[Any]) -> None:
+    tokenizer.chat_template = CHATML
+    assert _render_by_pattern(tokenizer, ChatExample(messages)) is None
 
 
 def test_a_template_that_moves_the_system_prompt_learns_with_the_prompt_that_will_be_seen(tokenizer: Any) -> None:

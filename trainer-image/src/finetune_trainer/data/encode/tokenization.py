@@ -7,13 +7,18 @@ would have asked for it. It ends with the end-of-turn token, so that the model l
 Most templates only ever append: then one text has every turn of the assistant. Some rewrite earlier turns when later
 ones come (drop their reasoning, say): then each turn gets a text of its own, with the history that the model will see
 when it is asked for that turn.
+
+That takes two renderings for each turn, of ever longer conversations. Where a conversation is plain text and the
+template only appends, the renderings of one with the same roles are a pattern: if the whole conversation fits it, the
+turns are where they are in the pattern.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +52,7 @@ IGNORED = -100
 PROMPT_MARK = -1000
 """Less than every label of torch and TRL. A prompt token with loss has the label PROMPT_MARK - token: not a token, nor
 IGNORED, so it passes through packing, padding and truncation as any label does; methods/sft_trainer.py reads it."""
+PATTERNS_KEPT = 4096
 LONGEST_LEAD_IN = 200  # characters that a template may put between the prompt and the assistant's text
 
 
@@ -156,7 +162,7 @@ def render_turns(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
     """
     with limited(len(example.messages)):
         dropped_content.refuse_lost(tokenizer, example, _render_turns)
-        rendered = _render_turns(tokenizer, example)
+        rendered = _render_by_pattern(tokenizer, example) or _render_turns(tokenizer, example)
     for text in rendered:
         refuse_literals(tokenizer, text)
     return rendered
@@ -184,6 +190,81 @@ def _render_whole(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
     conversation = with_whole_reasoning(tokenizer, conversation_of(tokenizer, example), last)
     restored = conversation.restore(_render(tokenizer, conversation, last + 1))
     return [RenderedChat(restored.text, restored.literals, [(0, len(restored.text))])]
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """What a template writes around the contents of conversations with the same roles.
+
+    `around`: the text before each message's content, and after the last. `turns`: for each turn that is trained on, its
+    message, and how many characters of the text before and after the content belong to it.
+    """
+
+    around: Sequence[str]
+    turns: Sequence[tuple[int, int, int]]
+
+    def fill(self, contents: Sequence[str]) -> RenderedChat:
+        """The text and the spans of a conversation with these contents."""
+        parts, ends, length = [self.around[0]], [], len(self.around[0])
+        for content, after in zip(contents, self.around[1:], strict=True):
+            parts += [content, after]
+            ends.append(length + len(content))
+            length += len(content) + len(after)
+        turns = [
+            (ends[position] - len(contents[position]) - before, ends[position] + after)
+            for position, before, after in self.turns
+        ]
+        return RenderedChat("".join(parts), turns=turns)
+
+
+def _render_by_pattern(tokenizer: Any, example: ChatExample) -> list[RenderedChat] | None:
+    """What `_render_turns` makes of a conversation, with one rendering; None: it may be something else."""
+    messages = example.to_template()
+    if example.tools or not all(map(_is_plain, messages)):
+        return None
+    roles = tuple(
+        (str(made["role"]), not isinstance(message, Assistant) or message.weight == 1)
+        for made, message in zip(messages, example.messages, strict=True)
+    )
+    pattern = _pattern(tokenizer, str(tokenizer.chat_template), roles)
+    if pattern is None or stand_in(tokenizer, messages, None).tokens:
+        return None
+    filled = pattern.fill([message["content"] for message in messages])
+    return [filled] if filled.text == render_chat(tokenizer, messages, None) else None
+
+
+def _is_plain(message: Mapping[str, Any]) -> bool:
+    """Whether a message is nothing but text, in which a template finds no reasoning to treat in its own way."""
+    content = message["content"]
+    return len(message) == 2 and isinstance(content, str) and bool(content) and "think>" not in content
+
+
+@functools.lru_cache(maxsize=PATTERNS_KEPT)
+def _pattern(tokenizer: Any, chat_template: str, roles: tuple[tuple[str, bool], ...]) -> _Pattern | None:
+    """The pattern of conversations with these roles, and whether each message is trained on; None: there is none."""
+    contents = [f"qz{place:05}zq" for place in range(len(roles))]
+    conversation = Conversation(
+        [{"role": role, "content": content} for (role, _), content in zip(roles, contents, strict=True)], None
+    )
+    learned = [place for place, (role, trains) in enumerate(roles) if role == "assistant" and trains]
+    try:
+        whole = _render(tokenizer, conversation, len(roles))
+        turns = [_find_turn(tokenizer, conversation, place) for place in learned]
+        prompts = [_render(tokenizer, conversation, place, add_generation_prompt=True) for place in learned if place]
+    except TemplateError:
+        return None
+    places = [whole.find(content) for content in contents]
+    only_appends = all(map(whole.startswith, [*prompts, *(text[:end] for text, _, end in turns)]))
+    if 0 in learned or not only_appends or -1 in places or places != sorted(places):
+        return None
+    ends = [place + len(content) for place, content in zip(places, contents, strict=True)]
+    bounds = list(itertools.pairwise([0, *itertools.chain(*zip(places, ends, strict=True)), len(whole)]))
+    around = [whole[start:end] for start, end in bounds[::2]]
+    found = [
+        (place, places[place] - start, end - ends[place]) for place, (_, start, end) in zip(learned, turns, strict=True)
+    ]
+    held = all(0 <= before <= len(around[at]) and 0 <= after <= len(around[at + 1]) for at, before, after in found)
+    return _Pattern(around, found) if held and len("".join(around)) == len(whole) - sum(map(len, contents)) else None
 
 
 def _render_turns(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
