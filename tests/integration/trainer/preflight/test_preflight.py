@@ -105,17 +105,24 @@ def test_the_memory_is_estimated_as_the_model_is_trained(workplace: Workplace, b
         ({}, False),
         ({"on_accelerators": True, "hyperparameters": Hyperparameters(packing=False)}, False),
         ({"on_accelerators": True, "hyperparameters": Hyperparameters(batch_size=4)}, False),
-        ({"on_accelerators": True, "parallelism": Parallelism(nodes=8)}, False),  # a step of every example
+        ({"on_accelerators": True, "parallelism": Parallelism(nodes=32)}, False),  # it would halve the steps
     ],
 )
 def test_packing_is_chosen_on_accelerators(
     workplace: Workplace, tmp_path: Path, run: dict[str, Any], packing: bool
 ) -> None:
-    report = preflight(workplace.preflight_run("packing", **run), tmp_path)
+    lines = [*(question(number) for number in range(40)), chat("Why?", "Because it is so. " * 4)]
+    dataset = workplace.dataset(training=TrainingData(uri=workplace.bucket.put_lines("data/uneven.jsonl", lines)))
+    report = preflight(workplace.preflight_run("packing", dataset=dataset, **run), tmp_path)
     training = report.dataset.training
     assert training is not None
     assert report.packing is packing
     assert (training.rows is not None and training.rows < training.examples) is packing
+
+
+def test_examples_as_long_as_the_longest_are_not_packed(workplace: Workplace, tmp_path: Path) -> None:
+    report = preflight(workplace.preflight_run("even", on_accelerators=True), tmp_path)
+    assert report.packing is False
 
 
 @pytest.mark.parametrize("kind", ["bloom", "gemma2"])
@@ -123,7 +130,10 @@ def test_packing_is_not_chosen_for_a_model_that_mixes_or_masks(workplace: Workpl
     """BLOOM's examples would see each other; Gemma 2's capped scores need a mask over all pairs of tokens."""
     folder = save(tmp_path / "model", kind)
     model = ModelSource(uri=workplace.bucket.put_folder(f"models/{kind}", folder))
-    report = preflight(workplace.preflight_run("mixed", model=model, on_accelerators=True), tmp_path / "scratch")
+    lines = [*(question(number) for number in range(40)), chat("Why?", "Because it is so. " * 4)]
+    dataset = workplace.dataset(training=TrainingData(uri=workplace.bucket.put_lines("data/uneven.jsonl", lines)))
+    run = workplace.preflight_run("mixed", model=model, dataset=dataset, on_accelerators=True)
+    report = preflight(run, tmp_path / "scratch")
     assert report.packing is False
 
 

@@ -26,6 +26,8 @@ def choose_packing(run: PreflightRun, model: InspectedModel, chosen: Chosen) -> 
     if spec.packing or not run.on_accelerators:
         return bool(spec.packing)
     examples, rows = _examples(chosen), _rows(run, model, chosen)
+    if rows == len(chosen.lengths):  # all are about as long as the longest
+        return False
     processes = run.parallelism.nodes * run.parallelism.processes_per_node
     if not packs_by_default(spec, run.method.settings.rules, examples=examples, rows=rows, processes=processes):
         return False
