@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from finetune_api.auto import packs_by_default, sequence_length
+from finetune_api.default_hyperparameters import packs_by_default, sequence_length
 from finetune_api.finetunejob import DatasetStatus
 from finetune_api.run import PreflightRun
 from finetune_trainer.data.encode.packed_rows import packed_rows
