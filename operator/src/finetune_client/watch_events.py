@@ -21,7 +21,7 @@ def changed(line: bytes) -> Object | None:
     """The object of an event; None for a bookmark. Raises ApiError or DeletedError for what ends the watch."""
     try:
         event = json.loads(line)
-        kind, found = event["type"], event["object"]
+        kind, found = event["type"], dict(event["object"])
     except (ValueError, KeyError, TypeError):
         raise ApiError(0, "InvalidAnswer", f"The API server sent {line[:100]!r} in a watch.") from None
     if kind == "ERROR":
@@ -31,4 +31,4 @@ def changed(line: bytes) -> Object | None:
     if kind == "DELETED":
         metadata = found.get("metadata") or {}
         raise DeletedError(f"{found.get('kind')} {metadata.get('name')} was deleted.")
-    return found if kind in ("ADDED", "MODIFIED") and isinstance(found, dict) else None
+    return found if kind in ("ADDED", "MODIFIED") else None

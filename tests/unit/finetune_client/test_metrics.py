@@ -22,6 +22,26 @@ def test_a_step_without_a_value_has_none() -> None:
         parse_results("<html>", "s3://b/results.csv")
 
 
+@pytest.mark.parametrize(
+    "text", ["step,loss\n1," + "9" * 200_000, "", "loss\n1\n", "\x00"], ids=["long", "", "other", "NUL"]
+)
+def test_what_is_no_results_file_is_told_as_such(text: str) -> None:
+    """Anybody who may write to the storage may have put it there."""
+    with pytest.raises(StorageError, match=r"s3://b/results\.csv"):
+        parse_results(text, "s3://b/results.csv")
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_line_ends_are_those_of_any_system(ends: str) -> None:
+    assert parse_results(CSV.replace("\n", ends), "s3://b/results.csv") == parse_results(CSV, "s3://b/results.csv")
+
+
+def test_a_column_that_is_there_twice_is_one_column() -> None:
+    metrics = parse_results("step,loss,loss\n1,2,3\n", "s3://b/results.csv")
+    assert (metrics.steps, metrics["loss"]) == ([1], [3.0])
+    assert "1 steps" in metrics._repr_html_()
+
+
 def test_pandas_is_used_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = parse_results(CSV, "s3://b/results.csv")
     frame = metrics.to_pandas()

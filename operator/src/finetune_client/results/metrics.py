@@ -71,15 +71,18 @@ def _escaped(text: str) -> str:
 
 def parse_results(text: str, name: str) -> Metrics:
     """The columns of results.csv. Raises StorageError for what is none."""
-    rows = csv.reader(io.StringIO(text))
-    header = next(rows, [])
+    try:
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+    except csv.Error as error:
+        raise StorageError(f"{name} is not a CSV file: {error}.") from None
     if "step" not in header:
         raise StorageError(f"{name} has no column `step`: is it the results.csv of a run?")
     columns: dict[str, list[Value]] = {column: [] for column in header}
     for row in rows:
-        if len(row) == len(header) and _value(row[header.index("step")]) is not None:
-            for column, text_of in zip(header, row, strict=True):
-                columns[column].append(_value(text_of))
+        cells = dict(zip(header, row, strict=False))
+        if len(row) == len(header) and _value(cells["step"]) is not None:
+            for column, cell in cells.items():
+                columns[column].append(_value(cell))
     return Metrics(columns)
 
 
