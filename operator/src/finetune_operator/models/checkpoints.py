@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from finetune_api.base import MOST_STEPS
 from finetune_api.conditions import Reason
 from finetune_api.default_hyperparameters import resolve_checkpoints
 from finetune_api.evaluated_models import ALL, CheckpointChoices
@@ -15,6 +16,8 @@ from finetune_api.run import CheckpointSource, ModelSource
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.models.resolve import ResolvedModel, Undecided, without_result
 
+_STEPS = range(MOST_STEPS + 1)
+"""Those that a run can have; what a Pod reported may be forged."""
 ENDED_EARLY = frozenset({"Failed", "Cancelled"})
 
 
@@ -26,7 +29,7 @@ def checkpoint_models(
     is_over = status.run_id == spec.run_id and status.phase in ENDED_EARLY
     if waiting is not None and (isinstance(waiting, Undecided) or not is_over):
         return waiting
-    kept = sorted(status.checkpoints, key=lambda one: one.step)
+    kept = sorted((one for one in status.checkpoints if one.step in _STEPS), key=lambda one: one.step)
     best = resolve_checkpoints(spec.checkpoints, spec.hyperparameters).best
     chosen = _chosen(kept, choice, best)
     if not chosen:
@@ -48,8 +51,8 @@ def _chosen(
         return kept[-1:]
     if choice == "Best":
         sign = -1 if best is not None and best.goal == "Maximize" else 1
-        measured = [(sign * one.metric, one.step, one) for one in kept if one.metric is not None]
-        return [min(measured)[2]] if measured else []
+        measured = [(sign * one.metric, one) for one in kept if one.metric is not None]
+        return [min(measured, key=lambda found: found[0])[1]] if measured else []
     return [one for one in kept if one.step == choice]
 
 

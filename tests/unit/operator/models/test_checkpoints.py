@@ -86,6 +86,19 @@ def test_the_best_of_a_metric_to_maximize_has_the_highest() -> None:
     assert list(found("Best", **best)) == [100]
 
 
+def test_of_a_step_that_is_there_twice_the_first_is_taken() -> None:
+    """As a Pod with another image may report it, or a forged one: equal in all that is compared."""
+    twice = [checkpoint(200, 0.4), checkpoint(200, 0.4).model_copy(update={"digest": "sha256:other"})]
+    assert found("Best", run_of(twice)) == {200: of_step(200)}
+
+
+@pytest.mark.parametrize("step", [-1, 2**31, 10**18])
+def test_a_step_that_no_run_can_have_is_no_checkpoint(step: int) -> None:
+    """Its name as a candidate could be too long, and no plan could be made."""
+    assert list(found("All", run_of([checkpoint(step), *KEPT]))) == [100, 200, 300, 400]
+    assert list(found("Last", run_of([*KEPT, checkpoint(step)]))) == [400]
+
+
 def test_a_checkpoint_of_a_continued_adapter_names_what_its_training_began_with() -> None:
     began = StartingModel(uri=BASE.uri, adapter_uri="s3://models/first", digest="sha256:first")
     model = found("Last", run_of(starting_model=began))[400]
