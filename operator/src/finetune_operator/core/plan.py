@@ -39,7 +39,8 @@ class Child:
 class Plan(Generic[Status]):
     """The writes of one reconciliation, in this order: create, merge, apply, delete, events, status.
 
-    `create`: objects that never change (an attempt's); existing ones are kept. `merge`: objects that several parents
+    `create`: objects that never change (an attempt's); existing ones are kept. If one is refused, none of the rest is
+    created, unless `creates_each`: they don't need each other. `merge`: objects that several parents
     write to (a budget's ledger); only the given fields are set. `apply`: objects that follow the spec.
     """
 
@@ -52,6 +53,7 @@ class Plan(Generic[Status]):
     requeue_at: datetime | None = None
     if_refused: Status | None = None
     """The status, without conditions about it, if the API server refuses what is created; None: the one before."""
+    creates_each: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class Decision(Generic[Status]):
     passed: Readiness | None = None
     """The condition Passed."""
     if_refused: Status | None = None
+    """As in Plan."""
+    creates_each: bool = False
     """As in Plan."""
 
 
@@ -263,7 +267,7 @@ def _with_decision(
             requeue_at=decision.requeue_at,
         )
     merge, events = (*plan.merge, *decision.merge), (*decision.events, *done.events)
-    return replace(done, merge=merge, events=events, if_refused=decision.if_refused)
+    return replace(done, merge=merge, events=events, if_refused=decision.if_refused, creates_each=decision.creates_each)
 
 
 def _consistent_with_phase(

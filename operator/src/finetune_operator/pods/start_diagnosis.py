@@ -183,6 +183,8 @@ def _change_for(message: str) -> str:
             "The run configuration is among them: shorten spec.dataset, or storage.caBundle, sources or podMetadata of "
             "the FineTuneClass."
         )
+    if "failed calling webhook" in message:
+        return "That webhook of the cluster has to answer again, or be removed: ask who runs it."
     if "must specify" in message:
         return "A LimitRange in the namespace can supply the defaults that its ResourceQuota requires."
     return "Change what rejects it (quota, LimitRange, webhook), or the FineTuneClass."

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from e2e.cluster.machine.ports import free_ports
 from finetune_api.finetunejob import FineTuneJobSpec
 from finetune_operator.core.ownership import Owner, metadata
 from finetune_operator.finetunejob.objects import preflight_pod_name, run_digest
 from tests.integration.operator import played
-from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
+from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
 from tests.integration.operator.jobs import JOB, PREFLIGHT_REPORT
 from tests.integration.operator.process import OperatorProcess
 
@@ -77,6 +78,55 @@ def test_what_the_api_server_refuses_is_a_run_that_has_begun(api: Api) -> None:
     assert (refused["runId"], refused["phase"]) == ("1", "Validating")
     assert "startTime" in refused
     assert "preflight" not in refused, "there is none"
+
+
+WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+
+
+@pytest.fixture
+def unanswered(api: Api) -> Iterator[str]:
+    """A webhook that judges every Pod of the namespace, and does not answer; yields its configuration's path."""
+    name, (port,) = f"silent-{api.namespace}", free_ports(1)
+    webhook = {
+        "name": "sidecars.mesh.example.com",
+        "clientConfig": {"url": f"https://127.0.0.1:{port}/"},
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": api.namespace}},
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "failurePolicy": "Fail",
+        "timeoutSeconds": 1,
+    }
+    api.request("POST", WEBHOOKS, {"metadata": {"name": name}, "webhooks": [webhook]})
+    yield f"{WEBHOOKS}/{name}"
+    if any(one["metadata"]["name"] == name for one in api.request("GET", WEBHOOKS)["items"]):
+        api.request("DELETE", f"{WEBHOOKS}/{name}")
+
+
+def is_judged(api: Api) -> bool:
+    """Whether a Pod can't be created in the namespace now."""
+    try:
+        api.request("POST", f"{api.path('Pod')}?dryRun=All", {"metadata": {"generateName": "probe-"}, "spec": SPEC})
+    except RefusedError as error:
+        return error.code == 500
+    return False
+
+
+def test_while_a_webhook_does_not_answer_that_is_what_the_status_says(api: Api, unanswered: str) -> None:
+    """The API server answers 500 then, as to what it could do a moment later."""
+    wait_for(lambda: is_judged(api), "the API server has heard of the webhook")
+    job = api.create("FineTuneJob", "router", JOB)
+    told = api.wait_reason("FineTuneJob", "router", "PodRejected")
+    assert (told["status"]["runId"], told["status"]["phase"]) == ("1", "Validating")
+    message = condition(told, "Ready")["message"]
+    assert 'failed calling webhook "sidecars.mesh.example.com"' in message
+    assert "Tried again every 30 seconds." in message
+    api.request("DELETE", unanswered)
+    wait_for(lambda: not is_judged(api), "it is gone")
+    api.patch("FineTuneJob", "router", {"metadata": {"annotations": {"touched": "sooner"}}})
+    api.wait_children(job, "preflight", "Pod", 1)
+    found = api.wait_reason("FineTuneJob", "router", "Validating")
+    assert condition(found, "Stalled")["status"] == "False"
 
 
 @pytest.fixture

@@ -99,12 +99,47 @@ async def test_a_refusal_of_the_api_server_is_reported_and_retried_in_a_minute(c
     assert kube.writes == [f"POST {JOBS_PATH}", f"POST {EVENTS_PATH}", f"PATCH {STATUS_PATH}"]
 
 
+async def test_a_webhook_that_does_not_answer_is_told_and_stalls_what_waits_for_it_if_it_stays_away() -> None:
+    """It is somebody else's, and may only be restarting. As the API server says it (code 500)."""
+    said = 'Internal error occurred: failed calling webhook "sidecars.mesh": Post "https://mesh/": connection refused'
+    outage = ApiError(500, "InternalError", said)
+    kube = kube_with(parent_with(STATUS), refused={f"POST {JOBS_PATH}": outage})
+    assert await reconcile(kube, planning(PLAN), KEY) == 30
+    told = conditions_written(kube)
+    assert (told[ConditionType.READY]["reason"], told[ConditionType.STALLED]["status"]) == ("PodRejected", "False")
+    assert said in told[ConditionType.READY]["message"]
+    assert "has to answer again" in told[ConditionType.READY]["message"]
+    body = next(request.body for request in kube.requests if request.line == f"PATCH {STATUS_PATH}")
+    assert body is not None
+    still = kube_with({**PARENT, "status": body["status"]}, refused={f"POST {JOBS_PATH}": outage})
+    assert await reconcile(still, planning(PLAN), KEY) == 30
+    assert conditions_written(still)[ConditionType.STALLED]["status"] == "True"
+
+
+@pytest.mark.parametrize(("creates_each", "tried"), [(False, 1), (True, 2)])
+async def test_one_that_is_refused_keeps_back_only_what_needs_it(creates_each: bool, tried: int) -> None:
+    refusal = ApiError(403, "Forbidden", "admission webhook denied the request: not these values")
+    answers: Any = {f"GET {PARENT_PATH}": parent_with(STATUS), f"POST {JOBS_PATH}": [refusal, {}]}
+    kube = FakeKube(answers)
+    refused = replace(PLAN, create=(*PLAN.create, *PLAN.create), creates_each=creates_each)
+    assert await reconcile(kube, planning(refused), KEY) == 60
+    assert kube.writes == [*[f"POST {JOBS_PATH}"] * tried, f"POST {EVENTS_PATH}", f"PATCH {STATUS_PATH}"]
+    assert "not these values" in conditions_written(kube)[ConditionType.STALLED]["message"]
+
+
 @pytest.mark.parametrize(
-    ("kind", "reason"), [("Service", "ObjectRejected"), ("ConfigMap", "ObjectRejected"), ("Deployment", "PodRejected")]
+    ("kind", "reason"),
+    [
+        ("Service", "ObjectRejected"),
+        ("ConfigMap", "ObjectRejected"),
+        ("FineTuneJob", "ObjectRejected"),
+        ("Deployment", "PodRejected"),
+    ],
 )
 async def test_a_refused_service_is_not_called_a_pod(kind: str, reason: str) -> None:
-    body = {"apiVersion": "apps/v1" if kind == "Deployment" else "v1", "kind": kind, "metadata": PARENT["metadata"]}
-    group = "apis/apps/v1" if kind == "Deployment" else "api/v1"
+    version = {"Deployment": "apps/v1", "FineTuneJob": "finetune.dev/v1alpha1"}.get(kind, "v1")
+    body = {"apiVersion": version, "kind": kind, "metadata": PARENT["metadata"]}
+    group = "api/v1" if version == "v1" else f"apis/{version}"
     path = f"PATCH /{group}/namespaces/team-a/{kind.lower()}s/router"
     kube = kube_with(parent_with(STATUS), refused={path: ApiError(422, "Invalid", "spec.ports[1].name: Duplicate")})
     await reconcile(kube, planning(Plan(status=STATUS, apply=(body,))), KEY)

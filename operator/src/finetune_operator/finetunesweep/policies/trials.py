@@ -2,7 +2,8 @@
 
 A trial is written into the status first, and its job is created by the reconciliation after that. So the values of a
 job never depend on what an operator that was killed had in mind. And a job is created by a reconciliation that has
-nothing else to write, since the API server may refuse it (a quota, an admission webhook): the other trials go on.
+nothing else to write, since the API server may refuse it (a quota, an admission webhook): the other trials go on, and
+those that are not refused begin.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def record_trials(observed: ObservedFineTuneSweep, plan: SweepPlan, now: datetim
     """Record which trials have ended, in their order, with the one that follows each; then prune."""
     spec, status, jobs, accelerators = observed.spec, plan.status, observed.jobs, observed.accelerators
     if isinstance(accelerators, Readiness):
-        return plan  # What a trial has used is recorded with its end, for good: not before it can be counted.
+        if not spec.cancel:
+            return plan  # What a trial has used is recorded with its end, for good: not before it can be counted.
+        accelerators = None  # Nothing follows that they would limit.
     seen = [(trial, jobs[trial.fine_tune_job_name]) for trial in running(status) if trial.fine_tune_job_name in jobs]
     status = replaced(status, *(with_rungs(spec, trial, job) for trial, job in seen))
     for trial in ended_in_order(status, jobs):
@@ -85,7 +88,7 @@ def search(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: da
 
 
 def _with_next(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> FineTuneSweepStatus:
-    may_start = observed.refusal is None and isinstance(observed.accelerators, int)
+    may_start = observed.refusal is None and not isinstance(observed.accelerators, Readiness)
     if observed.spec.suspend or observed.spec.cancel or not may_start:
         return status
     return with_next_trials(observed.owner, observed.spec, status)
@@ -109,6 +112,7 @@ def _going_on(
         status,
         readiness,
         create=[] if is_first else [trial_job(observed.owner, observed.spec, trial) for trial in missing],
+        creates_each=True,
         merge=merge,
         requeue_at=now if is_first and missing else None,
         if_refused=status.model_copy(update={"phase": "Running"}) if missing else None,

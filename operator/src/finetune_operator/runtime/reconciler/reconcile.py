@@ -19,9 +19,9 @@ from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import Object
 from finetune_operator.runtime.reconciler.finalizer import plan_deletion, release, sync_finalizer
 from finetune_operator.runtime.reconciler.rejections import (
-    REFUSED_RETRY_SECONDS,
     invalid_spec_plan,
     is_refusal,
+    refused_retry_seconds,
     refused_write_plan,
 )
 from finetune_operator.runtime.reconciler.status import read_status, report_unreadable_status, write_status
@@ -60,7 +60,7 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
             if deletion is None:
                 return None  # Its children are left to garbage collection.
             plan = deletion.plan
-        await _write_children(kube, plan)
+        await _write_children(kube, plan, parent, now)
     except ApiError as error:
         if not is_refusal(error, parent, now):
             raise
@@ -68,7 +68,7 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
         if unreadable is None:
             recorded = before if plan is None or plan.if_refused is None else plan.if_refused
             await write_status(kube, parent, refused_write_plan(before, recorded, parent, error, now))
-        return REFUSED_RETRY_SECONDS
+        return refused_retry_seconds(error)
     for child in plan.delete:
         await kube.delete(
             child.resource, child.namespace, child.name, child.uid, dependents_first=child.dependents_first
@@ -104,9 +104,17 @@ async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[
     return kind.plan(observed, now), parent  # an exception of the plan is a bug, not a fault of the spec
 
 
-async def _write_children(kube: Kube, plan: Plan[Any]) -> None:
+async def _write_children(kube: Kube, plan: Plan[Any], parent: Object, now: datetime) -> None:
+    refused: ApiError | None = None
     for body in plan.create:
-        await kube.create_once(body)
+        try:
+            await kube.create_once(body)
+        except ApiError as error:
+            if not plan.creates_each or not is_refusal(error, parent, now):
+                raise
+            refused = refused or error
+    if refused is not None:
+        raise refused
     for body in plan.merge:
         await kube.merge(body)
     for body in plan.apply:

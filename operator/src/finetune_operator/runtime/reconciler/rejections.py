@@ -18,8 +18,11 @@ from finetune_operator.pods.start_diagnosis import PATIENCE_SECONDS, refusal
 
 _REFUSED = frozenset({400, 403, 422})
 _NO_DEFAULT_ACCOUNT = 'serviceaccount "default" not found'
-_WITHOUT_PODS = ("Service", "ConfigMap")
+_WITHOUT_PODS = ("Service", "ConfigMap", "FineTuneJob")
 REFUSED_RETRY_SECONDS = 60
+OUTAGE_RETRY_SECONDS = PATIENCE_SECONDS
+_WEBHOOK_OUTAGE = "failed calling webhook"
+"""In a 500: the webhook does not answer, so the API server refuses what it would have to judge (failurePolicy)."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,16 @@ def is_refusal(error: ApiError, parent: Object, now: datetime) -> bool:
 
     A new namespace gets its default service account a moment later, maybe after the object was created.
     """
-    if error.reason == NAME_CONFLICT:
+    if error.reason == NAME_CONFLICT or _is_outage(error):
         return True
     created = parent["metadata"].get("creationTimestamp")
     is_new = created is not None and now < parse_time(created) + timedelta(seconds=PATIENCE_SECONDS)
     return error.status in _REFUSED and not (is_new and _NO_DEFAULT_ACCOUNT in error.message)
+
+
+def refused_retry_seconds(error: ApiError) -> int:
+    """When what the API server refused is tried again."""
+    return OUTAGE_RETRY_SECONDS if _is_outage(error) else REFUSED_RETRY_SECONDS
 
 
 def refused_write_plan(
@@ -65,7 +73,18 @@ def refused_write_plan(
     if reason == Reason.POD_REJECTED and error.written_kind in _WITHOUT_PODS:
         reason = Reason.OBJECT_REJECTED
     message = error.message if error.reason == NAME_CONFLICT else found.message
+    if _is_outage(error):
+        message = f"{message} Tried again every {OUTAGE_RETRY_SECONDS} seconds."
+        # It may just be restarting: Stalled where the try before failed so, too.
+        lasts = any(one.type == ConditionType.READY and one.reason == reason for one in before.conditions)
+        readiness = stalled(reason, message) if lasts else progressing(reason, message)
+        return planned(observed, recorded, None, readiness, now)
     readiness = stalled(reason, f"{message} Tried again every minute.")
     if found.waits:
         readiness = progressing(Reason.QUEUED, readiness.message)
     return planned(observed, recorded, None, readiness, now)
+
+
+def _is_outage(error: ApiError) -> bool:
+    """Whether a webhook does not answer."""
+    return error.status == 500 and _WEBHOOK_OUTAGE in error.message
