@@ -152,13 +152,8 @@ def is_number(path: str) -> bool:
 
 def set_value(template: Mapping[str, Any], path: str) -> Value | None:
     """The template's own value for a field; None if it has none, or the default."""
-    found: Any = template
-    for name in path.split("."):
-        if not isinstance(found, Mapping) or name not in found:
-            return None
-        found = found[name]
-    value: Value | None = found
-    return None if found == _DEFAULTS[path] else value
+    value: Value | None = _value_at(template, path)
+    return None if value == _DEFAULTS[path] else value
 
 
 def with_values(template: Mapping[str, Any], values: Mapping[str, Value]) -> dict[str, Any]:
@@ -168,9 +163,24 @@ def with_values(template: Mapping[str, Any], values: Mapping[str, Value]) -> dic
         *parents, last = path.split(".")
         node = result
         for name in parents:
-            node = node.setdefault(name, {})
+            inner = node.get(name)
+            if not isinstance(inner, dict):  # a path of another version may go through what is a value here
+                inner = node[name] = {}
+            node = inner
         node[last] = value
     return result
+
+
+def has_values(spec: Mapping[str, Any], values: Mapping[str, Value]) -> bool:
+    """Whether a spec has these values, by path. A path that only another version searches can't be compared."""
+    return all(_value_at(spec, path) == value for path, value in values.items() if path in _TYPES)
+
+
+def _value_at(spec: Mapping[str, Any], path: str) -> Any:
+    found: Any = spec
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def accepts(template: Mapping[str, Any], path: str, value: Value) -> str | None:

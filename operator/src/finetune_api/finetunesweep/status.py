@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field
 
@@ -28,7 +28,9 @@ class TrialStatus(ApiModel):
         default=[], max_length=32, description="Validation loss at each step at which trials are compared (prune)."
     )
     seconds: int | None = Field(None, description="Seconds that it trained.")
-    accelerator_seconds: int | None = Field(None, description="The same, multiplied by its accelerators.")
+    accelerator_seconds: int | None = Field(
+        None, description="The same, multiplied by its accelerators; absent if its class could not be read."
+    )
     reason: Line | None = Field(None, description="Failed: the diagnosis.")
 
 
@@ -59,8 +61,14 @@ class FineTuneSweepStatus(KindStatus):
 
     @classmethod
     def read(cls, value: Any) -> Self:
-        """As for every kind. A run that is over must also have a final phase, or it would go on."""
+        """As for every kind. A run that is over must also have a final phase, or it would go on.
+
+        Of a trial in a state that only another version knows it can't be told whether it runs.
+        """
         status = super().read(value)
         if status.completion_time is not None and status.phase not in ("Succeeded", "Failed", "Cancelled"):
             raise UnreadableStatusError(f"status.phase is {status.phase!r} with a completionTime")
+        for position, trial in enumerate(status.trials):
+            if trial.state not in get_args(TrialState):
+                raise UnreadableStatusError(f"status.trials.{position}.state is {trial.state!r}")
         return status

@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api.conditions import ConditionType
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
-from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, TrialStatus, with_values
+from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, TrialStatus, has_values
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner, is_controlled_by, owner_of
 from finetune_operator.core.references import Unreadable, read_referenced
@@ -45,7 +45,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         status=status,
         jobs=await _jobs(reader, owner, status),
         refusal=search_refusal(spec) if is_new and not is_over else None,
-        accelerators=await _accelerators(reader, spec, trainer_image) if not is_over else 0,
+        accelerators=await _accelerators(reader, spec, trainer_image) if not is_over else None,
     )
 
 
@@ -63,7 +63,8 @@ def view(body: Object, trial: TrialStatus, now: datetime) -> TrialJob:
     if isinstance(read, Unreadable):
         return TrialJob(version, None, message=read.message, is_stalled=True)
     spec, status = read
-    if spec.run_id != FIRST_RUN_ID or with_values(body["spec"], trial.values) != body["spec"]:
+    is_first = spec.run_id == FIRST_RUN_ID and status.run_id in (None, FIRST_RUN_ID)
+    if not is_first or not has_values(body["spec"], trial.values):
         return TrialJob(version, "Failed", reason=SPEC_CHANGED, seconds=_seconds(status, now), completed=now)
     by_type = {condition.type: condition for condition in status.conditions}
     is_ready, is_stalled = by_type.get(ConditionType.READY), by_type.get(ConditionType.STALLED)
@@ -95,13 +96,14 @@ def _seconds(status: FineTuneJobStatus, now: datetime) -> int:
     return sum(max(0, round((end - start).total_seconds())) for start, end in spans)
 
 
-async def _accelerators(reader: Reader, spec: FineTuneSweepSpec, trainer_image: str | None) -> int | Readiness:
-    """How many accelerators a trial has, if their hours are limited."""
-    if spec.budget.accelerator_hours is None:
-        return 0
+async def _accelerators(reader: Reader, spec: FineTuneSweepSpec, trainer_image: str | None) -> int | Readiness | None:
+    """How many accelerators a trial has, also without a limit of their hours: one may be set later.
+
+    If that can't be told: why, or None where nothing is limited.
+    """
     training = spec.template.spec
     class_ = await observe_class(reader, training.class_name, trainer_image)
     if isinstance(class_, Readiness):
-        return class_
+        return None if spec.budget.accelerator_hours is None else class_
     accelerator = class_.spec.accelerator
     return 0 if accelerator is None else accelerator.count_per_node * training.parallelism.nodes

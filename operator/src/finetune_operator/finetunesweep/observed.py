@@ -51,5 +51,5 @@ class ObservedFineTuneSweep:
     """By name; a trial without one has not been created yet, or was deleted."""
     refusal: Readiness | None = None
     """Why the search can't begin."""
-    accelerators: int | Readiness = 0
-    """Of each trial; 0 if nothing limits their hours."""
+    accelerators: int | Readiness | None = 0
+    """Of each trial; None if that is not known and nothing limits their hours, and a Readiness if something does."""

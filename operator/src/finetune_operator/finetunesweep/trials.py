@@ -42,7 +42,7 @@ def ended_in_order(status: FineTuneSweepStatus, jobs: Mapping[str, TrialJob]) ->
 
 
 def with_end(
-    spec: FineTuneSweepSpec, status: FineTuneSweepStatus, trial: TrialStatus, job: TrialJob, accelerators: int
+    spec: FineTuneSweepSpec, status: FineTuneSweepStatus, trial: TrialStatus, job: TrialJob, accelerators: int | None
 ) -> FineTuneSweepStatus:
     """The status in which the trial has ended as its job has."""
     state, score, reason = _ENDED[job.phase or ""], None, None
@@ -60,13 +60,13 @@ def with_end(
 def ended(
     trial: TrialStatus,
     job: TrialJob | None,
-    accelerators: int,
+    accelerators: int | None,
     state: TrialState,
     *,
     score: float | None = None,
     reason: str | None = None,
 ) -> TrialStatus:
-    """The trial that has ended so."""
+    """The trial that has ended so. `accelerators`: None if that is not known."""
     seconds = 0 if job is None else job.seconds
     return trial.model_copy(
         update={
@@ -74,7 +74,7 @@ def ended(
             "score": score,
             "reason": reason,
             "seconds": seconds,
-            "accelerator_seconds": seconds * accelerators,
+            "accelerator_seconds": None if accelerators is None else seconds * accelerators,
         }
     )
 
@@ -147,17 +147,13 @@ def counted(spec: FineTuneSweepSpec, status: FineTuneSweepStatus, *, is_over: bo
     """The status with its numbers and its best trial."""
     left = 0 if is_over or not may_begin(spec, status) else most_trials(spec) - len(status.trials)
     scored = [(trial.score, trial.number, trial) for trial in status.trials if trial.score is not None]
-    best = min(scored, key=lambda one: one[:2], default=None)
-    alive = len(running(status))
+    found = min(scored, key=lambda one: one[:2], default=None)
+    alive, best, before = len(running(status)), None, status.best
+    if found is not None:
+        score, number, trial = found
+        best = BestTrial(
+            number=number, fine_tune_job_name=trial.fine_tune_job_name, score=score, values=trial.values
+        ).over(before if before is not None and before.number == number else None)
     return status.model_copy(
-        update={
-            "finished": len(status.trials) - alive,
-            "running": alive,
-            "remaining": left,
-            "best": None
-            if best is None
-            else BestTrial(
-                number=best[1], fine_tune_job_name=best[2].fine_tune_job_name, score=best[0], values=best[2].values
-            ),
-        }
+        update={"finished": len(status.trials) - alive, "running": alive, "remaining": left, "best": best}
     )

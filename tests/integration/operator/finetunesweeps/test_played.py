@@ -13,6 +13,9 @@ GPUS = {
 }
 
 
+HOUR = [{"number": 1, "outcome": "Succeeded", "startTime": "2026-11-27T12:00:00Z", "endTime": "2026-11-27T13:00:00Z"}]
+
+
 def test_of_nine_trials_at_ten_steps_only_three_go_on(searched: Searched) -> None:
     """D2. The best ones come last: none of them is compared with too few."""
     api = searched.api
@@ -61,14 +64,26 @@ def test_a_trial_that_would_exceed_the_budget_is_not_started(searched: Searched)
     template = {"spec": {**TEMPLATE, "className": f"gpus-{api.namespace}"}}
     budget = {"trials": 20, "acceleratorHours": 10}
     api.create("FineTuneSweep", "router", {**SWEEP, "template": template, "budget": budget, "parallel": 1})
-    hour = [
-        {"number": 1, "outcome": "Succeeded", "startTime": "2026-11-27T12:00:00Z", "endTime": "2026-11-27T13:00:00Z"}
-    ]
     for number in (1, 2):
-        has_ended(api, searched.trial(number), endedAttempts=hour)
+        has_ended(api, searched.trial(number), endedAttempts=HOUR)
     over = searched.sweep("Succeeded")
     assert [one["acceleratorSeconds"] for one in trials(api)] == [4 * 3600, 4 * 3600]
     assert len(api.items("FineTuneJob")) == 2
     assert over["status"]["best"]["score"] == min(one["score"] for one in trials(api))
     assert "Another trial would exceed budget.acceleratorHours." in condition(over, "Ready")["message"]
+    api.request("DELETE", f"{api.path('FineTuneClass')}/gpus-{api.namespace}")
+
+
+def test_a_limit_that_is_set_later_counts_the_hours_before_it(searched: Searched) -> None:
+    """Each trial takes an hour on four accelerators: the third would be at twelve hours."""
+    api = searched.api
+    api.create("FineTuneClass", f"gpus-{api.namespace}", GPUS)
+    template = {"spec": {**TEMPLATE, "className": f"gpus-{api.namespace}"}}
+    api.create("FineTuneSweep", "router", {**SWEEP, "template": template, "budget": {"trials": 20}, "parallel": 1})
+    has_ended(api, searched.trial(1), endedAttempts=HOUR)
+    second = searched.trial(2)
+    api.patch("FineTuneSweep", "router", {"spec": {"budget": {"acceleratorHours": 10}}})
+    has_ended(api, second, endedAttempts=HOUR)
+    searched.sweep("Succeeded")
+    assert [one["acceleratorSeconds"] for one in trials(api)] == [4 * 3600, 4 * 3600]
     api.request("DELETE", f"{api.path('FineTuneClass')}/gpus-{api.namespace}")

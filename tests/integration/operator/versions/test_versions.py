@@ -12,6 +12,7 @@ import pytest
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
 from tests.integration.operator.conftest import CLASS
+from tests.integration.operator.finetunesweeps.trials import SWEEP, has_ended, wait_trial
 from tests.integration.operator.jobs import (
     DEPLOYMENT,
     EVALUATION,
@@ -36,7 +37,7 @@ UNKNOWN_CONDITION = {
     "observedGeneration": 1,
     "lastTransitionTime": "2026-11-22T12:00:00Z",
 }
-KINDS = ("FineTuneJob", "Evaluation", "ModelDeployment", "FineTuneClass")
+KINDS = ("FineTuneJob", "Evaluation", "ModelDeployment", "FineTuneClass", "FineTuneSweep")
 
 
 def settled(api: Api, kind: str) -> str:
@@ -46,6 +47,11 @@ def settled(api: Api, kind: str) -> str:
         api.create(kind, name, CLASS)
         api.wait_reason(kind, name, "Valid")
         return name
+    if kind == "FineTuneSweep":
+        api.create(kind, "router", {**SWEEP, "budget": {"trials": 1}})
+        has_ended(api, wait_trial(api, 1))
+        api.wait_reason(kind, "router", "Succeeded")
+        return "router"
     trains(api, api.create("FineTuneJob", "router", JOB))
     if kind == "Evaluation":
         evaluation = api.create(kind, "router", EVALUATION)
@@ -87,7 +93,11 @@ def enriched(status: Object) -> Object:
 
 def looked(api: Api, kind: str, name: str, operator: OperatorProcess) -> Object:
     """The status after the operator has looked at it: a change of the spec shows that it has."""
-    change = {"FineTuneClass": {"limits": {"nodes": 7}}, "FineTuneJob": {"ttlSecondsAfterFinished": 86400}}
+    change = {
+        "FineTuneClass": {"limits": {"nodes": 7}},
+        "FineTuneJob": {"ttlSecondsAfterFinished": 86400},
+        "FineTuneSweep": {"parallel": 7},
+    }
     changed = {"Evaluation": {"gates": [{"grader": "exact", "minimumDelta": 0.2}, {"grader": "exact", "minimum": 0.1}]}}
     spec = {**change, **changed}.get(kind)
     before = api.get(kind, name)["metadata"]["generation"]
@@ -144,6 +154,8 @@ def test_what_a_newer_version_added_is_kept_field_by_field(api: Api, operator: O
         ("Evaluation", {"phase": "Levitating"}),
         ("Evaluation", {"completionTime": "soon"}),
         ("ModelDeployment", {"phase": "Levitating"}),
+        ("FineTuneSweep", {"phase": "Levitating"}),
+        ("FineTuneSweep", {"trials": [{"number": 1, "fineTuneJobName": "router-trial-1", "state": "Paused"}]}),
     ],
 )
 def test_on_a_status_that_can_not_be_read_only_a_condition_is_written(

@@ -47,9 +47,11 @@ class SweepWorld:
     now: datetime = NOW
     jobs: dict[str, TrialJob] = field(default_factory=dict)
     created: list[dict[str, Any]] = field(default_factory=list)
-    accelerators: int | Readiness = 0
+    accelerators: int | Readiness | None = 0
     quota: int = 1000
     """How many jobs the API server lets be created."""
+    refused: frozenset[int] = frozenset()
+    """The numbers of trials whose jobs a webhook refuses."""
 
     def observed(self) -> ObservedFineTuneSweep:
         running = [trial.fine_tune_job_name for trial in self.status.trials if trial.state == "Running"]
@@ -67,20 +69,29 @@ class SweepWorld:
         """One reconciliation, killed after so many writes."""
         decided = plan(self.observed(), self.now)
         writes: list[Any] = [*decided.create, *decided.merge, decided.status]
+        is_refused = False
         for write in writes[:killed_after]:
+            if is_refused and write not in decided.create:
+                # As runtime/reconciler/reconcile.py does: what follows is not written.
+                self.status = decided.if_refused or self.status
+                break
             if isinstance(write, FineTuneSweepStatus):
                 # As it comes back from the API server.
                 self.status = FineTuneSweepStatus.read(copy.deepcopy(write.to_wire()))
             elif "resourceVersion" in write["metadata"]:
                 self._change(write["metadata"]["name"], write["spec"])
+            elif self._refuses(write):
+                assert decided.creates_each, "the others are created"
+                is_refused = True
             elif write["metadata"]["name"] not in self.jobs:
-                if len(self.jobs) >= self.quota:
-                    # As runtime/reconciler/reconcile.py does: what follows is not written.
-                    self.status = decided.if_refused or self.status
-                    break
                 self.created.append(write)
                 self.jobs[write["metadata"]["name"]] = TrialJob("1", "Training", reason="Training")
         return decided
+
+    def _refuses(self, body: dict[str, Any]) -> bool:
+        name = body["metadata"]["name"]
+        names = [trial.fine_tune_job_name for trial in self.status.trials if trial.number in self.refused]
+        return name not in self.jobs and (name in names or len(self.jobs) >= self.quota)
 
     def settle(self) -> None:
         """Reconcile until nothing changes any more."""

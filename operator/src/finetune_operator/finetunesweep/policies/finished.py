@@ -62,7 +62,7 @@ def complete(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: 
 def _ended(
     observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, phase: Phase, end: Readiness, now: datetime
 ) -> SweepDecision:
-    accelerators = observed.accelerators if isinstance(observed.accelerators, int) else 0
+    accelerators = observed.accelerators if isinstance(observed.accelerators, int) else None
     alive = [(trial, observed.jobs.get(trial.fine_tune_job_name)) for trial in running(status)]
     status = replaced(status, *(ended(trial, job, accelerators, "Cancelled") for trial, job in alive))
     status = counted(observed.spec, status, is_over=True)

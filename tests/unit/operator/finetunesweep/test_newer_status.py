@@ -1,0 +1,55 @@
+"""Another version of the operator wrote the status of a sweep, or of a trial's job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_api.conditions import UnreadableStatusError
+from finetune_api.finetunesweep import FineTuneSweepStatus, has_values, with_values
+from tests.unit.operator.finetunesweep.sweeps import SweepWorld, sweep_spec
+
+
+def newer(world: SweepWorld) -> dict[str, Any]:
+    """The status with a field more in each trial and in the best one."""
+    wire = world.status.to_wire()
+    for one in (*wire["trials"], wire["best"]):
+        one["addedLater"] = one["number"]
+    return wire
+
+
+def test_what_a_newer_version_added_to_trials_is_kept_while_the_search_goes_on() -> None:
+    world = SweepWorld(sweep_spec())
+    world.settle()
+    world.ends(1, eval_loss=0.1)
+    world.settle()
+    world.status = FineTuneSweepStatus.read(newer(world))
+    world.ends(2, eval_loss=0.2)
+    world.settle()
+    wire = world.status.to_wire()
+    assert [one.get("addedLater") for one in wire["trials"]] == [1, 2, 3, None]
+    assert (wire["best"]["number"], wire["best"]["addedLater"]) == (1, 1)
+    world.ends(3, eval_loss=0.01)
+    world.settle()
+    best = world.status.to_wire()["best"]
+    assert (best["number"], "addedLater" in best) == (3, False), "it was said of another trial"
+
+
+def test_a_trial_in_an_unknown_state_may_run_so_nothing_is_decided() -> None:
+    """Else its job would train on with nobody to end it, and the search end without its loss."""
+    world = SweepWorld(sweep_spec())
+    world.settle()
+    wire = world.status.to_wire()
+    wire["trials"][1]["state"] = "Paused"
+    with pytest.raises(UnreadableStatusError, match=r"status\.trials\.1\.state is 'Paused'"):
+        FineTuneSweepStatus.read(wire)
+
+
+@pytest.mark.parametrize("path", ["hyperparameters.learningRate.start", "dataset.mix"])
+def test_a_value_at_a_path_that_only_a_newer_version_searches_changes_no_trial(path: str) -> None:
+    spec = {"hyperparameters": {"learningRate": 0.1}}
+    known = {"hyperparameters.learningRate": 0.1}
+    assert has_values(spec, {**known, path: 1})
+    assert not has_values(spec, {"hyperparameters.learningRate": 0.2, path: 1})
+    assert with_values(spec, {path: 1}) is not spec, "it can be written"
