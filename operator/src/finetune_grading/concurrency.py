@@ -1,4 +1,4 @@
-"""Many things done at the same time, and not all of them at once."""
+"""Async work on many items, with a limit on how many are worked on at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 async def for_each(items: Iterable[T], do: Callable[[T], Awaitable[None]], *, at_once: int) -> None:
-    """Do it for each item. The first exception ends it for all."""
+    """Do it for each item, `at_once` at a time. The first exception cancels the others."""
     left = iter(items)
 
     async def work() -> None:

@@ -13,7 +13,7 @@ from finetune_grading.grade import Grade, RowError, Scored
 from finetune_grading.graders.interface import AskingGrader, InvalidGraderError, item_variables
 from finetune_grading.graders.score_model import judge_of
 from finetune_grading.judge import Judge, ask_structured
-from finetune_grading.questions import question_on_pair
+from finetune_grading.judge_messages import question_on_pair
 from finetune_grading.sample import Row
 from finetune_grading.templates import variables
 

@@ -10,7 +10,7 @@ from finetune_api.graders import Grader
 from finetune_grading.grade import Scored
 from finetune_grading.graders.interface import AskingGrader, InvalidGraderError
 from finetune_grading.judge import Judge, ask_structured
-from finetune_grading.questions import checked_variables, question_on_output
+from finetune_grading.judge_messages import checked_variables, question_on_output
 from finetune_grading.sample import Row
 
 

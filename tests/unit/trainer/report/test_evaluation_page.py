@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from finetune_api.evaluation_results import OutputsStatus, Score
-from finetune_trainer.report.evaluation.choice import choose
 from finetune_trainer.report.evaluation.page import (
     Answer,
     ComparedExample,
@@ -22,6 +21,7 @@ from finetune_trainer.report.evaluation.page import (
     page_html,
     verdicts,
 )
+from finetune_trainer.report.evaluation.shown_examples import choose
 
 HOSTILE = '</div><script>document.title = "run"</script><img src="https://example.com/x" onerror=alert(1)>{{ 7 * 7 }}'
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -26,7 +26,7 @@ from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.endpoints.asked_model import AskedModel
 from finetune_trainer.evaluation.grading import ask_all
 from finetune_trainer.evaluation.heldout import HeldOutExample, exact_records, missing_fields, refuse, to_held_out
-from finetune_trainer.evaluation.ready_outputs import read_sample
+from finetune_trainer.evaluation.outputs_from_files import read_sample
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
 

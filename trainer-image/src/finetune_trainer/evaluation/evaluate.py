@@ -33,7 +33,7 @@ from finetune_trainer.evaluation.grading import ask_all, asked_models, grade, tr
 from finetune_trainer.evaluation.heldout import HeldOutExample, keep_images, read_held_out, refuse
 from finetune_trainer.evaluation.loaded_outputs import generate_outputs
 from finetune_trainer.evaluation.output import Output, Outputs, outputs_status
-from finetune_trainer.evaluation.ready_outputs import Wanted, fetch_outputs
+from finetune_trainer.evaluation.outputs_from_files import Wanted, fetch_outputs
 from finetune_trainer.evaluation.report import MOST_ERRORS, to_page, to_report, to_samples
 from finetune_trainer.evaluation.slices import Slice, found_of_gated, labels, reported, slices_of
 from finetune_trainer.process.failures import DiagnosedError

@@ -17,8 +17,8 @@ from finetune_grading.scores import Graded
 from finetune_trainer.evaluation.heldout import HeldOutExample
 from finetune_trainer.evaluation.output import Output, Outputs
 from finetune_trainer.evaluation.slices import Slice
-from finetune_trainer.report.evaluation.choice import choose
 from finetune_trainer.report.evaluation.page import Answer, ComparedExample, EvaluationPage, SliceScores, page_html
+from finetune_trainer.report.evaluation.shown_examples import choose
 
 MOST_ERRORS = 20
 """How many kinds of errors the report lists at most; each row has its own errors."""
