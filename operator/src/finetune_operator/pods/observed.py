@@ -73,6 +73,7 @@ class PodView:
     run_config: str = ""
     disk_exceeded: str = ""
     memory_limit: str = ""
+    scheduling_gates: tuple[str, ...] = ()
 
     @property
     def is_terminal(self) -> bool:
@@ -198,6 +199,7 @@ def pod_view(pod: Object) -> PodView:
         run_config=_run_config(pod),
         disk_exceeded=disk_exceeded,
         memory_limit=_memory_limit(pod),
+        scheduling_gates=tuple(one["name"] for one in pod.get("spec", {}).get("schedulingGates") or ()),
     )
 
 

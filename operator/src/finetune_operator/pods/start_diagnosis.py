@@ -194,6 +194,8 @@ def _diagnose_pod(pod: PodView, warning: WarningEvent | None, now: datetime) -> 
     since = pod.unschedulable_since
     if since is not None and _is_over(since, now):
         return _unschedulable(pod)
+    if pod.scheduling_gates and pod.created is not None and _is_over(pod.created, now):
+        return _gated(pod)
     if pod.waiting_reason in _UNPULLABLE:
         return _unpullable(pod)
     if pod.waiting_reason in _UNSTARTABLE:
@@ -225,6 +227,17 @@ def _unpullable(pod: PodView) -> StartDiagnosis:
         change = "Find the webhook or policy that adds this container to Pods."
     message = f"Pod {pod.name} can't pull {what}: {pod.waiting_message or pod.waiting_reason}. {change}"
     return StartDiagnosis(Reason.IMAGE_PULL_FAILED, message, pod.scheduled_time)
+
+
+def _gated(pod: PodView) -> StartDiagnosis:
+    gates = ", ".join(pod.scheduling_gates)
+    return StartDiagnosis(
+        Reason.QUEUED,
+        f"Pod {pod.name} is held back by the scheduling gate {gates}, which something else added. It starts once that "
+        "is removed: ask whoever runs it (Kueue, if it manages Pods without a queue).",
+        pod.created,
+        waits=True,
+    )
 
 
 def _unschedulable(pod: PodView) -> StartDiagnosis:

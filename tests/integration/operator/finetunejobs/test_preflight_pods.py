@@ -124,9 +124,54 @@ def test_while_a_webhook_does_not_answer_that_is_what_the_status_says(api: Api, 
     api.request("DELETE", unanswered)
     wait_for(lambda: not is_judged(api), "it is gone")
     api.patch("FineTuneJob", "router", {"metadata": {"annotations": {"touched": "sooner"}}})
-    api.wait_children(job, "preflight", "Pod", 1)
-    found = api.wait_reason("FineTuneJob", "router", "Validating")
-    assert condition(found, "Stalled")["status"] == "False"
+    api.wait_children(job, "preflight", "Pod")
+    api.wait("FineTuneJob", "router", lambda found: "webhook" not in condition(found, "Ready")["message"])
+
+
+GATE = "kueue.x-k8s.io/admission"
+
+
+@pytest.fixture
+def gated(api: Api) -> Iterator[None]:
+    """Every new Pod of the namespace gets a scheduling gate, as Kueue does it."""
+    name, group = f"gate-{api.namespace}", "/apis/admissionregistration.k8s.io/v1"
+    gate = f"Object.spec.schedulingGates{{name: '{GATE}'}}"
+    change = f"Object{{spec: Object.spec{{schedulingGates: [{gate}]}}}}"
+    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": api.namespace}}
+    spec = {
+        "matchConstraints": {"resourceRules": rules, "namespaceSelector": selector},
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": change}}],
+        "reinvocationPolicy": "Never",
+        "failurePolicy": "Fail",
+    }
+    api.request("POST", f"{group}/mutatingadmissionpolicies", {"metadata": {"name": name}, "spec": spec})
+    binding = {"metadata": {"name": name}, "spec": {"policyName": name}}
+    api.request("POST", f"{group}/mutatingadmissionpolicybindings", binding)
+    yield
+    api.request("DELETE", f"{group}/mutatingadmissionpolicybindings/{name}")
+    api.request("DELETE", f"{group}/mutatingadmissionpolicies/{name}")
+
+
+def gates(api: Api) -> list[str]:
+    """Those of a Pod that would be created now."""
+    probe = {"metadata": {"generateName": "probe-"}, "spec": SPEC}
+    made = api.request("POST", f"{api.path('Pod')}?dryRun=All", probe)
+    return [one["name"] for one in made["spec"].get("schedulingGates", [])]
+
+
+@pytest.mark.usefixtures("gated")
+def test_a_preflight_pod_that_a_gate_holds_back_is_not_said_to_check_anything(api: Api) -> None:
+    """It takes half a minute: so long a queue may take without a word."""
+    wait_for(lambda: gates(api) == [GATE], "the API server has heard of the policy")
+    job = api.create("FineTuneJob", "router", JOB)
+    (pod,) = api.wait_children(job, "preflight", "Pod")
+    told = api.wait_reason("FineTuneJob", "router", "Queued", 60)
+    assert f"the scheduling gate {GATE}" in condition(told, "Ready")["message"]
+    assert condition(told, "Stalled")["status"] == "False"
+    path = api.path("Pod", pod["metadata"]["name"])
+    api.request("PATCH", path, {"spec": {"schedulingGates": None}}, "application/merge-patch+json")
+    api.wait("FineTuneJob", "router", lambda found: GATE not in condition(found, "Ready")["message"], 60)
 
 
 @pytest.fixture

@@ -137,6 +137,20 @@ def test_a_pod_is_unschedulable_after_half_a_minute(seconds: int, named: bool) -
     assert (diagnose_start(None, [view], (), since + timedelta(seconds=seconds)) is not None) is named
 
 
+@pytest.mark.parametrize(("seconds", "named"), [(29, False), (30, True)])
+def test_a_pod_that_a_scheduling_gate_holds_back_is_queued_after_half_a_minute(seconds: int, named: bool) -> None:
+    """Kueue with its integration of Pods adds one to each Pod of a namespace, if it is told to."""
+    body = pod_object({"phase": "Pending", "conditions": [GATED]})
+    body["spec"] = {**body.get("spec", {}), "schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]}
+    view = pod_view(body)
+    assert view.created is not None
+    found = diagnose_start(None, [view], (), view.created + timedelta(seconds=seconds))
+    assert (found is not None) is named
+    if found is not None:
+        assert (found.readiness.reason, found.readiness.stalled) == (Reason.QUEUED, False)
+        assert "the scheduling gate kueue.x-k8s.io/admission" in found.message
+
+
 # What Events tell of a Pod that has a node.
 
 NO_SECRET = 'MountVolume.SetUp failed for volume "storage-credentials" : secret "s3-credentials" not found'
