@@ -109,6 +109,21 @@ def take_over(observed: Object) -> Object | None:
     return {"apiVersion": observed["apiVersion"], "kind": observed["kind"], "metadata": {**meta, **changes}}
 
 
+def is_disowned(observed: Object) -> bool:
+    """Whether nobody is named as the owner of any field: a write of `managedFields: [{}]` leaves an object so."""
+    return all(entry.get("subresource") == "status" for entry in observed["metadata"].get("managedFields", []))
+
+
+def reclaimed(desired: Object) -> Object:
+    """What is applied to an object that is disowned, before all of it: so that every field has an owner again.
+
+    With the first apply the API server gives all that is there to the manager "before-first-apply", and what is foreign
+    can be taken over. At once, the object might be refused with it: a changed port, say, has the name of ours.
+    """
+    identity = {name: value for name, value in desired["metadata"].items() if name != "annotations"}
+    return {"apiVersion": desired["apiVersion"], "kind": desired["kind"], "metadata": identity}
+
+
 def _is_ours(entry: Mapping[str, Any]) -> bool:
     return (entry.get("manager"), entry.get("operation")) == (FIELD_MANAGER, "Apply") and "subresource" not in entry
 

@@ -8,7 +8,15 @@ from datetime import datetime
 
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.managed_fields import ForeignChange, drifted, is_applied, is_new, take_over
+from finetune_operator.core.managed_fields import (
+    ForeignChange,
+    drifted,
+    is_applied,
+    is_disowned,
+    is_new,
+    reclaimed,
+    take_over,
+)
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
@@ -68,6 +76,8 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
             # First it is made ours, and then applied without it.
             merge.append(taken)
             apply.append(body)
+        elif item is not None and is_disowned(item):
+            apply.append(reclaimed(body))
         elif not is_applied(body, item):
             apply.append(body)
     config_maps = tuple(body for body in desired if body["kind"] == "ConfigMap")
@@ -134,7 +144,11 @@ def _without_class(observed: ObservedModelDeployment) -> Upkeep:
     body, found, uid = service(observed.owner), observed.service, observed.owner.uid
     mine = found is None or is_controlled_by(found, uid)
     taken = _taken_over(found) if mine else None
-    apply = (body,) if mine and (taken is not None or not is_applied(body, found)) else ()
+    apply: tuple[Object, ...] = ()
+    if mine and found is not None and is_disowned(found):
+        apply = (reclaimed(body),)
+    elif mine and (taken is not None or not is_applied(body, found)):
+        apply = (body,)
     deployment = observed.deployment
     merge: tuple[Object, ...] = () if taken is None else (taken,)
     is_ours = deployment is not None and is_controlled_by(deployment, uid)
