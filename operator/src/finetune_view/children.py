@@ -137,6 +137,11 @@ class Event:
         """The same, and how many times it was recorded if more than once."""
         return self.text if self.count < 2 else f"{self.text} (x{self.count})"
 
+    def __str__(self) -> str:
+        """As one line: when, of which type, about what, and what."""
+        moment = self.moment.isoformat() if self.moment is not None else "?"
+        return f"{moment} {self.type} {self.about} {self.text_and_count}"
+
 
 def sorted_events(found: Iterable[Object], view: ObjectView, children: Sequence[Object] = ()) -> list[Event]:
     """Those Events among these that are about the object or its children, oldest first."""

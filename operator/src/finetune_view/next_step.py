@@ -65,10 +65,14 @@ def _once_mended(view: ObjectView) -> list[str]:
     other = _OF_SPEC.get(view.condition("Stalled").reason)
     if other is None:
         return [_CONTINUES]
+    steps = [_change_the_spec(view)]
+    return [*steps, f"Or {other}: it then continues by itself."] if other else steps
+
+
+def _change_the_spec(view: ObjectView) -> str:
     edit = f"kubectl -n {view.namespace} edit {view.kind.short_name}/{view.name}"
     again = "" if view.kind is MODEL_DEPLOYMENT else f", and in it runId to a new one, such as {next_run_id(view)!r}"
-    steps = [f"Change the spec{again}: {edit}"]
-    return [*steps, f"Or {other}: it then continues by itself."] if other else steps
+    return f"Change the spec{again}: {edit}"
 
 
 def _after_failure(view: ObjectView, spell: Spelling) -> list[str]:
@@ -76,9 +80,12 @@ def _after_failure(view: ObjectView, spell: Spelling) -> list[str]:
     if view.kind is EVALUATION and view.phase in ("GateFailed", "Inconclusive"):
         more = "more examples" if view.phase == "Inconclusive" else "a better model"
         return [f"The gates need {more}; they may also be changed at any time, without a new run."]
+    other = _OF_SPEC.get(view.status.text("failure", "reason") or view.condition("Stalled").reason)
+    cause = "Fix the cause" if other is None else f"Or {other}"
     return [
         *steps,
-        f"Fix the cause, then run again: {spell(view, 'rerun')}",
+        *([] if other is None else [_change_the_spec(view)]),
+        *([] if other == "" else [f"{cause}, then run again: {spell(view, 'rerun')}"]),
         f"Everything for a colleague, without secrets: {spell(view, 'diagnose')}",
     ]
 

@@ -75,10 +75,10 @@ def _why_none(name: str, kept: Sequence[CheckpointStatus], choice: CheckpointCho
     steps = ", ".join(str(one.step) for one in kept)
     if choice == "Best":
         return (
-            f"FineTuneJob {name!r} has no best checkpoint, because it sets no checkpoints.best. Choose Last, All, or "
+            f"FineTuneJob {name!r} has no best checkpoint, because it sets no checkpoints.best. Choose Last, or "
             f"one of the steps that it has kept: {steps}."
         )
     return (
         f"FineTuneJob {name!r} has no checkpoint of step {choice}. It has kept those of the steps {steps} (its "
-        "checkpoints.keep). Choose one of these, Best, Last or All."
+        "checkpoints.keep). Choose one of these, Best or Last."
     )

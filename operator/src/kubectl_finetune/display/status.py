@@ -248,9 +248,9 @@ def _result(result: Fields) -> Iterator[Row]:
     if not result:
         return
     facts = [
-        f"{label} {text}"
+        f"{label} {value:.4g}" if path != "step" else f"{label} {value:.0f}"
         for label, path in (("step", "step"), ("loss", "trainLoss"), ("validation loss", "evalLoss"))
-        if (text := result.text(path))
+        if (value := result.number(path)) is not None
     ]
     yield Row("Result", [result.text("uri"), ", ".join(facts)], "green")
     yield Row("Report", [uri] if (uri := result.text("reportUri")) else [])

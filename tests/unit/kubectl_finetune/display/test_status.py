@@ -116,6 +116,24 @@ def test_a_failed_job_tells_the_diagnosis_the_end_of_the_log_and_what_to_do() ->
     assert "kubectl finetune diagnose router -n team-a" in steps[2]
 
 
+@pytest.mark.parametrize(
+    ("reason", "again"),
+    [
+        ("InvalidSpec", None),  # the same spec would fail again
+        (
+            "ModelNotFound",
+            "Or put the model where the spec says, then run again: kubectl finetune rerun router -n team-a",
+        ),
+    ],
+)
+def test_a_failure_of_the_spec_tells_how_to_change_it(reason: str, again: str | None) -> None:
+    text = shown(seen({**FAILED, "failure": {"reason": reason, "message": "It is wrong."}}))
+    steps = " ".join(text[text.index("Next") :].split())
+    assert "Change the spec, and in it runId to a new one" in steps
+    assert ("rerun" in steps) is (again is not None)
+    assert again is None or again in steps
+
+
 def test_a_result_is_told_with_its_report() -> None:
     text = shown(seen(SUCCEEDED))
     assert "Result       s3://m/result\n" in text and "s3://m/result/report.html" in text

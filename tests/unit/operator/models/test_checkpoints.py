@@ -115,7 +115,7 @@ def test_so_does_a_run_that_ended_early(phase: str) -> None:
     ("choice", "kept", "told"),
     [
         (250, KEPT, "has no checkpoint of step 250. It has kept those of the steps 100, 200, 300, 400"),
-        ("Best", [checkpoint(100), checkpoint(200)], "sets no checkpoints.best. Choose Last, All, or one"),
+        ("Best", [checkpoint(100), checkpoint(200)], "sets no checkpoints.best. Choose Last, or one"),
         ("All", [], "has kept no checkpoint"),
     ],
     ids=["no such step", "no metric", "none"],

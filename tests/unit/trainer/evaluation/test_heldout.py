@@ -79,14 +79,15 @@ def write(file: Path, *lines: object) -> Path:
     return file
 
 
-def test_the_first_broken_line_is_named_and_the_others_counted(tmp_path: Path) -> None:
+def test_the_first_broken_line_is_told_and_the_others_by_number(tmp_path: Path) -> None:
     good = {"prompt": "p", "completion": "c"}
     file = write(tmp_path / "f.jsonl", good, good, "{oops", good, {"prompt": "p"}, "[]")
     with pytest.raises(DiagnosedError) as caught:
         read_held_out(file, URI, [])
     assert caught.value.failure.reason is Reason.DATASET_INVALID
     assert caught.value.failure.message.startswith(f"Line 3 of {URI}: The line is not JSON")
-    assert caught.value.failure.message.endswith("2 more line(s) are broken. Correct the file and upload it again."), (
+    others = "2 more line(s) are broken: 5, 6."
+    assert caught.value.failure.message.endswith(f"{others} Correct the file and upload it again."), (
         "an Evaluation that failed is not looked at again by itself"
     )
 

@@ -38,6 +38,7 @@ from finetune_trainer.process.failures import DiagnosedError
 
 REFERENCE = "reference"
 SHOWN_FIELDS = 10
+SHOWN_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -273,11 +274,12 @@ def refuse(uri: str, errors: Sequence[LineError]) -> None:
     if not errors:
         return
     first = errors[0]
-    others = len({error.line for error in errors} - {first.line})
+    others = sorted({error.line for error in errors} - {first.line})
+    shown = ", ".join(map(str, others[:SHOWN_LINES])) + (", ..." if len(others) > SHOWN_LINES else "")
     raise DiagnosedError(
         Reason.DATASET_INVALID,
         f"Line {first.line} of {uri}: {first.message} "
-        + (f"{others} more line(s) are broken. " if others else "")
+        + (f"{len(others)} more line(s) are broken: {shown}. " if others else "")
         + f"{corrected(uri)}.",
     )
 
