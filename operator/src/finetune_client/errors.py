@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from finetune_view.fields import Object
+
 FORBIDDEN, UNAUTHORIZED, NOT_FOUND, CONFLICT, GONE, INVALID = 403, 401, 404, 409, 410, 422
 MAY_HEAL = frozenset({0, 408, 429, 500, 502, 503, 504})
 """HTTP codes after which the same request may succeed; 0: there was no answer."""
@@ -122,6 +124,18 @@ def error_of(status: int, body: bytes, request: str) -> ApiError:
 
 
 _NO_KIND = " Are finetune-operator's CRDs installed in this cluster? Is it the right one?"
+
+
+def answer_of(body: bytes, request: str, server: str) -> Object:
+    """The answer of the API server, which always has a kind and metadata. Raises ApiError for that of something else
+    on the way, such as a proxy's page."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise no_answer(request, server, error) from error
+    if isinstance(answer, dict) and isinstance(answer.get("kind"), str) and isinstance(answer.get("metadata"), dict):
+        return answer
+    raise no_answer(request, server, ValueError(f"{body[:100]!r} is no answer of an API server"))
 
 
 def no_answer(request: str, server: str, cause: BaseException) -> ApiError:

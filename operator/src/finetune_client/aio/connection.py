@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from finetune_client.connecting import IN_CLUSTER_NAMESPACE, REQUEST_SECONDS, Source, active_namespace
-from finetune_client.errors import UNAUTHORIZED, NoConnectionError, error_of, no_answer
+from finetune_client.errors import UNAUTHORIZED, NoConnectionError, answer_of, error_of, no_answer
 from finetune_client.watch_events import SILENCE_SECONDS
 from finetune_view.fields import Object
 
@@ -82,11 +82,7 @@ class Connection:
             raise no_answer(f"{method} {path}", self._server, error) from error
         if not 200 <= status <= 299:
             raise error_of(status, data, f"{method} {path}")
-        try:
-            answer: Object = json.loads(data)
-        except ValueError as error:
-            raise no_answer(f"{method} {path}", self._server, error) from error
-        return answer
+        return answer_of(data, f"{method} {path}", self._server)
 
     async def lines(
         self, path: str, query: Mapping[str, str], silence_seconds: float = SILENCE_SECONDS

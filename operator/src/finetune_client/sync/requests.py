@@ -46,7 +46,7 @@ def items(connection: Connection, path: str, query: Mapping[str, str] | None = N
             # The pages' version was forgotten: start over without pages, which can't expire.
             found, chosen = [], dict(query or {})
             continue
-        found += page.get("items", [])
+        found += page.get("items") or []
         following = (page.get("metadata") or {}).get("continue")
         if not following:
             return found
