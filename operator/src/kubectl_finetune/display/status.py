@@ -69,12 +69,14 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
         yield from _evaluation_progress(status.at("progress"))
         yield Row("Tries", list(_tries(status)))
         yield Row("Scores", [score_line(score) for score in status.at("results")])
+        yield Row("Best", [_best_checkpoint(best) for best in status.at("bestCheckpoints")])
         yield Row("Gates", [_gate(gate) for gate in status.at("gates")])
         errors = [
             f"{one.text('candidate')}, {one.text('grader')}: {one.text('count')} outputs {one.text('code')}"
             for one in status.at("errors")
         ]
         yield Row("Ungraded", errors)
+        yield Row("Warnings", [one.text() for one in status.at("warnings")], "yellow")
         yield Row("Report", [uri] if (uri := status.text("reportUri")) else [])
         return
     if view.kind is FINE_TUNE_SWEEP:
@@ -84,7 +86,8 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
     wanted = view.fields.text("spec", "replicas") or "1"
     yield Row("Replicas", [f"{status.text('readyReplicas') or '0'} of {wanted} ready"])
     if status.text("revision"):  # The Pods that answer have one.
-        yield Row("Serves", [text for path in ("modelName", "url", "revision") if (text := status.text(path))])
+        served = [text for path in ("modelName", "url", "revision") if (text := status.text(path))]
+        yield Row("Serves", [*served, *_served_model(status.at("served"))])
     yield Row("Drift", [f"{one.text('field')} by {one.text('manager') or '?'}" for one in status.at("drift")])
 
 
@@ -282,6 +285,23 @@ def score_line(score: Fields) -> str:
     if score.number("delta") is not None:
         line += f", gain {_interval(score, 'delta', 'deltaLow', 'deltaHigh')}"
     return f"{line}, {score.text('examples')} examples"
+
+
+def _best_checkpoint(best: Fields) -> str:
+    """The best of the checkpoints that were evaluated, and those that may be as good."""
+    line = f"{best.text('candidate')}: step {best.text('step')}, {best.text('grader')} "
+    line += _interval(best, "score", "low", "high")
+    tied = ", ".join(step.text() for step in best.at("tied"))
+    return f"{line}; may be as good (intervals overlap): step {tied}" if tied else line
+
+
+def _served_model(served: Fields) -> Iterator[str]:
+    """Which files answer: of a checkpoint, an adapter with its base, or a whole model."""
+    uri, adapter, checkpoint = served.text("uri"), served.text("adapterUri"), served.text("checkpoint", "uri")
+    if tuned := checkpoint or adapter:
+        yield f"{tuned} on {uri}"
+    elif uri:
+        yield uri
 
 
 def _interval(score: Fields, value: str, low: str, high: str) -> str:

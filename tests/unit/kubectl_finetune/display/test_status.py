@@ -209,6 +209,7 @@ def test_a_cancelled_job_is_no_failure_to_be_fixed() -> None:
 def test_an_evaluation_is_told_with_intervals_and_gates() -> None:
     score = {"candidate": "tuned", "grader": "exact", "score": 0.75, "low": 0.7, "high": 0.8, "examples": 250}
     gain = {"delta": 0.5, "deltaLow": 0.45, "deltaHigh": 0.55}
+    best = {**score, "step": 200}
     status = {
         "observedGeneration": 1,
         "phase": "GateFailed",
@@ -216,11 +217,15 @@ def test_an_evaluation_is_told_with_intervals_and_gates() -> None:
         "conditions": [condition("Passed", "False", "GateFailed", "exact of tuned is below 0.9")],
         "results": [{**score, **gain}],
         "gates": [{"candidate": "tuned", "grader": "exact", "verdict": "Failed", "message": "0.7 < 0.9"}],
+        "bestCheckpoints": [{**best, "tied": [300, 400]}],
+        "warnings": ["12 examples are few."],
     }
     metadata = {"name": "router", "namespace": "team-a", "generation": 1}
     text = shown(object_view({"kind": "Evaluation", "metadata": metadata, "spec": {}, "status": status}))
     assert "tuned, exact: 0.75 [0.7, 0.8], gain 0.5 [0.45, 0.55], 250 examples" in text
     assert "Failed: tuned, exact: 0.7 < 0.9" in text
+    assert "tuned: step 200, exact 0.75 [0.7, 0.8]; may be as good (intervals overlap): step 300, 400" in text
+    assert "12 examples are few." in text
     assert "a better model" in text
 
 
