@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.integration.operator.api import Api
 from tests.integration.operator.serving import STRATEGIC, expect_spec, serves
+
+pytestmark = pytest.mark.usefixtures("operator")
 
 
 def test_what_others_change_and_leave_to_nobody_is_put_right(api: Api) -> None:
