@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from finetune_api.conditions import KindStatus
+from finetune_operator.core.held_statuses import HeldStatuses
 from finetune_operator.core.plan import DeletionPlan, Plan
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.reader import Reader
@@ -83,6 +84,8 @@ class Kind:
     is_finished: Callable[[Any], bool] = _never_finished
     """Whether an object with this status needs nothing until it changes, so that the cache may drop it."""
     metrics: tuple[StatusMetrics, ...] = ()
+    held: HeldStatuses = field(default_factory=HeldStatuses)
+    """Of this kind's objects, in this process."""
 
     @property
     def name(self) -> str:

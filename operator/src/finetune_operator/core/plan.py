@@ -54,6 +54,8 @@ class Plan(Generic[Status]):
     if_refused: Status | None = None
     """The status, without conditions about it, if the API server refuses what is created; None: the one before."""
     creates_each: bool = False
+    status_due: datetime | None = None
+    """Until then the status may be kept in memory (held_statuses.py), unless an Event is told; None: write it now."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class Decision(Generic[Status]):
     if_refused: Status | None = None
     """As in Plan."""
     creates_each: bool = False
+    """As in Plan."""
+    status_due: datetime | None = None
     """As in Plan."""
 
 
@@ -267,7 +271,14 @@ def _with_decision(
             requeue_at=decision.requeue_at,
         )
     merge, events = (*plan.merge, *decision.merge), (*decision.events, *done.events)
-    return replace(done, merge=merge, events=events, if_refused=decision.if_refused, creates_each=decision.creates_each)
+    return replace(
+        done,
+        merge=merge,
+        events=events,
+        if_refused=decision.if_refused,
+        creates_each=decision.creates_each,
+        status_due=decision.status_due,
+    )
 
 
 def _consistent_with_phase(

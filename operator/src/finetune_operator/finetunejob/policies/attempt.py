@@ -67,6 +67,9 @@ from finetune_operator.pods.start_diagnosis import (
     waits_in,
 )
 
+QUEUED_SECONDS = 3.0
+"""Pods that start within this time of the first attempt's start spare the write of the status Queued."""
+
 
 def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
     """Record that the attempt's Pods are running, or that it is outdated and has to be replaced before they start."""
@@ -123,7 +126,18 @@ def start_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
         create=tuple(objects),
         delete=stale_and_old_jobs(observed, keep=name),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
+        status_due=None if class_.spec.scheduling.queue_name else _queued_due(status, started, now),
     )
+
+
+def _queued_due(status: FineTuneJobStatus, attempt: AttemptStatus, now: datetime) -> datetime | None:
+    """Until when the status Queued may wait. After another attempt, a person reads in it why that one ended.
+
+    A start in the future is of a clock that was set back, and may be far away.
+    """
+    if status.ended_attempts or attempt.start_time > now:
+        return None
+    return attempt.start_time + timedelta(seconds=QUEUED_SECONDS)
 
 
 def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[AttemptStatus | None, JobView | None]:
@@ -179,8 +193,10 @@ def _wait_for_attempt(
         start = diagnose_start(job, pods, observed.warnings, now)
         message = _queued_message(None) + early_message(job, pods, observed.warnings, now) + lost
         readiness = progressing(Reason.QUEUED, message) if start is None else start.readiness
-        check = now + timedelta(seconds=START_CHECK_SECONDS)
-        return JobDecision(status, readiness, delete=stale, requeue_at=check)
+        check, due = now + timedelta(seconds=START_CHECK_SECONDS), None
+        if start is None:
+            due = _queued_due(status, attempt, now)
+        return JobDecision(status, readiness, delete=stale, requeue_at=check, status_due=due)
     message = f"Attempt {attempt.number} is training on {job.parallelism} node{'s' if job.parallelism > 1 else ''}."
     if job.ending or job.state != "Active":
         message = f"Attempt {attempt.number} has ended on one node. Waiting for its other Pods to end."

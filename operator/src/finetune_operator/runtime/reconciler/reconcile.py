@@ -12,7 +12,7 @@ import structlog
 from pydantic import ValidationError
 
 from finetune_operator.core.kind_definition import Kind
-from finetune_operator.core.plan import DeletionPlan, Plan
+from finetune_operator.core.plan import DeletionPlan, Plan, earliest
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
@@ -24,7 +24,7 @@ from finetune_operator.runtime.reconciler.rejections import (
     refused_retry_seconds,
     refused_write_plan,
 )
-from finetune_operator.runtime.reconciler.status import read_status, report_unreadable_status, write_status
+from finetune_operator.runtime.reconciler.status import read_status, report_unreadable_status, wire_status, write_status
 
 log = structlog.get_logger(__name__)
 
@@ -42,10 +42,12 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
         # It may be gone by now, and what its deletion removes is gone for good: no stale read may decide that.
         parent = await kube.live.get(kind.resource, key.namespace or None, key.name)
     if parent is None:
+        kind.held.drop(key)
         for metrics in kind.metrics:
             metrics.gone(key)
         return None
-    now = datetime.now(UTC)
+    now, stored = datetime.now(UTC), parent
+    parent = kind.held.over(key, stored)
     plan: Plan[Any] | None = None
     deletion: DeletionPlan[Any] | None = None
     before, unreadable = read_status(kind, parent)
@@ -67,7 +69,9 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
         log.warning("refused", kind=parent["kind"], name=key.name, namespace=key.namespace, error=str(error))
         if unreadable is None:
             recorded = before if plan is None or plan.if_refused is None else plan.if_refused
-            await write_status(kube, parent, refused_write_plan(before, recorded, parent, error, now))
+            refused = refused_write_plan(before, recorded, parent, error, now)
+            await write_status(kube, parent, refused, stored.get("status", {}))
+            kind.held.drop(key)
         return refused_retry_seconds(error)
     for child in plan.delete:
         await kube.delete(
@@ -75,20 +79,32 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
         )
     if deletion is not None and deletion.release:
         await release(kube, parent, kind.finalizer, deletion.left_behind)
+        kind.held.drop(key)
         return None
+    requeue_at = plan.requeue_at
     if unreadable is not None:
         await report_unreadable_status(kube, kind, key, parent, unreadable, now)
+    elif (held_until := _held_until(plan, now)) is not None:
+        kind.held.hold(key, stored, wire_status(plan))
+        requeue_at = earliest([requeue_at, held_until])
     else:
-        is_new = await write_status(kube, parent, plan)
-        for metrics in kind.metrics:
-            metrics.written(key, before, plan.status)
+        is_new = await write_status(kube, parent, plan, stored.get("status", {}))
+        kind.held.drop(key)
         if deletion is None and not is_new and kind.is_finished(plan.status):
             kube.forget_finished(kind.resource, parent)
-    if plan.requeue_at is None:
+    if unreadable is None:
+        for metrics in kind.metrics:
+            metrics.written(key, before, plan.status)
+    if requeue_at is None:
         return None
-    if plan.requeue_at < now:
+    if requeue_at < now:
         return OVERDUE_SECONDS
-    return (plan.requeue_at - now).total_seconds()
+    return (requeue_at - now).total_seconds()
+
+
+def _held_until(plan: Plan[Any], now: datetime) -> datetime | None:
+    """When the plan's status has to be written; None: now."""
+    return plan.status_due if plan.status_due is not None and now < plan.status_due and not plan.events else None
 
 
 async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[Plan[Any], Object]:

@@ -29,15 +29,20 @@ def read_status(kind: Kind, parent: Object) -> tuple[KindStatus, UnreadableStatu
         return kind.status(), error
 
 
-async def write_status(kube: Kube, parent: Object, plan: Plan[Any]) -> bool:
-    """If the status differs, record the Events about the change, and then write it. Returns whether it differed.
+def wire_status(plan: Plan[Any]) -> Object:
+    """The plan's status as it is stored; what is empty is left out, unless another version wrote it."""
+    unknown = plan.status.model_extra or {}
+    return {name: value for name, value in plan.status.to_wire().items() if name in unknown or value not in ([], {})}
+
+
+async def write_status(kube: Kube, parent: Object, plan: Plan[Any], stored: Object) -> bool:
+    """If the status is not the stored one, record the Events about the change, and then write it. Returns whether.
 
     In this order, and with names that follow from the plan's input, no Event is lost and none is recorded twice if the
     operator is killed in between.
     """
-    unknown = plan.status.model_extra or {}
-    wire = {name: value for name, value in plan.status.to_wire().items() if name in unknown or value not in ([], {})}
-    if wire == parent.get("status", {}):
+    wire = wire_status(plan)
+    if wire == stored:
         return False
     metadata = parent["metadata"]
     for position, note in enumerate(plan.events):
