@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from finetune_operator.kube.client import Kube
 from finetune_operator.kube.resources import RESOURCES
 
 PARALLEL = 32
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 Say = Callable[[str], None]
 
@@ -51,7 +54,10 @@ async def run_one(kube: Kube, product: Product, name: str, namespace: str, secon
 async def seed_finished(
     kube: Kube, product: Product, template: dict[str, Any], count: int, namespaces: int, say: Say
 ) -> None:
-    """Finished jobs: copies of one that really ran to its end, status and all; without Pods, as after their TTL."""
+    """Finished jobs: copies of one that really ran to its end, status and all; without Pods, as after their TTL.
+
+    The times of a status are moved with the creation: an end before it would be a wrong clock's, and be corrected.
+    """
     name_before = json.dumps(template["metadata"]["name"])[1:-1]
     status = json.dumps(template["status"])
     slots = asyncio.Semaphore(PARALLEL)
@@ -63,12 +69,13 @@ async def seed_finished(
         async with slots:
             body = product.job(name, namespace)
             made = await kube.create(product.jobs, namespace, body)
+            later = _created(made) - _created(template)
             await kube.apply_status(
                 {
                     "apiVersion": body["apiVersion"],
                     "kind": body["kind"],
                     "metadata": {"name": name, "namespace": namespace, "uid": made["metadata"]["uid"]},
-                    "status": json.loads(status.replace(name_before, name)),
+                    "status": moved(json.loads(status.replace(name_before, name)), later),
                 }
             )
         done += 1
@@ -78,6 +85,21 @@ async def seed_finished(
     async with asyncio.TaskGroup() as tasks:
         for number in range(count):
             tasks.create_task(one(number))
+
+
+def moved(value: Any, later: timedelta) -> Any:
+    """A part of a status with every time in it so much later."""
+    if isinstance(value, dict):
+        return {name: moved(item, later) for name, item in value.items()}
+    if isinstance(value, list):
+        return [moved(item, later) for item in value]
+    if isinstance(value, str) and _TIME.fullmatch(value):
+        return f"{datetime.fromisoformat(value) + later:%Y-%m-%dT%H:%M:%SZ}"
+    return value
+
+
+def _created(body: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(body["metadata"]["creationTimestamp"])
 
 
 async def create_live(

@@ -93,6 +93,10 @@ class ApiModel(BaseModel):
         protected_namespaces=(),
     )
 
+    def __deepcopy__(self, memo: object) -> Self:
+        """Itself, since it is never modified: pydantic would copy each default value, in Python, at each use."""
+        return self
+
     def to_wire(self) -> dict[str, Any]:
         """JSON-ready dict with wire names; absent (None) fields are omitted."""
         # An unknown value of an enum, which another version wrote, is no reason for a warning.

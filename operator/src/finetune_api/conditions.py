@@ -295,10 +295,17 @@ class KindStatus(ApiModel):
         """
         try:
             status = cls.from_another_version(value or {})
-            cls.from_wire({"phase": phase} if (phase := getattr(status, "phase", None)) else {})
+            if phase := getattr(status, "phase", None):
+                _check_phase(cls, phase)
         except ValidationError as error:
             raise UnreadableStatusError(what_is_unreadable(error)) from error
         return status
+
+
+@cache
+def _check_phase(status: type[KindStatus], phase: str) -> None:
+    """Raises ValidationError for a phase that this version does not know; each that it knows is checked once."""
+    status.from_wire({"phase": phase})
 
 
 def _without_remains(model: type[ApiModel], value: Any) -> Any:

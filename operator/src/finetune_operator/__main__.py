@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from pathlib import Path
 from typing import Annotated, Literal
@@ -97,12 +98,16 @@ def _configure_logging(level: LogLevel = "info") -> None:
 
 
 def _run(settings: Settings) -> None:
-    # Imported here: `--help` and the other command need none of it.
+    # Imported here: `--help` and the other command need none of it. All of it stays: no collection has to look at it.
+    gc.disable()
     import uvloop
 
     from finetune_operator.kube.cache import RestoredError
     from finetune_operator.runtime.leader_election import LeadershipLostError
     from finetune_operator.runtime.manager import run as run_operator
+
+    gc.freeze()
+    gc.enable()
 
     failed: BaseExceptionGroup[Exception] | None = None
     try:

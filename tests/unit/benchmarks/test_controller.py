@@ -24,6 +24,7 @@ from benchmarks.controller.audit import (
     parse,
 )
 from benchmarks.controller.controllers import summed
+from benchmarks.controller.load import moved
 from benchmarks.controller.statistics import Distribution, distribution, per_job
 
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -152,3 +153,13 @@ def test_requests_per_job_leave_out_watches_and_leases() -> None:
 def test_percentiles_are_values_that_were_measured() -> None:
     assert distribution([float(value) for value in range(100, 0, -1)]) == Distribution(50.0, 90.0, 99.0, 100.0)
     assert distribution([7.0]) == Distribution(7.0, 7.0, 7.0, 7.0)
+
+
+def test_the_times_of_a_copied_status_move_with_its_creation() -> None:
+    """An end before the creation is a wrong clock's: the operator would correct each copy while it is measured."""
+    ended = {"conditions": [{"lastTransitionTime": "2026-11-22T12:00:59Z", "message": "ended at 12:00:59Z"}], "step": 7}
+    assert moved({"endTime": "2026-11-22T12:00:59Z", **ended}, timedelta(seconds=61)) == {
+        "endTime": "2026-11-22T12:02:00Z",
+        "conditions": [{"lastTransitionTime": "2026-11-22T12:02:00Z", "message": "ended at 12:00:59Z"}],
+        "step": 7,
+    }

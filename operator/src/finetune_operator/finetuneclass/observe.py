@@ -11,6 +11,7 @@ from finetune_api.finetuneclass import FineTuneClassSpec, FineTuneClassStatus
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.finetuneclass.observed import ObservedFineTuneClass
 from finetune_operator.finetuneclass.resolve import ResolvedClass, default_class, resolve_class
+from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES, Object
 
@@ -22,7 +23,7 @@ async def observe(reader: Reader, parent: Object) -> ObservedFineTuneClass:
         FineTuneClassSpec.from_storage(parent["spec"])
     except ValidationError as invalid:
         error = str(invalid)
-    status = FineTuneClassStatus.read(parent.get("status"))
+    status = status_of(FineTuneClassStatus, parent)
     return ObservedFineTuneClass(parent["metadata"]["generation"], status, error)
 
 

@@ -13,7 +13,10 @@ from finetune_api.run import StorageConfig, run_folder
 from finetune_api.sources import StorageLocation, is_allowed
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import Owner
+from finetune_operator.kube.parsed import Parsed
 from finetune_operator.kube.resources import Object
+
+_class_spec = Parsed(FineTuneClassSpec.from_storage)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def resolve_class(item: Object, trainer_image: str | None) -> ResolvedClass | Re
     """A class as it is used: parsed, its images complete."""
     name = item["metadata"]["name"]
     try:
-        spec = FineTuneClassSpec.from_storage(item["spec"])
+        spec = _class_spec(item["spec"])
     except ValidationError as error:
         return stalled(Reason.INVALID_SPEC, f"FineTuneClass {name!r} is invalid: {error}")
     if spec.images.trainer is None:

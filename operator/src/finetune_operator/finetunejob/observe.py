@@ -5,7 +5,6 @@ Its preflight is a Pod without a Job; in earlier releases it was a Job, which is
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from finetune_operator.finetuneclass.observe import observe_class, observe_class
 from finetune_operator.finetunejob.attempt_state import FINISHED, newest_job, running_attempt, running_jobs
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.storage_folders import folder_classes, known_folders
+from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.observe import resolve_model
@@ -43,20 +43,17 @@ async def observe(reader: Reader, parent: Object, *, environment: Environment) -
     """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
     owner = owner_of(parent)
     spec = FineTuneJobSpec.from_storage(parent["spec"])
-    status = FineTuneJobStatus.read(parent.get("status"))
+    status = status_of(FineTuneJobStatus, parent)
     class_name = spec.class_name or pinned_class(spec, status)
     others = folder_classes(known_folders(owner, status)) - {class_name}
-    class_, classes, model, children = await asyncio.gather(
-        observe_class(reader, class_name, environment.trainer_image),
-        observe_classes(reader, others, environment.trainer_image),
-        _observe_model(reader, owner, spec, status),
-        _children(reader, owner, parent, spec, status),
-    )
+    # One after the other: all of it is in memory as a rule, and a task of its own costs more than such a read.
+    class_ = await observe_class(reader, class_name, environment.trainer_image)
+    classes = await observe_classes(reader, others, environment.trainer_image)
+    model = await _observe_model(reader, owner, spec, status)
+    children = await _children(reader, owner, parent, spec, status)
     pods = tuple(pod_view(item) for item in children.pods)
-    warnings, budget = await asyncio.gather(
-        observe_warnings(reader, owner.namespace, children.jobs, pods, datetime.now(UTC)),
-        observe_budget(reader, environment.namespace, owner, class_, status, children.pods),
-    )
+    warnings = await observe_warnings(reader, owner.namespace, children.jobs, pods, datetime.now(UTC))
+    budget = await observe_budget(reader, environment.namespace, owner, class_, status, children.pods)
     attempt, progress = status.attempt.job_name if status.attempt else "", environment.progress
     shown = progress.shown(owner.namespace, attempt, is_running=running_attempt(status) is not None)
     newer_in = progress.seconds_until_newer(owner.namespace, attempt)

@@ -11,6 +11,7 @@ from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import ROLE_LABEL, is_controlled_by, owner_of, owner_selector
 from finetune_operator.core.references import Unreadable, read_referenced
 from finetune_operator.finetuneclass.observe import observe_class
+from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVALUATIONS, SERVICES, Object
 from finetune_operator.modeldeployment.objects import SERVE_ROLE
@@ -27,7 +28,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     deployment = await reader.get(DEPLOYMENTS, owner.namespace, owner.name)
     pods = [pod_view(item) for item in await owned_pods_of_deployment(reader, owner, deployment)]
     config_maps = await reader.list(CONFIG_MAPS, owner.namespace, {**owner_selector(owner.uid), ROLE_LABEL: SERVE_ROLE})
-    status = ModelDeploymentStatus.read(parent.get("status"))
+    status = status_of(ModelDeploymentStatus, parent)
     # What is served goes on by the class that it began with, whichever is the default by now.
     is_served = deployment is not None and is_controlled_by(deployment, owner.uid)
     class_name = spec.class_name or (status.class_name if is_served else None)

@@ -59,9 +59,9 @@ def _has_ended(job: Object) -> bool:
 async def _jobs_and_pods(
     reader: Reader, owner: Owner, controllers: Collection[str], running: Collection[str]
 ) -> tuple[list[Object], list[Object]]:
-    labelled_jobs, labelled_pods = await asyncio.gather(
-        _labelled(reader, JOBS, owner.namespace, owner.uid), _labelled(reader, PODS, owner.namespace, owner.uid)
-    )
+    # One after the other: both are in memory as a rule, and a task of its own costs more than such a read.
+    labelled_jobs = await _labelled(reader, JOBS, owner.namespace, owner.uid)
+    labelled_pods = await _labelled(reader, PODS, owner.namespace, owner.uid)
     uids = {owner.uid, *controllers}
     jobs = [job for job in labelled_jobs if any(is_controlled_by(job, uid) for uid in uids)]
     owned = {job["metadata"]["uid"] for job in jobs}

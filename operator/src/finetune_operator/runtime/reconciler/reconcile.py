@@ -16,6 +16,7 @@ from finetune_operator.core.plan import DeletionPlan, Plan, earliest
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
+from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.resources import Object
 from finetune_operator.runtime.reconciler.finalizer import plan_deletion, release, sync_finalizer
 from finetune_operator.runtime.reconciler.rejections import (
@@ -116,7 +117,7 @@ async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[
         observed = await kind.observe(kube, parent)
         parent = await sync_finalizer(kube, kind.finalizer, parent, observed)
     except ValidationError as error:
-        return invalid_spec_plan(kind.status.read(parent.get("status")), parent, error, now), parent
+        return invalid_spec_plan(status_of(kind.status, parent), parent, error, now), parent
     return kind.plan(observed, now), parent  # an exception of the plan is a bug, not a fault of the spec
 
 

@@ -15,6 +15,7 @@ from finetune_operator.core.managed_fields import has_only_our_status
 from finetune_operator.core.plan import Plan
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
+from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.resources import Object
 from finetune_operator.runtime.reconciler.events import record_event
 
@@ -24,7 +25,7 @@ log = structlog.get_logger(__name__)
 def read_status(kind: Kind, parent: Object) -> tuple[KindStatus, UnreadableStatusError | None]:
     """The status as it is stored; or an empty one, and why it can't be read."""
     try:
-        return kind.status.read(parent.get("status")), None
+        return status_of(kind.status, parent), None
     except UnreadableStatusError as error:
         return kind.status(), error
 
