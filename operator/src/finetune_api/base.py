@@ -93,7 +93,7 @@ class ApiModel(BaseModel):
         protected_namespaces=(),
     )
 
-    def __deepcopy__(self, memo: object) -> Self:
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Itself, since it is never modified: pydantic would copy each default value, in Python, at each use."""
         return self
 
