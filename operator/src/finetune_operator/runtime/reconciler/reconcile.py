@@ -71,8 +71,7 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
         if unreadable is None:
             recorded = before if plan is None or plan.if_refused is None else plan.if_refused
             refused = refused_write_plan(before, recorded, parent, error, now)
-            await write_status(kube, parent, refused, stored.get("status", {}))
-            kind.held.drop(key)
+            await _write_or_hold_status(kube, kind, key, stored, parent, refused, now)
         return refused_retry_seconds(error)
     for child in plan.delete:
         await kube.delete(
@@ -85,27 +84,32 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
     requeue_at = plan.requeue_at
     if unreadable is not None:
         await report_unreadable_status(kube, kind, key, parent, unreadable, now)
-    elif (held_until := _held_until(plan, now)) is not None:
-        kind.held.hold(key, stored, wire_status(plan))
-        requeue_at = earliest([requeue_at, held_until])
     else:
-        is_new = await write_status(kube, parent, plan, stored.get("status", {}))
-        kind.held.drop(key)
-        if deletion is None and not is_new and kind.is_finished(plan.status):
-            kube.forget_finished(kind.resource, parent)
-    if unreadable is None:
+        is_new, due = await _write_or_hold_status(kube, kind, key, stored, parent, plan, now)
         for metrics in kind.metrics:
             metrics.written(key, before, plan.status)
+        if deletion is None and not is_new and kind.is_finished(plan.status):
+            kube.forget_finished(kind.resource, parent)
+        requeue_at = earliest([requeue_at, due])
+    return _seconds_until(requeue_at, now)
+
+
+def _seconds_until(requeue_at: datetime | None, now: datetime) -> float | None:
     if requeue_at is None:
         return None
-    if requeue_at < now:
-        return OVERDUE_SECONDS
-    return (requeue_at - now).total_seconds()
+    return OVERDUE_SECONDS if requeue_at < now else (requeue_at - now).total_seconds()
 
 
-def _held_until(plan: Plan[Any], now: datetime) -> datetime | None:
-    """When the plan's status has to be written; None: now."""
-    return plan.status_due if plan.status_due is not None and now < plan.status_due and not plan.events else None
+async def _write_or_hold_status(
+    kube: Kube, kind: Kind, key: ObjectKey, stored: Object, parent: Object, plan: Plan[Any], now: datetime
+) -> tuple[bool, datetime | None]:
+    """Whether the status differs from the stored one, and when it has to be written if it is only kept in memory."""
+    if plan.status_due is not None and now < plan.status_due and not plan.events:
+        kind.held.hold(key, stored, wire_status(plan))
+        return True, plan.status_due
+    is_new = await write_status(kube, parent, plan, stored.get("status", {}))
+    kind.held.drop(key)
+    return is_new, None
 
 
 async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[Plan[Any], Object]:
