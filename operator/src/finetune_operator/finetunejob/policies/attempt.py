@@ -109,6 +109,8 @@ def start_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
     status = status.model_copy(update=storage)
     status = with_folder(status, storage_uri, class_.name, endpoint)
     objects = _objects(observed, status, class_, number)
+    # Of a Job that a crash left behind the Pods have waited for a while.
+    is_late = class_.spec.scheduling.queue_name is not None or observed.job(name) is not None
     started = AttemptStatus(
         number=number,
         state="Pending",
@@ -126,7 +128,7 @@ def start_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
         create=tuple(objects),
         delete=stale_and_old_jobs(observed, keep=name),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
-        status_due=None if class_.spec.scheduling.queue_name else _queued_due(status, started, now),
+        status_due=None if is_late else _queued_due(status, started, now),
     )
 
 
