@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -144,5 +145,6 @@ def _checked(words: list[str]) -> Iterator[tuple[str, ...]]:
         yield (Path(words[0]).name, *words[1:])
 
 
+@functools.cache  # parsing them anew was an eighth of the collection of all tests
 def _tokens(page: Path) -> list[Token]:
     return MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8"))
