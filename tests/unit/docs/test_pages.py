@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,13 +130,14 @@ def values(schema: Any) -> Iterator[str]:
             yield from values(inner)
 
 
-def named_in_code() -> set[str]:
+@functools.cache
+def named_in_code() -> frozenset[str]:
     """Words in quotes in our code (reasons of Events, of attempts, of policies), and its classes."""
     sources = [
         file for folder in ("operator/src", "trainer-image/src", "charts") for file in (ROOT / folder).rglob("*")
     ]
     texts = [source.read_text() for source in sources if source.suffix in (".py", ".yaml")]
-    return {word for text in texts for word in re.findall(r"(?:[\"']|class )([A-Z][A-Za-z]+)\b", text)}
+    return frozenset(word for text in texts for word in re.findall(r"(?:[\"']|class )([A-Z][A-Za-z]+)\b", text))
 
 
 def test_every_page_installs_the_operator_with_the_same_values() -> None:
