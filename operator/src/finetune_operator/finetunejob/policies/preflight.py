@@ -82,7 +82,10 @@ def watch_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, no
     if found is None or job is None:
         return None
     result, readiness = _result(observed, found, job, now), preflight_readiness(status)
-    if isinstance(result, Running):
+    if isinstance(result, Running) and job.deleting:
+        message = f"{job.resource.kind} {job.name} of preflight is being deleted. Once it is gone, another one starts."
+        readiness = replace(readiness, message=message)
+    elif isinstance(result, Running):
         readiness = replace(readiness, message=readiness.message + result.message)
         readiness = readiness if result.start is None else result.start.readiness
     return JobDecision(
