@@ -30,7 +30,7 @@ from finetune_api.evaluation_results import (
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.graders import Grader, ShortName
 from finetune_api.kubernetes_types import SET, keyed_by
-from finetune_api.lifecycle import RunSpec, RunStatus
+from finetune_api.lifecycle import RunLimits, RunSpec, RunStatus
 from finetune_api.model_graders import Template
 from finetune_api.sources import DatasetUri
 from finetune_api.unions import OneOf
@@ -179,7 +179,47 @@ class Gate(OneOf):
     )
 
 
-class EvaluationSpec(RunSpec):
+class ComparingSpec(RunSpec):
+    """Which models are compared, in which run."""
+
+    run_id: Name = Field("1", description="Change it to run the evaluation again.")
+    candidates: list[Candidate] = Field(
+        min_length=1, max_length=3, json_schema_extra=keyed_by("name"), description="Models to evaluate."
+    )
+    baseline: Baseline | None = Field(None, description="Omitted: the base model of the first candidate's FineTuneJob.")
+
+
+class MeasuringSpec(RunLimits):
+    """What is measured of models, on which data."""
+
+    class_name: Name | None = Field(
+        None, description="Name of the FineTuneClass. Omitted: the default class at the time the run starts."
+    )
+    dataset: EvaluationDataset
+    graders: list[Grader] = Field(
+        min_length=1,
+        max_length=MOST_GRADERS,
+        json_schema_extra=keyed_by("name"),
+        description="Graders to apply to each output.",
+    )
+    on_error: OnError = Field(
+        "Zero",
+        description="How outputs count that a grader can't grade, for example because they are not JSON. Zero: with "
+        "score 0. Exclude: not at all, and neither does the baseline's output to the same example. Fail: they end the "
+        "run as Failed.",
+    )
+    max_errored_percent: float = Field(
+        5,
+        ge=0,
+        le=100,
+        description="Percentage of a candidate's outputs that a grader may be unable to grade; above it the run is "
+        "Failed. Baseline outputs that lack what a grader reads don't count.",
+    )
+    generation: Generation = Generation()
+    budget: Budget | None = Field(None, description="Omitted: no limit.")
+
+
+class EvaluationSpec(MeasuringSpec, ComparingSpec):
     """Which models to evaluate, on which data, and which scores they must reach."""
 
     model_config = ConfigDict(
@@ -230,36 +270,6 @@ class EvaluationSpec(RunSpec):
         )
     )
 
-    class_name: Name | None = Field(
-        None, description="Name of the FineTuneClass. Omitted: the default class at the time the run starts."
-    )
-    run_id: Name = Field("1", description="Change it to run the evaluation again.")
-    candidates: list[Candidate] = Field(
-        min_length=1, max_length=3, json_schema_extra=keyed_by("name"), description="Models to evaluate."
-    )
-    baseline: Baseline | None = Field(None, description="Omitted: the base model of the first candidate's FineTuneJob.")
-    dataset: EvaluationDataset
-    graders: list[Grader] = Field(
-        min_length=1,
-        max_length=MOST_GRADERS,
-        json_schema_extra=keyed_by("name"),
-        description="Graders to apply to each output.",
-    )
-    on_error: OnError = Field(
-        "Zero",
-        description="How outputs count that a grader can't grade, for example because they are not JSON. Zero: with "
-        "score 0. Exclude: not at all, and neither does the baseline's output to the same example. Fail: they end the "
-        "run as Failed.",
-    )
-    max_errored_percent: float = Field(
-        5,
-        ge=0,
-        le=100,
-        description="Percentage of a candidate's outputs that a grader may be unable to grade; above it the run is "
-        "Failed. Baseline outputs that lack what a grader reads don't count.",
-    )
-    generation: Generation = Generation()
-    budget: Budget | None = Field(None, description="Omitted: no limit.")
     gates: list[Gate] = Field(
         default=[],
         max_length=MOST_GATES,

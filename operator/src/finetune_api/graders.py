@@ -15,6 +15,10 @@ from finetune_api.unions import TypedUnion
 ShortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=32)]
 """Short, so that every score of every candidate fits into a termination message."""
 
+GraderType = Literal[
+    "StringCheck", "TextSimilarity", "JsonSchema", "ToolCall", "ScoreModel", "LabelModel", "Pairwise", "Multi"
+]
+
 
 class GraderErrorCode(StrEnum):
     """Why an output could not be graded, in OpenAI's terms; the last two are our own."""
@@ -114,9 +118,7 @@ class Grader(TypedUnion):
     """Scores each output from 0 to 1. The member for the type may be omitted if all of its fields are optional."""
 
     name: ShortName = Field(description="Name of the grader in gates and results.")
-    type: Literal[
-        "StringCheck", "TextSimilarity", "JsonSchema", "ToolCall", "ScoreModel", "LabelModel", "Pairwise", "Multi"
-    ] = Field(description="Type of grader; its settings are in the member of the same name.")
+    type: GraderType = Field(description="Type of grader; its settings are in the member of the same name.")
     pass_threshold: float | None = Field(
         None,
         gt=0,

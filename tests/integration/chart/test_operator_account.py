@@ -56,6 +56,15 @@ def test_of_a_job_the_operator_may_write_finalizers_only(
 SWEEP = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneSweep", "name": "search", "uid": "u-1"}
 
 
+TRAINING = {"model": {"uri": BASE}, "dataset": {"training": {"uri": DATA}}}
+MEASURING = {
+    "candidates": [{"name": "trial", "model": {"fineTuneJobRef": {"name": "trial"}}}],
+    "dataset": {"uri": DATA},
+    "graders": [{"name": "exact", "type": "StringCheck", "stringCheck": {}}],
+}
+
+
+@pytest.mark.parametrize(("kind", "spec"), [("FineTuneJob", TRAINING), ("Evaluation", MEASURING)])
 @pytest.mark.parametrize(
     ("namespace", "owners", "refusal"),
     [
@@ -63,16 +72,21 @@ SWEEP = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneSweep", "name":
         (TEAM, [SWEEP], "the operator creates only jobs that are trials of a sweep"),
         (TEAM, [{**SWEEP, "kind": "Evaluation", "controller": True}], "the operator creates only jobs that are trials"),
         (TEAM, [{**SWEEP, "controller": True}], None),
-        ("kube-system", [{**SWEEP, "controller": True}], "the operator may not create jobs in the cluster's system"),
+        ("kube-system", [{**SWEEP, "controller": True}], "the operator may not create jobs and Evaluations in the"),
     ],
     ids=["of nobody", "not controlled", "of another kind", "a trial", "a trial in a system namespace"],
 )
-def test_of_jobs_the_operator_may_create_trials_only(
-    release: Release, platform: None, namespace: str, owners: list[Any], refusal: str | None
+def test_of_jobs_and_evaluations_the_operator_may_create_those_of_trials_only(
+    release: Release,
+    platform: None,
+    namespace: str,
+    owners: list[Any],
+    refusal: str | None,
+    kind: str,
+    spec: dict[str, Any],
 ) -> None:
     meta = {"name": "trial", "namespace": namespace, "ownerReferences": owners}
-    spec = {"model": {"uri": BASE}, "dataset": {"training": {"uri": DATA}}}
-    body = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": meta, "spec": spec}
+    body = {"apiVersion": "finetune.dev/v1alpha1", "kind": kind, "metadata": meta, "spec": spec}
     done = subprocess.run(
         [
             *(release.commands["kubectl"], "--kubeconfig", account_kubeconfig(release)),

@@ -66,5 +66,13 @@ class EndedAttempt(ApiModel):
     )
     message: Line | None = Field(None, description="What happened.")
     start_time: Timestamp
+    pods_start_time: Timestamp | None = Field(None, description="When the first of its Pods started running.")
     end_time: Timestamp
     step: int | None = Field(None, description="Last step that it reported.")
+
+    @property
+    def pod_seconds(self) -> int:
+        """How long its Pods ran. If nobody saw since when, and it did not end by itself, they did not."""
+        ended_by_itself = self.outcome in ("Succeeded", "Failed", "Disrupted")
+        begin = self.pods_start_time or (self.start_time if ended_by_itself else self.end_time)
+        return max(0, round((self.end_time - begin).total_seconds()))

@@ -160,6 +160,9 @@ class FineTuneJobStatus(RunStatus):
     ended_attempts: list[EndedAttempt] = Field(
         default=[], max_length=10, description="The most recent attempts that ended, oldest first."
     )
+    earlier_attempts_seconds: int = Field(
+        0, description="Seconds that the Pods of those attempts ran that endedAttempts holds no longer."
+    )
     history: list[EndedRun] = Field(default=[], max_length=10, description="Earlier runs, oldest first.")
     usage: Usage | None = None
     result: Result | None = None

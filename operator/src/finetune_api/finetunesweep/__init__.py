@@ -1,5 +1,6 @@
 """FineTuneSweep: a search for the hyperparameters of a FineTuneJob; runs again when runId changes."""
 
+from finetune_api.finetunesweep.objective import GraderScore, Objective
 from finetune_api.finetunesweep.parameters import (
     PATHS,
     Parameter,
@@ -12,7 +13,7 @@ from finetune_api.finetunesweep.parameters import (
     set_value,
     with_values,
 )
-from finetune_api.finetunesweep.spec import ASHA, Budget, FineTuneSweepSpec, Prune, Search, Template
+from finetune_api.finetunesweep.spec import ASHA, Budget, FineTuneSweepSpec, Median, Prune, Search, Template
 from finetune_api.finetunesweep.status import BestTrial, FineTuneSweepStatus, Phase, TrialState, TrialStatus
 
 __all__ = [
@@ -22,6 +23,9 @@ __all__ = [
     "Budget",
     "FineTuneSweepSpec",
     "FineTuneSweepStatus",
+    "GraderScore",
+    "Median",
+    "Objective",
     "Parameter",
     "Phase",
     "Prune",

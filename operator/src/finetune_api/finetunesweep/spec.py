@@ -8,9 +8,11 @@ from pydantic import ConfigDict, Field
 
 from finetune_api.base import MOST_STEPS, ApiModel, cel
 from finetune_api.finetunejob import TrainingSpec
+from finetune_api.finetunesweep.objective import GraderScore, Objective
 from finetune_api.finetunesweep.parameters import Parameter
 from finetune_api.kubernetes_types import keyed_by
 from finetune_api.lifecycle import RunId, a_change_is_a_new_run
+from finetune_api.unions import OneOf
 
 MOST_TRIALS = 200
 CHANGEABLE_WITHIN_A_SWEEP = frozenset({"suspend", "cancel", "parallel", "budget", "runId"})
@@ -59,10 +61,31 @@ class ASHA(ApiModel):
     )
 
 
-class Prune(ApiModel):
-    """How trials that will not be the best are ended early."""
+class Median(ApiModel):
+    """The median stopping rule: https://research.google/pubs/google-vizier-a-service-for-black-box-optimization."""
 
-    asha: ASHA
+    minimum_steps: int = Field(
+        ge=1,
+        le=MOST_STEPS,
+        description="Step at which a trial is compared for the first time, and after so many more each time: a "
+        "multiple of checkpoints.everySteps.",
+    )
+    minimum_trials: int = Field(
+        5, ge=1, le=MOST_TRIALS, description="Nothing is ended before so many trials have succeeded."
+    )
+
+
+class Prune(OneOf):
+    """How trials that will not be the best are ended early, by the loss on template.spec.dataset.validation."""
+
+    choices = ("asha", "median")
+
+    asha: ASHA | None = Field(None, description="Only the best at each of a few steps go on.")
+    median: Median | None = Field(
+        None,
+        description="A trial is ended if its lowest loss up to a step is above the median of those that the trials "
+        "that succeeded had up to that step.",
+    )
 
 
 class Budget(ApiModel):
@@ -88,7 +111,8 @@ def _rules_of_a_sweep(schema: dict[str, Any]) -> None:
     """CEL: what is searched stays what it was within a run, and can be compared."""
     schema |= cel(
         (
-            "has(self.template.spec.dataset.validation)",
+            "has(self.template.spec.dataset.validation) || "
+            "(has(self.objective) && self.objective.type == 'Evaluation' && !has(self.prune))",
             "trials are compared by the loss on template.spec.dataset.validation, which is missing",
             "template.spec.dataset.validation",
         ),
@@ -102,7 +126,7 @@ def _rules_of_a_sweep(schema: dict[str, Any]) -> None:
 
 
 class FineTuneSweepSpec(ApiModel):
-    """A search for the hyperparameters with the lowest loss on the validation data: its trials are FineTuneJobs."""
+    """A search for the hyperparameters of the best model: its trials are FineTuneJobs."""
 
     model_config = ConfigDict(json_schema_extra=_rules_of_a_sweep)
 
@@ -116,7 +140,18 @@ class FineTuneSweepSpec(ApiModel):
         "cancel false) searches again. Checkpoints and results stay.",
     )
     template: Template
+    objective: Objective | None = Field(None, description="Omitted: EvalLoss.")
     search: Search
     parallel: int = Field(2, ge=1, le=50, description="Trials that run at the same time. May be changed during a run.")
     budget: Budget = Field(Budget(), description="Limits of the search. May be changed during a run.")
     prune: Prune | None = Field(None, description="Omitted: every trial trains to its end.")
+
+    @property
+    def measured(self) -> GraderScore | None:
+        """The score that trials are compared by; None: the validation loss."""
+        return None if self.objective is None else self.objective.evaluation
+
+    @property
+    def sign(self) -> int:
+        """What a score is multiplied by, so that lower is better."""
+        return -1 if self.measured is not None and self.measured.goal == "Maximize" else 1

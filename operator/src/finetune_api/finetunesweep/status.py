@@ -23,7 +23,10 @@ class TrialStatus(ApiModel):
     state: TrialState = Field(
         description="Running: not ended yet. Pruned: ended early, because others were better at the same step."
     )
-    score: FiniteNumber = Field(None, description="Validation loss of its result; lower is better.")
+    score: FiniteNumber = Field(None, description="Validation loss of its result, or the mean score from the grader.")
+    low: FiniteNumber = Field(None, description="Lower bound of the mean score's 95 % confidence interval.")
+    high: FiniteNumber = Field(None, description="Upper bound of it.")
+    evaluation_name: Name | None = Field(None, description="Name of its Evaluation (objective).")
     rungs: list[float] = Field(
         default=[], max_length=32, description="Validation loss at each step at which trials are compared (prune)."
     )
@@ -35,11 +38,19 @@ class TrialStatus(ApiModel):
 
 
 class BestTrial(ApiModel):
-    """The trial with the lowest validation loss."""
+    """The trial with the best score; of those that can't be told apart from it, the cheapest to train."""
 
     number: int = Field(description="Number of the trial.")
     fine_tune_job_name: Name = Field(description="Name of its FineTuneJob.")
-    score: float = Field(description="Its validation loss.")
+    score: float = Field(description="Its validation loss, or its mean score from the grader.")
+    low: FiniteNumber = Field(None, description="Lower bound of the mean score's 95 % confidence interval.")
+    high: FiniteNumber = Field(None, description="Upper bound of it.")
+    tied_with: list[int] | None = Field(
+        None,
+        max_length=MOST_TRIALS,
+        description="Numbers of the other trials that can't be told apart from the one with the best score: their "
+        "intervals overlap with its own.",
+    )
     values: dict[str, Any] = Field(default={}, description="Values of the searched fields, by path.")
 
 
@@ -54,6 +65,9 @@ class FineTuneSweepStatus(KindStatus):
     finished: int = Field(0, description="Trials that have ended, however they ended.")
     running: int = Field(0, description="Trials that have not ended.")
     remaining: int = Field(0, description="Trials that may still be started.")
+    recorded_time: Timestamp | None = Field(
+        None, description="When ends of trials were recorded. Those of the next ten seconds are recorded together."
+    )
     best: BestTrial | None = None
     trials: list[TrialStatus] = Field(
         default=[], max_length=MOST_TRIALS, description="Every trial of the run, in the order in which they began."

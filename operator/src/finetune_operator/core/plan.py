@@ -37,11 +37,12 @@ class Child:
 
 @dataclass(frozen=True)
 class Plan(Generic[Status]):
-    """The writes of one reconciliation, in this order: create, merge, apply, delete, events, status.
+    """The writes of one reconciliation, in this order: create, merge, apply, delete, events, status, create_recorded.
 
     `create`: objects that never change (an attempt's); existing ones are kept. If one is refused, none of the rest is
-    created, unless `creates_each`: they don't need each other. `merge`: objects that several parents
-    write to (a budget's ledger); only the given fields are set. `apply`: objects that follow the spec.
+    created, unless `creates_each`: they don't need each other. `create_recorded`: the same, each by itself, of what
+    must be in the status before it exists. `merge`: objects that several parents write to (a budget's ledger); only the
+    given fields are set. `apply`: objects that follow the spec.
     """
 
     status: Status
@@ -53,6 +54,8 @@ class Plan(Generic[Status]):
     requeue_at: datetime | None = None
     if_refused: Status | None = None
     """The status, without conditions about it, if the API server refuses what is created; None: the one before."""
+    create_recorded: tuple[Object, ...] = ()
+    """If the API server refuses one, the next plan has it in `create`, and so reports that."""
     creates_each: bool = False
     status_due: datetime | None = None
     """Until then the status may be kept in memory (held_statuses.py), unless an Event is told; None: write it now."""
@@ -106,6 +109,8 @@ class Decision(Generic[Status]):
     passed: Readiness | None = None
     """The condition Passed."""
     if_refused: Status | None = None
+    """As in Plan."""
+    create_recorded: Sequence[Object] = ()
     """As in Plan."""
     creates_each: bool = False
     """As in Plan."""
@@ -276,6 +281,7 @@ def _with_decision(
         merge=merge,
         events=events,
         if_refused=decision.if_refused,
+        create_recorded=tuple(decision.create_recorded),
         creates_each=decision.creates_each,
         status_due=decision.status_due,
     )

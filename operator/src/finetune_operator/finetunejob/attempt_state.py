@@ -157,12 +157,14 @@ def end_attempt(
         reason=reason[:LINE_LENGTH] if reason else None,  # The reason of a Pod's condition may be longer.
         message=message[:LINE_LENGTH] if message else None,
         start_time=attempt.start_time,
+        pods_start_time=attempt.pods_start_time,
         end_time=whole_seconds(now),
         step=last_step(status, attempt),
     )
-    records = [*status.ended_attempts, record][-ENDED_ATTEMPTS_KEPT:]
-    status = without_remaining_time(status).model_copy(update={"ended_attempts": records})
-    return with_state(status, attempt, outcome)
+    records = [*status.ended_attempts, record]
+    seconds = status.earlier_attempts_seconds + sum(one.pod_seconds for one in records[:-ENDED_ATTEMPTS_KEPT])
+    kept = {"ended_attempts": records[-ENDED_ATTEMPTS_KEPT:], "earlier_attempts_seconds": seconds}
+    return with_state(without_remaining_time(status).model_copy(update=kept), attempt, outcome)
 
 
 def stopped(

@@ -10,12 +10,12 @@ from finetune_operator.finetunesweep.observe import observe
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep
 from finetune_operator.finetunesweep.plan import plan
 from finetune_operator.kube.reader import Reader
-from finetune_operator.kube.resources import FINE_TUNE_JOBS, FINE_TUNE_SWEEPS, Object
+from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, FINE_TUNE_SWEEPS, Object
 from finetune_operator.metrics.sweep_metrics import SweepMetrics
 
 
 def finetunesweep(environment: Environment) -> Kind:
-    """It owns FineTuneJobs."""
+    """It owns FineTuneJobs and Evaluations."""
 
     async def observe_sweep(reader: Reader, parent: Object) -> ObservedFineTuneSweep:
         return await observe(reader, parent, trainer_image=environment.trainer_image)
@@ -25,7 +25,7 @@ def finetunesweep(environment: Environment) -> Kind:
         FineTuneSweepStatus,
         observe_sweep,
         plan,
-        owns=(OwnedResource(FINE_TUNE_JOBS),),
+        owns=(OwnedResource(FINE_TUNE_JOBS), OwnedResource(EVALUATIONS)),
         references=_references,
         metrics=(SweepMetrics(),),
     )

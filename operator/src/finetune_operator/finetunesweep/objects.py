@@ -1,17 +1,20 @@
-"""The objects of a FineTuneSweep: a FineTuneJob for each trial.
+"""The objects of a FineTuneSweep: a FineTuneJob for each trial, and an Evaluation if a grader's score counts.
 
 Their names follow from the object's UID, the number of the run and that of the trial, so that none is made twice.
 """
 
 from __future__ import annotations
 
-from finetune_api.finetunesweep import FineTuneSweepSpec, TrialStatus, with_values
+from typing import Any
+
+from finetune_api.finetunesweep import FineTuneSweepSpec, GraderScore, TrialStatus, with_values
 from finetune_operator.core.ownership import Owner, child_name, metadata
 from finetune_operator.finetunesweep.observed import TrialJob
-from finetune_operator.kube.resources import FINE_TUNE_JOBS, Object
+from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, Object, Resource
 
-TRIAL_ROLE = "trial"
-_KIND = {"apiVersion": FINE_TUNE_JOBS.api_version, "kind": FINE_TUNE_JOBS.kind}
+TRIAL_ROLE, EVALUATION_ROLE = "trial", "evaluation"
+CANDIDATE = "tuned"
+"""The name of a trial's model in its Evaluation."""
 
 
 def trial_name(owner: Owner, run_number: int, number: int) -> str:
@@ -22,9 +25,37 @@ def trial_name(owner: Owner, run_number: int, number: int) -> str:
 def trial_job(owner: Owner, spec: FineTuneSweepSpec, trial: TrialStatus) -> Object:
     """The FineTuneJob of a trial."""
     return {
-        **_KIND,
+        **_type(FINE_TUNE_JOBS),
         "metadata": metadata(owner, trial.fine_tune_job_name, TRIAL_ROLE),
         "spec": with_values(spec.template.spec.to_wire(), trial.values),
+    }
+
+
+def evaluation_name(owner: Owner, run_number: int, number: int) -> str:
+    """The name of a trial's Evaluation."""
+    return child_name(owner, f"{EVALUATION_ROLE}-{number}", run_number)
+
+
+def evaluation_spec(spec: FineTuneSweepSpec, measured: GraderScore, job_name: str) -> dict[str, Any]:
+    """What is evaluated of a trial, whose base model is the baseline."""
+    measuring = measured.template.spec
+    class_name = measuring.class_name or spec.template.spec.class_name
+    return {
+        **measuring.to_wire(),
+        **({} if class_name is None else {"className": class_name}),
+        "candidates": [{"name": CANDIDATE, "model": {"fineTuneJobRef": {"name": job_name}}}],
+    }
+
+
+def trial_evaluation(
+    owner: Owner, spec: FineTuneSweepSpec, measured: GraderScore, trial: TrialStatus, run_number: int
+) -> Object:
+    """The Evaluation of a trial that has trained."""
+    name = evaluation_name(owner, run_number, trial.number)
+    return {
+        **_type(EVALUATIONS),
+        "metadata": metadata(owner, name, EVALUATION_ROLE),
+        "spec": evaluation_spec(spec, measured, trial.fine_tune_job_name),
     }
 
 
@@ -40,5 +71,10 @@ def suspended(owner: Owner, name: str, job: TrialJob, *, suspend: bool) -> Objec
 
 def _changed(owner: Owner, name: str, job: TrialJob, **fields: bool) -> Object:
     # With its version, so that a job that is gone is not created from these fields alone.
-    meta = {"name": name, "namespace": owner.namespace, "resourceVersion": job.resource_version}
-    return {**_KIND, "metadata": meta, "spec": fields}
+    resource = FINE_TUNE_JOBS if job.evaluation_name is None else EVALUATIONS
+    meta = {"name": job.evaluation_name or name, "namespace": owner.namespace}
+    return {**_type(resource), "metadata": {**meta, "resourceVersion": job.resource_version}, "spec": fields}
+
+
+def _type(resource: Resource) -> dict[str, str]:
+    return {"apiVersion": resource.api_version, "kind": resource.kind}

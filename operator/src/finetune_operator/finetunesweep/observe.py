@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from finetune_api.conditions import ConditionType
-from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
+from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Phase
 from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, TrialStatus, has_values
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.ownership import Owner, is_controlled_by, owner_of
+from finetune_operator.core.ownership import Owner, is_controlled_by, owner_of, owner_selector
 from finetune_operator.core.references import Unreadable, read_referenced
 from finetune_operator.finetuneclass.observe import observe_class
+from finetune_operator.finetunesweep.objects import CANDIDATE, evaluation_name
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, TrialJob
 from finetune_operator.finetunesweep.refusal import search_refusal
 from finetune_operator.finetunesweep.trials import running
 from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.reader import Reader
-from finetune_operator.kube.resources import FINE_TUNE_JOBS, Object
+from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, Object
 
 FIRST_RUN_ID = "1"
 """That of every trial: a FineTuneJob whose spec changes has another one."""
@@ -44,17 +46,26 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         generation=parent["metadata"]["generation"],
         spec=spec,
         status=status,
-        jobs=await _jobs(reader, owner, status),
+        jobs=await _jobs(reader, owner, spec, status),
         refusal=search_refusal(spec) if is_new and not is_over else None,
         accelerators=await _accelerators(reader, spec, trainer_image) if not is_over else None,
     )
 
 
-async def _jobs(reader: Reader, owner: Owner, status: FineTuneSweepStatus) -> Mapping[str, TrialJob]:
+async def _jobs(
+    reader: Reader, owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSweepStatus
+) -> Mapping[str, TrialJob]:
     trials = {trial.fine_tune_job_name: trial for trial in running(status)}
     found = await asyncio.gather(*(reader.get(FINE_TUNE_JOBS, owner.namespace, name) for name in trials))
     ours = {job["metadata"]["name"]: job for job in found if job is not None and is_controlled_by(job, owner.uid)}
-    return {name: view(job, trials[name], datetime.now(UTC)) for name, job in ours.items()}
+    jobs = {name: view(job, trials[name], datetime.now(UTC)) for name, job in ours.items()}
+    measured = spec.measured
+    if measured is None or not any(job.phase == "Succeeded" for job in jobs.values()):
+        return jobs
+    listed = await reader.list(EVALUATIONS, owner.namespace, owner_selector(owner.uid))
+    evaluations = {one["metadata"]["name"]: one for one in listed if is_controlled_by(one, owner.uid)}
+    names = {name: evaluation_name(owner, status.run_number, trials[name].number) for name in jobs}
+    return {name: with_evaluation(job, evaluations.get(names[name]), measured.grader) for name, job in jobs.items()}
 
 
 def view(body: Object, trial: TrialStatus, now: datetime) -> TrialJob:
@@ -88,13 +99,51 @@ def view(body: Object, trial: TrialStatus, now: datetime) -> TrialJob:
     )
 
 
+def with_evaluation(job: TrialJob, body: Object | None, grader: str) -> TrialJob:
+    """The trial that has trained, and what its Evaluation has found."""
+    if job.phase != "Succeeded":
+        return job
+    job = replace(job, phase="Evaluating", has_trained=True, completed=None)
+    if body is None:
+        return job
+    meta = body["metadata"]
+    job = replace(job, evaluation_name=meta["name"], resource_version=meta["resourceVersion"])
+    read = read_referenced(body, EvaluationSpec, EvaluationStatus)
+    if isinstance(read, Unreadable):
+        return replace(job, message=read.message, is_stalled=True)
+    spec, status = read
+    if spec.run_id != FIRST_RUN_ID or status.run_id not in (None, FIRST_RUN_ID):
+        return replace(job, phase="Failed", reason=SPEC_CHANGED, completed=datetime.now(UTC))
+    by_type = {condition.type: condition for condition in status.conditions}
+    is_ready, is_stalled = by_type.get(ConditionType.READY), by_type.get(ConditionType.STALLED)
+    is_trials = [one for one in status.results if (one.candidate, one.grader) == (CANDIDATE, grader)]
+    return replace(
+        job,
+        phase=_EVALUATED.get(status.phase or "", "Evaluating"),
+        reason=is_ready.reason if is_ready else "",
+        message=is_ready.message if is_ready else "",
+        is_stalled=is_stalled is not None and is_stalled.status == "True",
+        is_suspended=spec.suspend,
+        is_cancelled=spec.cancel,
+        completed=status.completion_time,
+        score=next(iter(is_trials), None),
+    )
+
+
+_EVALUATED: Mapping[str, Phase] = {
+    **dict.fromkeys(("Passed", "GateFailed", "Inconclusive"), "Succeeded"),
+    **{phase: phase for phase in ("Failed", "Cancelled", "Suspended")},
+}
+
+
 def _seconds(status: FineTuneJobStatus, now: datetime) -> int:
-    """How long the attempts have run; the last one may still."""
-    spans: list[tuple[Any, Any]] = [(one.start_time, one.end_time) for one in status.ended_attempts]
+    """How long the Pods of its attempts have run; those of the last one may still."""
+    ended = status.earlier_attempts_seconds + sum(one.pod_seconds for one in status.ended_attempts)
     attempt = status.attempt
-    if attempt is not None and all(one.number != attempt.number for one in status.ended_attempts):
-        spans.append((attempt.pods_start_time or attempt.start_time, status.completion_time or now))
-    return sum(max(0, round((end - start).total_seconds())) for start, end in spans)
+    if attempt is None or any(one.number == attempt.number for one in status.ended_attempts):
+        return ended
+    end = status.completion_time or now
+    return ended + max(0, round((end - (attempt.pods_start_time or end)).total_seconds()))
 
 
 async def _accelerators(reader: Reader, spec: FineTuneSweepSpec, trainer_image: str | None) -> int | Readiness | None:

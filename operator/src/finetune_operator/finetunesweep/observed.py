@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
+from finetune_api.evaluation_results import Score
 from finetune_api.finetunejob import Phase
 from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus
 from finetune_operator.core.conditions import Readiness
@@ -21,7 +23,8 @@ class TrialJob:
     """The FineTuneJob of a trial that has not ended."""
 
     resource_version: str
-    phase: Phase | None
+    phase: Phase | Literal["Evaluating"] | None
+    """That of its Evaluation once there is one; Succeeded: it has all that was asked for."""
     reason: str = ""
     message: str = ""
     """Of its condition Ready."""
@@ -35,8 +38,19 @@ class TrialJob:
     eval_step: int | None = None
     """The step at which it was measured; None if that is not known."""
     seconds: int = 0
-    """How long its attempts have run."""
+    """How long the Pods of its attempts have run."""
     completed: datetime | None = None
+    score: Score | None = None
+    """From the grader that counts."""
+    has_trained: bool = False
+    """Whether only its Evaluation is missing."""
+    evaluation_name: str | None = None
+    """Of the Evaluation, which all else is about then; None: there is none yet."""
+
+    @property
+    def may_be_changed(self) -> bool:
+        """Whether there is something to suspend or cancel."""
+        return not self.has_trained or self.evaluation_name is not None
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import ValidationError
+
+from finetune_api.base import problems
 from finetune_api.conditions import Reason
-from finetune_api.finetunesweep import FineTuneSweepSpec, Parameter, accepts, is_number, set_value
+from finetune_api.evaluation import EvaluationSpec
+from finetune_api.finetunesweep import FineTuneSweepSpec, GraderScore, Parameter, accepts, is_number, set_value
+from finetune_grading.evaluation_check import grading_problem
 from finetune_operator.core.conditions import Readiness, stalled
+from finetune_operator.finetunesweep.objects import evaluation_spec
 
 _BATCH_SIZE = "hyperparameters.batchSize"
 _SEED = "hyperparameters.seed"
@@ -15,6 +21,12 @@ _SEED = "hyperparameters.seed"
 
 def search_refusal(spec: FineTuneSweepSpec) -> Readiness | None:
     """Why the search can't begin; None if it can."""
+    measured = spec.measured
+    if measured is not None:
+        problem = _measuring_problem(spec, measured)
+        if problem is not None:
+            place = "spec.objective.evaluation.template"
+            return stalled(Reason.INVALID_SPEC, f"{place}: {problem} Change it, and spec.runId.")
     template = spec.template.spec.to_wire()
     for position, parameter in enumerate(spec.search.parameters):
         fault = next(_faults(spec, template, parameter), None)
@@ -22,6 +34,14 @@ def search_refusal(spec: FineTuneSweepSpec) -> Readiness | None:
             place = f"spec.search.parameters[{position}] ({parameter.path})"
             return stalled(Reason.INVALID_SPEC, f"{place}: {fault}. Change it, and spec.runId.")
     return None
+
+
+def _measuring_problem(spec: FineTuneSweepSpec, measured: GraderScore) -> str | None:
+    try:
+        evaluation = EvaluationSpec.from_wire(evaluation_spec(spec, measured, "trial"))
+    except ValidationError as error:
+        return f"{problems(error)}."
+    return grading_problem(evaluation)
 
 
 def _faults(spec: FineTuneSweepSpec, template: dict[str, Any], parameter: Parameter) -> Iterator[str]:
@@ -37,7 +57,8 @@ def _faults(spec: FineTuneSweepSpec, template: dict[str, Any], parameter: Parame
             yield f"{value!r} is not possible. {refused}"
     yield from _batch_faults(spec, parameter)
     validation = spec.template.spec.dataset.validation
-    if parameter.path == _SEED and validation is not None and validation.split_percent is not None:
+    is_compared = spec.measured is None or spec.prune is not None
+    if is_compared and parameter.path == _SEED and validation is not None and validation.split_percent is not None:
         yield (
             "the seed also chooses the examples that dataset.validation.splitPercent holds out, so trials would be "
             "compared on different ones; give validation files of their own, or set one seed in the template"

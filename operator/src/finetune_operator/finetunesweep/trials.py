@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from finetune_api.base import LINE_LENGTH
-from finetune_api.finetunesweep import BestTrial, FineTuneSweepSpec, FineTuneSweepStatus, TrialState, TrialStatus
+from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, TrialState, TrialStatus
 from finetune_operator.core.ownership import Owner
-from finetune_operator.finetunesweep.asha import Runner, losers, rungs_at
+from finetune_operator.finetunesweep.best import best_trial
 from finetune_operator.finetunesweep.objects import trial_name
 from finetune_operator.finetunesweep.observed import TrialJob
+from finetune_operator.finetunesweep.pruning import Runner, losers, rungs_at
 from finetune_operator.finetunesweep.suggest import combinations, suggest
 
 _ENDED: Mapping[str, TrialState] = {"Succeeded": "Succeeded", "Failed": "Failed", "Cancelled": "Cancelled"}
-NO_SCORE = "NoValidationLoss"
+NO_LOSS, NO_SCORE = "NoValidationLoss", "NoScore"
 HOUR_SECONDS = 3600
 MOST_SUGGESTED_AT_ONCE = 4
 """A suggestion takes tens of milliseconds with many trials, in which other objects wait."""
@@ -45,16 +46,22 @@ def with_end(
     spec: FineTuneSweepSpec, status: FineTuneSweepStatus, trial: TrialStatus, job: TrialJob, accelerators: int | None
 ) -> FineTuneSweepStatus:
     """The status in which the trial has ended as its job has."""
-    state, score, reason = _ENDED[job.phase or ""], None, None
+    state, reason = _ENDED[job.phase or ""], None
+    score = _score(spec, job) if state == "Succeeded" else None
     if state == "Cancelled" and trial in pruned(spec, status):
         state = "Pruned"  # by an operator that was killed before it could say so
-    if state == "Succeeded" and job.eval_loss is None:
-        state, reason = "Failed", NO_SCORE
-    elif state == "Succeeded":
-        score = job.eval_loss
+    if state == "Succeeded" and score is None:
+        state, reason = "Failed", NO_LOSS if spec.measured is None else NO_SCORE
     elif state == "Failed":
         reason = job.reason[:LINE_LENGTH]
-    return replaced(status, ended(trial, job, accelerators, state, score=score, reason=reason))
+    return replaced(status, ended(trial, job, accelerators, state, **(score or {}), reason=reason))
+
+
+def _score(spec: FineTuneSweepSpec, job: TrialJob) -> dict[str, float] | None:
+    if spec.measured is None:
+        return None if job.eval_loss is None else {"score": job.eval_loss}
+    found = job.score
+    return None if found is None else {"score": found.score, "low": found.low, "high": found.high}
 
 
 def ended(
@@ -64,6 +71,8 @@ def ended(
     state: TrialState,
     *,
     score: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
     reason: str | None = None,
 ) -> TrialStatus:
     """The trial that has ended so. `accelerators`: None if that is not known."""
@@ -72,7 +81,10 @@ def ended(
         update={
             "state": state,
             "score": score,
+            "low": low,
+            "high": high,
             "reason": reason,
+            "evaluation_name": None if job is None else job.evaluation_name,
             "seconds": seconds,
             "accelerator_seconds": None if accelerators is None else seconds * accelerators,
         }
@@ -86,7 +98,7 @@ def with_rungs(spec: FineTuneSweepSpec, trial: TrialStatus, job: TrialJob) -> Tr
     """
     if spec.prune is None or job.eval_loss is None or job.eval_step is None:
         return trial
-    new = rungs_at(spec.prune.asha, job.eval_step) - len(trial.rungs)
+    new = rungs_at(spec.prune, job.eval_step) - len(trial.rungs)
     return trial if new <= 0 else trial.model_copy(update={"rungs": [*trial.rungs, *[job.eval_loss] * new]})
 
 
@@ -94,7 +106,8 @@ def pruned(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> list[TrialSt
     """The running trials that others have beaten."""
     if spec.prune is None:
         return []
-    lost = losers(spec.prune.asha, [Runner(trial.number, trial.rungs) for trial in status.trials])
+    known = [Runner(trial.number, trial.rungs, trial.state == "Succeeded") for trial in status.trials]
+    lost = losers(spec.prune, known)
     return [trial for trial in running(status) if trial.number in lost]
 
 
@@ -107,16 +120,21 @@ def replaced(status: FineTuneSweepStatus, *trials: TrialStatus) -> FineTuneSweep
 def with_next_trials(owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> FineTuneSweepStatus:
     """The status with the trials that may begin now, in their order; of many, the first few."""
     most = len(status.trials) + MOST_SUGGESTED_AT_ONCE
-    while len(status.trials) < most and len(running(status)) < spec.parallel and may_begin(spec, status):
+    while len(status.trials) < most and has_room(spec, status):
         number = len(status.trials) + 1
         trial = TrialStatus(
             number=number,
             fine_tune_job_name=trial_name(owner, status.run_number, number),
-            values=dict(suggest(spec.search, spec.prune, status.trials, number)),
+            values=dict(suggest(spec.search, spec.prune, status.trials, number, spec.sign)),
             state="Running",
         )
         status = status.model_copy(update={"trials": [*status.trials, trial]})
     return status
+
+
+def has_room(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> bool:
+    """Whether another trial may begin beside those that run."""
+    return len(running(status)) < spec.parallel and may_begin(spec, status)
 
 
 def may_begin(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> bool:
@@ -146,14 +164,14 @@ def accelerator_hours_are_used_up(spec: FineTuneSweepSpec, status: FineTuneSweep
 def counted(spec: FineTuneSweepSpec, status: FineTuneSweepStatus, *, is_over: bool = False) -> FineTuneSweepStatus:
     """The status with its numbers and its best trial."""
     left = 0 if is_over or not may_begin(spec, status) else most_trials(spec) - len(status.trials)
-    scored = [(trial.score, trial.number, trial) for trial in status.trials if trial.score is not None]
-    found = min(scored, key=lambda one: one[:2], default=None)
-    alive, best, before = len(running(status)), None, status.best
-    if found is not None:
-        score, number, trial = found
-        best = BestTrial(
-            number=number, fine_tune_job_name=trial.fine_tune_job_name, score=score, values=trial.values
-        ).over(before if before is not None and before.number == number else None)
+    alive, before, best = len(running(status)), status.best, best_trial(status.trials, spec.sign)
+    if best is not None and before is not None and before.number == best.number:
+        best = best.over(before)
     return status.model_copy(
-        update={"finished": len(status.trials) - alive, "running": alive, "remaining": left, "best": best}
+        update={
+            "finished": len(status.trials) - alive,
+            "running": alive,
+            "remaining": left,
+            "best": best,
+        }
     )

@@ -81,7 +81,7 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
         return
     if view.kind is FINE_TUNE_SWEEP:
         yield from _run(view, now)
-        yield from _trials(status, most)
+        yield from _trials(status, most, is_highest_best=_is_highest_best(view))
         return
     wanted = view.fields.text("spec", "replicas") or "1"
     yield Row("Replicas", [f"{status.text('readyReplicas') or '0'} of {wanted} ready"])
@@ -116,18 +116,29 @@ def trial_counts(status: Fields) -> str:
     return ", ".join(f"{status.text(field) or '0'} {word}" for field, word in words)
 
 
-def _trials(status: Fields, most: int | None) -> Iterator[Row]:
+def _is_highest_best(view: ObjectView) -> bool:
+    """Whether the trials of a search are compared by a grader's score."""
+    objective = view.fields.at("spec", "objective")
+    return objective.text("type") == "Evaluation" and objective.text("evaluation", "goal") != "Minimize"
+
+
+def _trials(status: Fields, most: int | None, *, is_highest_best: bool) -> Iterator[Row]:
     """The trials of a search, the best ones first, then those without a score."""
     yield Row("Trials", [trial_counts(status)])
     scored = sorted(
-        (score, index, trial)
+        (-score if is_highest_best else score, index, trial)
         for index, trial in enumerate(status.at("trials"))
         if (score := trial.number("score")) is not None
     )
-    yield Row("Best", [f"{figure(score)}  {_trial(trial)}" for score, _, trial in scored[:most]])
+    yield Row("Best", [f"{_score(trial)}  {_trial(trial)}" for _, _, trial in scored[:most]])
     others = [trial for trial in status.at("trials") if trial.number("score") is None]
     lines = [f"{' '.join(filter(None, (one.text('state'), one.text('reason'))))}  {_trial(one)}" for one in others]
     yield Row("Others", lines if most is None else lines[-most:])
+
+
+def _score(trial: Fields) -> str:
+    score, low, high = (trial.number(name) for name in ("score", "low", "high"))
+    return figure(score) if low is None or high is None else f"{figure(score)} ({figure(low)} to {figure(high)})"
 
 
 def _trial(trial: Fields) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.operator.admission.shortest_specs import DRY_RUN, JOB, SWEEP, assert_refused
+from tests.integration.operator.admission.shortest_specs import DRY_RUN, GRADER, JOB, SWEEP, assert_refused
 from tests.integration.operator.api import Api, RefusedError
 
 RANK = SWEEP["search"]["parameters"][0]
@@ -16,6 +16,11 @@ RATE = "hyperparameters.learningRate"
 
 def searching(*parameters: dict[str, Any], **rest: Any) -> dict[str, Any]:
     return {"search": {"parameters": list(parameters), **rest}}
+
+
+def scoring(grader: str = "exact", **spec: Any) -> dict[str, Any]:
+    measured = {"dataset": {"uri": "s3://data/test.jsonl"}, "graders": [GRADER], **spec}
+    return {"template": {"spec": measured}, "grader": grader}
 
 
 @pytest.mark.parametrize(
@@ -52,14 +57,43 @@ def searching(*parameters: dict[str, Any], **rest: Any) -> dict[str, Any]:
         (searching(RANK, algorithm="Bayes"), ["spec.search.algorithm", '"TPE"']),
         ({"budget": {"trials": 201}}, ["spec.budget.trials"]),
         ({"budget": {"acceleratorHours": 0}}, ["spec.budget.acceleratorHours"]),
-        ({"prune": {}}, ["spec.prune.asha", "Required value"]),
+        ({"prune": {}}, ["spec.prune", "set exactly one of asha and median"]),
+        ({"prune": {"asha": {"minimumSteps": 10}, "median": {"minimumSteps": 10}}}, ["set exactly one of asha"]),
+        ({"prune": {"median": {"minimumSteps": 0}}}, ["spec.prune.median.minimumSteps"]),
         ({"prune": {"asha": {}}}, ["spec.prune.asha.minimumSteps"]),
         ({"parallel": 0}, ["spec.parallel"]),
+        ({"objective": {"type": "Evaluation"}}, ["evaluation is required with type Evaluation"]),
+        ({"objective": {"evaluation": scoring()}}, ["evaluation is only allowed with type Evaluation"]),
+        (
+            {"objective": {"type": "Evaluation", "evaluation": scoring(grader="fluent")}},
+            ["spec.objective.evaluation.grader", "grader names one of template.spec.graders"],
+        ),
+        (
+            {"objective": {"type": "Evaluation", "evaluation": scoring(gates=[])}},
+            ['unknown field "spec.objective.evaluation.template.spec.gates"'],
+        ),
+        (
+            {
+                "template": {"spec": JOB},
+                "objective": {"type": "Evaluation", "evaluation": scoring()},
+                "prune": {"asha": {"minimumSteps": 10}},
+            },
+            ["compared by the loss on template.spec.dataset.validation"],
+        ),
     ],
     ids=str,
 )
 def test_what_no_search_can_have_is_refused(api: Api, changes: dict[str, Any], told: list[str]) -> None:
     assert_refused(api, "FineTuneSweep", changes, told)
+
+
+def test_what_is_compared_by_a_grader_needs_no_validation_data(api: Api) -> None:
+    objective = {"type": "Evaluation", "evaluation": scoring()}
+    spec = {**SWEEP, "template": {"spec": JOB}, "objective": objective}
+    assert (
+        api.create("FineTuneSweep", "good", spec, query=DRY_RUN)["spec"]["objective"]["evaluation"]["goal"]
+        == "Maximize"
+    )
 
 
 def test_a_sweep_is_completed_with_its_defaults(api: Api) -> None:
@@ -80,6 +114,7 @@ def test_a_sweep_is_completed_with_its_defaults(api: Api) -> None:
         ({"search": {"seed": 5}}, False),
         ({"template": {"spec": {"model": {"uri": "s3://models/other"}}}}, False),
         ({"prune": {"asha": {"minimumSteps": 10}}}, False),
+        ({"objective": {"type": "Evaluation", "evaluation": scoring()}}, False),
         ({"runId": "2", "search": {"seed": 5}}, True),
     ],
     ids=str,

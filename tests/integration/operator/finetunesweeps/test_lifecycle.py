@@ -11,8 +11,8 @@ from finetune_operator.finetunesweep.objects import trial_name
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
 from tests.integration.operator.finetunesweeps.trials import SWEEP, trials, wait_trial
-from tests.integration.operator.jobs import PREFLIGHT_REPORT, RESULT
-from tests.unit.operator.finetunesweep.sweeps import RANK, TEMPLATE
+from tests.integration.operator.jobs import PREFLIGHT_REPORT, RESULT, evaluation_report
+from tests.unit.operator.finetunesweep.sweeps import OBJECTIVE, RANK, TEMPLATE
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -57,6 +57,48 @@ def test_a_grid_is_searched_two_trials_at_a_time_and_the_best_one_is_named(api: 
     assert states(api) == ["Succeeded"] * 3
     told = f"Of 3 trials, FineTuneJob '{second['fineTuneJobName']}' has the lowest validation loss, 0.3."
     assert condition(done, "Ready")["message"] == told
+
+
+def test_trials_are_compared_by_the_score_of_a_grader(api: Api) -> None:
+    """The second has the higher loss, and the higher score."""
+    search = {"algorithm": "Grid", "parameters": [{**RANK, "numbers": [8, 16]}]}
+    api.create("FineTuneSweep", "router", {**SWEEP, "search": search, "objective": OBJECTIVE})
+    both = [wait_trial(api, 1), wait_trial(api, 2)]
+    for trial, loss, score in zip(both, (0.3, 0.5), (0.35, 0.75), strict=True):
+        trains(api, trial, loss)
+        (pod,) = api.wait_children(evaluation_of(api, trial), "evaluate", "Pod")
+        played.ends(api, pod, evaluation_report(tuned=score))
+    done = api.wait_reason("FineTuneSweep", "router", "Succeeded")
+    best = done["status"]["best"]
+    assert (best["number"], best["score"], best["low"], best["high"]) == (2, 0.75, 0.7, 0.8)
+    assert "highest score from grader 'exact', 0.75 (0.7 to 0.8)." in condition(done, "Ready")["message"]
+    evaluated = {one["metadata"]["name"] for one in api.items("Evaluation")}
+    assert {trial["evaluationName"] for trial in trials(api)} == evaluated
+
+
+def test_a_cancelled_search_cancels_the_evaluation_of_a_trial_that_has_trained(api: Api) -> None:
+    search = {"algorithm": "Grid", "parameters": [{**RANK, "numbers": [8]}]}
+    api.create("FineTuneSweep", "router", {**SWEEP, "search": search, "objective": OBJECTIVE})
+    trial = wait_trial(api, 1)
+    trains(api, trial, 0.3)
+    evaluation = evaluation_of(api, trial)
+    api.patch("FineTuneSweep", "router", {"spec": {"cancel": True}})
+    api.wait_reason("FineTuneSweep", "router", "Cancelled")
+    api.wait_reason("Evaluation", evaluation["metadata"]["name"], "Cancelled")
+    assert api.get("FineTuneJob", trial["fineTuneJobName"])["status"]["phase"] == "Succeeded"
+
+
+def evaluation_of(api: Api, trial: Object) -> Object:
+    """The Evaluation of a trial that has trained."""
+    name, found = trial["fineTuneJobName"], list[Object]()
+
+    def is_there() -> bool:
+        of = {one["spec"]["candidates"][0]["model"]["fineTuneJobRef"]["name"]: one for one in api.items("Evaluation")}
+        found.extend([of[name]] if name in of else [])
+        return bool(found)
+
+    wait_for(is_there, f"the evaluation of {name}")
+    return found[0]
 
 
 def by_rank(api: Api) -> list[Object]:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from finetune_api.evaluation_results import Score
 from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, TrialStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
+from finetune_operator.finetunesweep.objects import CANDIDATE
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepPlan, TrialJob
 from finetune_operator.finetunesweep.plan import plan
 from finetune_operator.finetunesweep.refusal import search_refusal
@@ -22,6 +24,20 @@ RANK = {"path": "adapter.lora.rank", "numbers": [8, 16, 32]}
 TEMPLATE: dict[str, Any] = {
     "model": {"uri": "s3://models/base"},
     "dataset": {"training": {"uri": "s3://data/train.jsonl"}, "validation": {"uri": "s3://data/valid.jsonl"}},
+}
+
+
+OBJECTIVE: dict[str, Any] = {
+    "type": "Evaluation",
+    "evaluation": {
+        "template": {
+            "spec": {
+                "dataset": {"uri": "s3://data/test.jsonl"},
+                "graders": [{"name": "exact", "type": "StringCheck", "stringCheck": {}}],
+            }
+        },
+        "grader": "exact",
+    },
 }
 
 
@@ -68,7 +84,7 @@ class SweepWorld:
     def reconcile(self, killed_after: int | None = None) -> SweepPlan:
         """One reconciliation, killed after so many writes."""
         decided = plan(self.observed(), self.now)
-        writes: list[Any] = [*decided.create, *decided.merge, decided.status]
+        writes: list[Any] = [*decided.create, *decided.merge, decided.status, *decided.create_recorded]
         is_refused = False
         for write in writes[:killed_after]:
             if is_refused and write not in decided.create:
@@ -80,9 +96,11 @@ class SweepWorld:
                 self.status = FineTuneSweepStatus.read(copy.deepcopy(write.to_wire()))
             elif "resourceVersion" in write["metadata"]:
                 self._change(write["metadata"]["name"], write["spec"])
+            elif write["kind"] == "Evaluation":
+                self._evaluates(write)
             elif self._refuses(write):
                 assert decided.creates_each, "the others are created"
-                is_refused = True
+                is_refused = is_refused or write in decided.create
             elif write["metadata"]["name"] not in self.jobs:
                 self.created.append(write)
                 self.jobs[write["metadata"]["name"]] = TrialJob("1", "Training", reason="Training")
@@ -102,14 +120,29 @@ class SweepWorld:
                 return
         raise AssertionError("it does not settle")
 
-    def ends(self, number: int, phase: Any = "Succeeded", **fields: Any) -> None:
+    def ends(
+        self, number: int, phase: Any = "Succeeded", *, after: timedelta = timedelta(seconds=10), **fields: Any
+    ) -> None:
         """The job of a trial ends so; its loss follows from its values."""
         trial = self.trial(number)
-        self.now += timedelta(seconds=10)
+        self.now += after
         if "eval_loss" not in fields:
             fields["eval_loss"] = loss(trial.values)
         found = {"eval_step": 100, "seconds": 3600, "completed": self.now, **fields}
         self.jobs[trial.fine_tune_job_name] = replace(self.jobs[trial.fine_tune_job_name], phase=phase, **found)
+
+    def has_trained(self, number: int) -> None:
+        """The job of a trial has succeeded, and its model is to be evaluated."""
+        self.ends(number, "Evaluating", eval_loss=None, has_trained=True, completed=None)
+
+    def is_evaluated(self, number: int, score: float, margin: float = 0.05) -> None:
+        """Its Evaluation has ended with this score."""
+        found = Score(
+            candidate=CANDIDATE, grader="exact", score=score, low=score - margin, high=score + margin, examples=250
+        )
+        assert self.jobs[self.trial(number).fine_tune_job_name].evaluation_name is not None
+        seconds = self.jobs[self.trial(number).fine_tune_job_name].seconds
+        self.ends(number, "Succeeded", eval_loss=None, score=found, seconds=seconds)
 
     def reports(self, number: int, eval_step: int | None, eval_loss: float) -> None:
         """The job of a trial tells its most recent validation loss, and of which step it is."""
@@ -127,10 +160,19 @@ class SweepWorld:
         found = next(one for one in self.status.conditions if one.type == kind)
         return found.status, found.reason
 
+    def _evaluates(self, body: dict[str, Any]) -> None:
+        (candidate,) = body["spec"]["candidates"]
+        name = candidate["model"]["fineTuneJobRef"]["name"]
+        if self.jobs[name].evaluation_name is None:
+            self.created.append(body)
+            self.jobs[name] = replace(self.jobs[name], evaluation_name=body["metadata"]["name"])
+
     def _change(self, name: str, spec: dict[str, Any]) -> None:
+        evaluated = {job.evaluation_name: of for of, job in self.jobs.items() if job.evaluation_name is not None}
+        name = evaluated.get(name, name)
         job = self.jobs[name]
         if "suspend" in spec:
-            phase: Any = "Suspended" if spec["suspend"] else "Training"
+            phase: Any = "Suspended" if spec["suspend"] else "Evaluating" if job.has_trained else "Training"
             job = replace(job, is_suspended=spec["suspend"], phase=phase)
         if spec.get("cancel") and job.phase != "Cancelled":
             job = replace(job, is_cancelled=True, phase="Cancelled", completed=self.now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from finetune_api.conditions import Reason
 from finetune_api.finetunesweep import FineTuneSweepStatus
 from finetune_operator.core.conditions import stalled
+from finetune_operator.core.plan import Plan
 from tests.unit.operator.finetunesweep.sweeps import NOW, RANK, RATE, SweepWorld, sweep_spec
 
 
@@ -43,9 +45,42 @@ def test_trials_are_jobs_of_the_template_with_the_values_that_are_tried() -> Non
 
 def test_a_trial_is_in_the_status_before_its_job_is_created() -> None:
     world = SweepWorld(sweep_spec())
-    assert not world.reconcile().create
-    assert len(world.status.trials) == 2
-    assert len(world.reconcile().create) == 2
+    decided = world.reconcile()
+    assert (len(decided.create), len(decided.create_recorded), len(decided.status.trials)) == (0, 2, 2)
+    assert world.reconcile() == Plan(world.status, creates_each=True), "no further request"
+
+
+def test_ends_within_ten_seconds_are_written_together() -> None:
+    world = started(parallel=4, budget={"trials": 9})
+    world.ends(1)
+    world.settle()
+    for seconds in (0, 4, 4):
+        running = next(trial.number for trial in world.status.trials if trial.state == "Running")
+        world.ends(running + seconds // 4, after=timedelta(seconds=seconds))
+        decided = world.reconcile()
+        assert decided.requeue_at == NOW + timedelta(seconds=20)
+        assert world.states() == ["Succeeded"] + ["Running"] * 4, "none takes its place yet"
+    world.now = NOW + timedelta(seconds=20)
+    world.settle()
+    assert world.states() == ["Succeeded"] * 3 + ["Running"] * 4
+
+
+def test_when_every_trial_has_ended_nothing_is_waited_for() -> None:
+    world = started(budget={"trials": 2})
+    for number in (1, 2):
+        world.ends(number, after=timedelta())
+        world.settle()
+    assert world.status.phase == "Succeeded"
+
+
+def test_a_clock_that_was_wrong_delays_no_record() -> None:
+    world = started()
+    world.ends(1)
+    world.settle()
+    world.now -= timedelta(days=1)
+    world.ends(2)
+    world.settle()
+    assert world.states() == ["Succeeded", "Succeeded", "Running", "Running"]
 
 
 def test_values_of_many_trials_are_chosen_by_a_few_at_a_time() -> None:
@@ -184,71 +219,6 @@ def test_a_trial_that_ends_while_hours_cannot_be_counted_is_recorded_once_they_c
     assert (world.trial(1).state, world.trial(1).accelerator_seconds) == ("Succeeded", 4 * 3600)
 
 
-def test_of_nine_trials_at_the_first_rung_three_go_on() -> None:
-    world = started(parallel=9, budget={"trials": 9}, prune={"asha": {"minimumSteps": 10}})
-    for number in range(1, 10):
-        world.reports(number, eval_step=10, eval_loss=number / 10)
-    world.settle()
-    assert world.states() == ["Running"] * 3 + ["Pruned"] * 6
-    assert [world.jobs[trial.fine_tune_job_name].is_cancelled for trial in world.status.trials] == [False] * 3 + [
-        True
-    ] * 6
-    assert world.trial(9).rungs == [0.9]
-    world.ends(1, eval_loss=0.05)
-    world.settle()
-    assert world.trial(1).rungs == [0.1, 0.05, 0.05], "what it was at 30 and 90 steps nobody has reported"
-
-
-def test_a_loss_of_an_earlier_step_is_not_compared_at_a_later_rung() -> None:
-    """At step 60 a trial still reports the evaluation of step 40, until that of step 60 is done."""
-    world = started(parallel=3, budget={"trials": 3}, prune={"asha": {"minimumSteps": 20}})
-    for number in (1, 2, 3):
-        world.reports(number, eval_step=40, eval_loss=0.5 + number / 10)
-    world.settle()
-    assert [trial.rungs for trial in world.status.trials] == [[0.6], [0.7], [0.8]], "rung 60 has no loss yet"
-    world.reports(1, eval_step=60, eval_loss=0.4)
-    world.settle()
-    assert world.trial(1).rungs == [0.6, 0.4]
-
-
-def test_a_rung_that_no_evaluation_hit_has_the_first_loss_after_it() -> None:
-    world = started(prune={"asha": {"minimumSteps": 20}})
-    world.reports(1, eval_step=19, eval_loss=0.9)
-    world.settle()
-    assert world.trial(1).rungs == []
-    world.reports(1, eval_step=75, eval_loss=0.5)
-    world.settle()
-    assert world.trial(1).rungs == [0.5, 0.5]
-
-
-def test_a_loss_of_an_unknown_step_prunes_nothing() -> None:
-    """As an older trainer reports it, or an image of the user's own."""
-    world = started(parallel=3, budget={"trials": 3}, prune={"asha": {"minimumSteps": 10}})
-    for number in (1, 2, 3):
-        world.reports(number, eval_step=None, eval_loss=number / 10)
-    world.settle()
-    assert world.states() == ["Running"] * 3
-    assert [trial.rungs for trial in world.status.trials] == [[], [], []]
-
-
-def test_a_pruned_trial_makes_room_for_the_next() -> None:
-    world = started(parallel=3, budget={"trials": 4}, prune={"asha": {"minimumSteps": 10}})
-    for number in (1, 2, 3):
-        world.reports(number, eval_step=10, eval_loss=number / 10)
-    world.settle()
-    assert world.states() == ["Running", "Pruned", "Pruned", "Running"]
-
-
-@pytest.mark.parametrize("killed_after", range(4))
-def test_a_trial_is_pruned_though_the_operator_was_killed_in_between(killed_after: int) -> None:
-    world = started(parallel=3, budget={"trials": 3}, prune={"asha": {"minimumSteps": 10}})
-    for number in (1, 2, 3):
-        world.reports(number, eval_step=10, eval_loss=number / 10)
-    world.reconcile(killed_after=killed_after)
-    world.settle()
-    assert world.states() == ["Running", "Pruned", "Pruned"]
-
-
 def test_suspended_trials_keep_their_place_and_none_starts() -> None:
     world = started(budget={"trials": 5})
     world.spec = world.spec.model_copy(update={"suspend": True})
@@ -268,7 +238,7 @@ def test_suspended_trials_keep_their_place_and_none_starts() -> None:
 
 def test_a_trial_that_was_not_created_yet_waits_for_the_end_of_the_suspension() -> None:
     world = SweepWorld(sweep_spec())
-    world.reconcile()
+    world.reconcile(killed_after=1)
     world.spec = world.spec.model_copy(update={"suspend": True})
     world.settle()
     assert not world.created

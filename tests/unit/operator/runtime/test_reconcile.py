@@ -15,12 +15,13 @@ from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.plan import Plan
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.errors import ApiError
-from finetune_operator.kube.resources import FINE_TUNE_JOBS, Object
+from finetune_operator.kube.resources import FINE_TUNE_JOBS, FINE_TUNE_SWEEPS, Object, Resource
 from finetune_operator.runtime.reconciler.reconcile import OVERDUE_SECONDS, reconcile
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.runtime.reconciled import (
     EVENTS_PATH,
     EVERYTHING,
+    JOB,
     JOBS_PATH,
     KEY,
     PARENT,
@@ -177,6 +178,51 @@ async def test_what_a_plan_recorded_is_stored_though_what_it_creates_is_refused(
     assert body is not None
     assert body["status"]["runId"] == "2"
     assert conditions_written(kube)[ConditionType.STALLED]["reason"] == "QuotaExceeded"
+
+
+async def test_what_must_be_recorded_before_it_exists_is_created_after_the_status() -> None:
+    kube = kube_with()
+    assert await reconcile(kube, planning(Plan(status=STATUS, create_recorded=(JOB,))), KEY) is None
+    assert kube.writes == [f"PATCH {STATUS_PATH}", f"POST {JOBS_PATH}"]
+
+
+async def test_a_refusal_of_what_is_recorded_is_left_to_the_next_plan() -> None:
+    """Which creates it before it writes the status, and so reports it."""
+    kube = kube_with(refused={f"POST {JOBS_PATH}": ApiError(403, "Forbidden", "exceeded quota: gpus")})
+    assert await reconcile(kube, planning(Plan(status=STATUS, create_recorded=(JOB,))), KEY) == OVERDUE_SECONDS
+    assert kube.writes == [f"PATCH {STATUS_PATH}", f"POST {JOBS_PATH}"]
+    kube = kube_with(refused={f"POST {JOBS_PATH}": ApiError(500, "InternalError", "etcdserver: leader changed")})
+    with pytest.raises(ApiError):
+        await reconcile(kube, planning(Plan(status=STATUS, create_recorded=(JOB,))), KEY)
+
+
+class Forgetting(FakeKube):
+    """It notes what may be dropped."""
+
+    forgotten: list[str]
+
+    def forget_finished(self, resource: Resource, parent: Object) -> None:
+        self.forgotten = [parent["metadata"]["name"]]
+
+
+@pytest.mark.parametrize(("sweep", "forgotten"), [({}, []), ({"completionTime": "2026-11-27T12:00:00Z"}, ["router"])])
+async def test_a_finished_trial_is_kept_in_memory_while_its_sweep_goes_on(
+    sweep: dict[str, Any], forgotten: list[str]
+) -> None:
+    """The sweep reads it, and would have to ask the API server."""
+    owner = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneSweep", "name": "rates", "uid": "uid-9"}
+    metadata = {
+        **PARENT["metadata"],
+        "annotations": {"finetune.dev/owner": "FineTuneSweep/rates"},
+        "ownerReferences": [{**owner, "controller": True}],
+    }
+    path = FINE_TUNE_SWEEPS.path("team-a", "rates")
+    kube = Forgetting(
+        {f"GET {PARENT_PATH}": {**parent_with(STATUS), "metadata": metadata}, f"GET {path}": {"status": sweep}}
+    )
+    kube.forgotten = []
+    await reconcile(kube, replace(planning(Plan(status=STATUS)), is_finished=lambda status: True), KEY)
+    assert kube.forgotten == forgotten
 
 
 @pytest.mark.parametrize("code", [0, 409, 429, 500, 503])

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.finetunesweep import FineTuneSweepStatus, Phase
+from finetune_api.finetunesweep import BestTrial, FineTuneSweepStatus, Phase
 from finetune_operator.core.conditions import Readiness, cancelled, failed, missing_failure, ready
 from finetune_operator.finetunesweep.objects import cancelled as cancelled_job
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
@@ -69,7 +69,11 @@ def _ended(
     return SweepDecision(
         status.model_copy(update={"phase": phase, "completion_time": whole_seconds(now)}),
         end,
-        merge=[cancelled_job(observed.owner, trial.fine_tune_job_name, job) for trial, job in alive if job is not None],
+        merge=[
+            cancelled_job(observed.owner, trial.fine_tune_job_name, job)
+            for trial, job in alive
+            if job is not None and job.may_be_changed
+        ],
         keeps_phase=True,
     )
 
@@ -102,6 +106,20 @@ def _found(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Read
         early = " Another trial would exceed budget.acceleratorHours."
     return ready(
         Reason.SUCCEEDED,
-        f"Of {len(status.trials)} trials, FineTuneJob {best.fine_tune_job_name!r} has the lowest validation loss, "
-        f"{best.score:.5g}.{early}",
+        f"Of {len(status.trials)} trials, FineTuneJob {best.fine_tune_job_name!r} {_praise(observed, best)}{early}",
     )
+
+
+def _praise(observed: ObservedFineTuneSweep, best: BestTrial) -> str:
+    measured = observed.spec.measured
+    if measured is None:
+        return f"has the lowest validation loss, {best.score:.5g}."
+    score = f"{best.score:.4g} ({best.low:.4g} to {best.high:.4g})"
+    if best.tied_with:
+        others = ", ".join(map(str, best.tied_with))
+        return (
+            f"is the cheapest to train of those that can't be told apart by grader {measured.grader!r} (the others: "
+            f"{others}). Its score is {score}."
+        )
+    extreme = "highest" if measured.goal == "Maximize" else "lowest"
+    return f"has the {extreme} score from grader {measured.grader!r}, {score}."

@@ -22,5 +22,9 @@ def begin_run(observed: ObservedFineTuneSweep, plan: SweepPlan, now: datetime) -
         run_number=before.run_number + 1,
         start_time=whole_seconds(now),
     )
-    merge = [cancelled(observed.owner, name, job) for name, job in observed.jobs.items() if not job.is_cancelled]
+    merge = [
+        cancelled(observed.owner, name, job)
+        for name, job in observed.jobs.items()
+        if job.may_be_changed and not job.is_cancelled
+    ]
     return replace(plan, status=status.over(before), merge=(*plan.merge, *merge))

@@ -1,26 +1,29 @@
 """What has become of the trials, which of them are pruned, and which ones begin.
 
-A trial is written into the status first, and its job is created by the reconciliation after that. So the values of a
-job never depend on what an operator that was killed had in mind. And a job is created by a reconciliation that has
-nothing else to write, since the API server may refuse it (a quota, an admission webhook): the other trials go on, and
-those that are not refused begin.
+A trial is written into the status first, and then its job is created. So the values of a job never depend on what an
+operator that was killed had in mind. And while the API server refuses a job (a quota, an admission webhook), the other
+trials go on, and those that are not refused begin. Ends that come within ten seconds are written together, as a job's
+progress is.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunesweep import FineTuneSweepStatus
 from finetune_operator.core.conditions import Readiness, known_reason, progressing, stalled, suspended
-from finetune_operator.finetunesweep.objects import cancelled, trial_job
+from finetune_operator.core.plan import earliest
+from finetune_operator.finetunesweep.objects import cancelled, trial_evaluation, trial_job
 from finetune_operator.finetunesweep.objects import suspended as suspended_job
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision, SweepPlan
 from finetune_operator.finetunesweep.trials import (
     counted,
     ended,
     ended_in_order,
+    has_room,
     most_trials,
     pruned,
     replaced,
@@ -30,6 +33,9 @@ from finetune_operator.finetunesweep.trials import (
     with_rungs,
 )
 
+RECORD_INTERVAL = timedelta(seconds=10)
+"""A status write costs as much as any other of a trial's own: ends that come close together share one."""
+
 
 def record_trials(observed: ObservedFineTuneSweep, plan: SweepPlan, now: datetime) -> SweepPlan:
     """Record which trials have ended, in their order, with the one that follows each; then prune."""
@@ -38,12 +44,14 @@ def record_trials(observed: ObservedFineTuneSweep, plan: SweepPlan, now: datetim
         if not spec.cancel:
             return plan  # What a trial has used is recorded with its end, for good: not before it can be counted.
         accelerators = None  # Nothing follows that they would limit.
+    if _next_record(observed, status, now) is not None:
+        return plan
     seen = [(trial, jobs[trial.fine_tune_job_name]) for trial in running(status) if trial.fine_tune_job_name in jobs]
     status = replaced(status, *(with_rungs(spec, trial, job) for trial, job in seen))
     for trial in ended_in_order(status, jobs):
         status = with_end(spec, status, trial, jobs[trial.fine_tune_job_name], accelerators)
-        status = _with_next(observed, status)
-    lost = pruned(spec, status)
+        status = _with_next(observed, status).model_copy(update={"recorded_time": whole_seconds(now)})
+    lost = [one for one in pruned(spec, status) if not _has_trained(observed, one.fine_tune_job_name)]
     status = replaced(
         status, *(ended(trial, jobs.get(trial.fine_tune_job_name), accelerators, "Pruned") for trial in lost)
     )
@@ -77,7 +85,9 @@ def suspend(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: d
 def search(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision:
     """Start the trials that may begin, and wait for those that run."""
     status = _with_next(observed, status)
-    alive = [observed.jobs.get(trial.fine_tune_job_name) for trial in running(status)]
+    ended_by_now = {trial.fine_tune_job_name for trial in ended_in_order(status, observed.jobs)}
+    names = [trial.fine_tune_job_name for trial in running(status)]
+    alive = [observed.jobs.get(name) for name in names if name not in ended_by_now]
     stuck = [job for job in alive if job is not None and job.is_stalled]
     readiness = progressing(
         Reason.SEARCHING, f"At most {most_trials(observed.spec)} trials, {observed.spec.parallel} at a time."
@@ -87,11 +97,26 @@ def search(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: da
     return _going_on(observed, status, readiness, now)
 
 
+def _next_record(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> datetime | None:
+    """Until when ends wait to be recorded together with others; None: what there is is recorded now."""
+    spec, jobs = observed.spec, observed.jobs
+    alive, done = running(status), ended_in_order(status, jobs)
+    if not done or len(done) == len(alive) or status.recorded_time is None or spec.suspend or spec.cancel:
+        return None
+    seen = [(one, jobs[one.fine_tune_job_name]) for one in alive if one not in done and one.fine_tune_job_name in jobs]
+    if any(with_rungs(spec, trial, job) != trial for trial, job in seen):
+        return None  # The next evaluation would take the place of this one.
+    due = status.recorded_time + RECORD_INTERVAL
+    return due if now < due <= now + RECORD_INTERVAL else None
+
+
+def _may_start(observed: ObservedFineTuneSweep) -> bool:
+    is_ended = observed.spec.suspend or observed.spec.cancel
+    return observed.refusal is None and not isinstance(observed.accelerators, Readiness) and not is_ended
+
+
 def _with_next(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> FineTuneSweepStatus:
-    may_start = observed.refusal is None and not isinstance(observed.accelerators, Readiness)
-    if observed.spec.suspend or observed.spec.cancel or not may_start:
-        return status
-    return with_next_trials(observed.owner, observed.spec, status)
+    return with_next_trials(observed.owner, observed.spec, status) if _may_start(observed) else status
 
 
 def _going_on(
@@ -104,21 +129,34 @@ def _going_on(
     merge = [
         suspended_job(observed.owner, trial.fine_tune_job_name, job, suspend=suspend)
         for trial, job in alive
-        if job is not None and job.is_suspended != suspend
+        if job is not None and job.may_be_changed and job.is_suspended != suspend
     ]
-    is_first = bool(merge) or (status.run_id, status.trials) != (observed.status.run_id, observed.status.trials)
+    bodies = [trial_job(observed.owner, observed.spec, trial) for trial in missing]
+    measured = observed.spec.measured
+    if measured is not None and not suspend:
+        trained = [trial for trial, job in alive if job is not None and not job.may_be_changed]
+        number = status.run_number
+        bodies += [trial_evaluation(observed.owner, observed.spec, measured, trial, number) for trial in trained]
+    is_news = bool(merge) or (status.run_id, status.trials) != (observed.status.run_id, observed.status.trials)
+    more = now if _may_start(observed) and has_room(observed.spec, status) else None
     status = counted(observed.spec, status)
     return SweepDecision(
         status,
         readiness,
-        create=[] if is_first else [trial_job(observed.owner, observed.spec, trial) for trial in missing],
+        create=[] if is_news else bodies,
         creates_each=True,
         merge=merge,
-        requeue_at=now if is_first and missing else None,
-        if_refused=status.model_copy(update={"phase": "Running"}) if missing else None,
+        requeue_at=earliest([more, _next_record(observed, status, now)]),
+        if_refused=status.model_copy(update={"phase": "Running"}) if bodies else None,
+        create_recorded=bodies if is_news else [],
     )
 
 
 def _is_busy(observed: ObservedFineTuneSweep, name: str) -> bool:
     job = observed.jobs.get(name)
-    return job is not None and job.phase != "Suspended"
+    return job is not None and job.may_be_changed and job.phase != "Suspended"
+
+
+def _has_trained(observed: ObservedFineTuneSweep, name: str) -> bool:
+    job = observed.jobs.get(name)
+    return job is not None and job.has_trained

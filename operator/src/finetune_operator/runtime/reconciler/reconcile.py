@@ -12,12 +12,13 @@ import structlog
 from pydantic import ValidationError
 
 from finetune_operator.core.kind_definition import Kind
+from finetune_operator.core.ownership import owner_key
 from finetune_operator.core.plan import DeletionPlan, Plan, earliest
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.parsed import status_of
-from finetune_operator.kube.resources import Object
+from finetune_operator.kube.resources import FINE_TUNE_SWEEPS, Object
 from finetune_operator.runtime.reconciler.finalizer import plan_deletion, release, sync_finalizer
 from finetune_operator.runtime.reconciler.rejections import (
     invalid_spec_plan,
@@ -29,6 +30,7 @@ from finetune_operator.runtime.reconciler.status import read_status, report_unre
 
 log = structlog.get_logger(__name__)
 
+_SWEEPS = frozenset({FINE_TUNE_SWEEPS.kind})
 OVERDUE_SECONDS = 1.0
 """When a plan is made again that asks for a time already over: at once would keep a core busy and change nothing."""
 
@@ -88,10 +90,11 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
         is_new, due = await _write_or_hold_status(kube, kind, key, stored, parent, plan, now)
         for metrics in kind.metrics:
             metrics.written(key, before, plan.status)
-        if deletion is None and not is_new and kind.is_finished(plan.status):
+        is_done = deletion is None and not is_new and kind.is_finished(plan.status)
+        if is_done and not await _is_read_by_sweep(kube, parent):
             kube.forget_finished(kind.resource, parent)
         requeue_at = earliest([requeue_at, due])
-    return _seconds_until(requeue_at, now)
+    return _seconds_until(requeue_at, now) if await _create_recorded(kube, plan, parent, now) else OVERDUE_SECONDS
 
 
 def _seconds_until(requeue_at: datetime | None, now: datetime) -> float | None:
@@ -123,6 +126,26 @@ async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[
     except ValidationError as error:
         return invalid_spec_plan(status_of(kind.status, parent), parent, error, now), parent
     return kind.plan(observed, now), parent  # an exception of the plan is a bug, not a fault of the spec
+
+
+async def _is_read_by_sweep(kube: Kube, parent: Object) -> bool:
+    """Whether a sweep that goes on reads this object, one of its trials: from the API server if it were forgotten."""
+    key = owner_key(parent, _SWEEPS)
+    sweep = None if key is None else await kube.get(FINE_TUNE_SWEEPS, key.namespace, key.name)
+    return sweep is not None and (sweep.get("status") or {}).get("completionTime") is None
+
+
+async def _create_recorded(kube: Kube, plan: Plan[Any], parent: Object, now: datetime) -> bool:
+    """Create what the status has by now. Returns False if the API server refuses some, which the next plan reports."""
+    is_refused = False
+    for body in plan.create_recorded:
+        try:
+            await kube.create_once(body)
+        except ApiError as error:
+            if not is_refusal(error, parent, now):
+                raise
+            is_refused = True
+    return not is_refused
 
 
 async def _write_children(kube: Kube, plan: Plan[Any], parent: Object, now: datetime) -> None:

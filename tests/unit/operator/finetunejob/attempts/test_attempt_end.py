@@ -132,8 +132,9 @@ def test_the_step_of_an_earlier_attempt_is_not_taken_for_its_own() -> None:
 def test_of_the_records_of_attempts_ten_are_kept() -> None:
     before = [ended_attempt(number) for number in range(1, 11)]
     status = trained_status(attempt_status(number=11), conditions=TRAINING, ended_attempts=before)
-    kept = decide(gang("Failed", told_to_stop(0), told_to_stop(1), status=status)).status.ended_attempts
-    assert [ended.number for ended in kept] == list(range(2, 12))
+    after = decide(gang("Failed", told_to_stop(0), told_to_stop(1), status=status)).status
+    assert [ended.number for ended in after.ended_attempts] == list(range(2, 12))
+    assert after.earlier_attempts_seconds == before[0].pod_seconds > 0, "what it cost is kept"
 
 
 @pytest.mark.parametrize("other", [pod(TRAIN_1, 1), pod(TRAIN_1, 1, deletion_time=ago(179))], ids=["runs", "ends"])

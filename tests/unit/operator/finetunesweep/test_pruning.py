@@ -1,14 +1,15 @@
-"""Successive halving: of the trials at a rung, one in reductionFactor goes on."""
+"""Successive halving: of the trials at a rung, one in reductionFactor goes on. Median: who is not above it does."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.finetunesweep import ASHA
-from finetune_operator.finetunesweep.asha import Runner, losers, rung_step, rungs_at
+from finetune_api.finetunesweep import ASHA, Median, Prune
+from finetune_operator.finetunesweep.pruning import Runner, losers, rung_step, rungs_at
 
-THIRDS = ASHA(minimum_steps=10, reduction_factor=3)
+THIRDS = Prune(asha=ASHA(minimum_steps=10, reduction_factor=3))
+MEDIAN = Prune(median=Median(minimum_steps=10, minimum_trials=3))
 LOSSES = st.lists(st.floats(0, 10, allow_nan=False), min_size=1, max_size=4)
 
 
@@ -42,7 +43,7 @@ def test_a_trial_is_judged_at_the_last_rung_that_it_has_reached() -> None:
 
 @given(st.lists(LOSSES, max_size=30), st.integers(2, 5))
 def test_never_more_go_on_than_one_in_so_many_and_the_best_always_does(drawn: list[list[float]], factor: int) -> None:
-    asha = ASHA(minimum_steps=1, reduction_factor=factor)
+    asha = Prune(asha=ASHA(minimum_steps=1, reduction_factor=factor))
     trials = [Runner(number, rungs) for number, rungs in enumerate(drawn, 1)]
     lost = losers(asha, trials)
     for rung in range(4):
@@ -57,3 +58,33 @@ def test_never_more_go_on_than_one_in_so_many_and_the_best_always_does(drawn: li
 @given(st.permutations(at_first_rung(0.9, 0.1, 0.8, 0.7, 0.2, 0.6, 0.3)))
 def test_the_order_in_which_trials_come_does_not_matter(trials: list[Runner]) -> None:
     assert losers(THIRDS, trials) == {1, 3, 4, 6, 7}
+
+
+def succeeded(*losses: list[float]) -> list[Runner]:
+    return [Runner(number, rungs, has_succeeded=True) for number, rungs in enumerate(losses, 1)]
+
+
+def test_the_median_is_compared_every_ten_steps() -> None:
+    assert [rung_step(MEDIAN, rung) for rung in range(3)] == [10, 20, 30]
+    assert [rungs_at(MEDIAN, step) for step in (9, 10, 19, 20, 10_000)] == [0, 1, 1, 2, 32]
+
+
+def test_a_trial_above_the_median_of_those_that_succeeded_is_ended() -> None:
+    known = succeeded([0.1], [0.2], [0.3])
+    assert losers(MEDIAN, [*known, Runner(4, [0.25]), Runner(5, [0.2]), Runner(6, [0.15])]) & {4, 5, 6} == {4}
+
+
+def test_before_so_many_trials_have_succeeded_none_is_ended() -> None:
+    running = [Runner(number, [0.1]) for number in (3, 4, 5)]
+    assert not losers(MEDIAN, [*succeeded([0.1], [0.2]), *running, Runner(6, [9.9])])
+
+
+def test_one_bad_evaluation_ends_no_trial_that_was_good_before() -> None:
+    known = succeeded([0.5, 0.4], [0.6, 0.5], [0.7, 0.6])
+    assert losers(MEDIAN, [*known, Runner(4, [0.45, 0.9]), Runner(5, [0.55, 0.9])]) & {4, 5} == {5}
+
+
+def test_a_trial_that_succeeded_earlier_than_that_is_not_compared_with() -> None:
+    known = succeeded([0.1, 0.1], [0.1, 0.1], [0.1])
+    assert not losers(MEDIAN, [*known, Runner(4, [0.9, 0.9])]) & {4}
+    assert losers(MEDIAN, [*known, Runner(4, [0.9])]) & {4}

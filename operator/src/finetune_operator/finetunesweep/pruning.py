@@ -1,0 +1,68 @@
+"""Which trials are ended early: a pure function of their losses at each rung, a step at which trials are compared.
+
+Of the same losses, the same trials lose. But a trial that is pruned stays so, and which losses were known by then
+depends on the order in which they came.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finetune_api.finetunesweep import ASHA, Median, Prune
+
+MOST_RUNGS = 32
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A trial and its loss at each rung that it has reached."""
+
+    number: int
+    rungs: Sequence[float]
+    has_succeeded: bool = False
+
+
+def rung_step(prune: Prune, rung: int) -> int:
+    """The step of a rung, counting from 0."""
+    if prune.asha is not None:
+        return prune.asha.minimum_steps * int(prune.asha.reduction_factor**rung)
+    assert prune.median is not None
+    return prune.median.minimum_steps * (rung + 1)
+
+
+def rungs_at(prune: Prune, step: int) -> int:
+    """How many rungs a trial has reached at this step."""
+    return next((rung for rung in range(MOST_RUNGS) if rung_step(prune, rung) > step), MOST_RUNGS)
+
+
+def losers(prune: Prune, trials: Sequence[Runner]) -> frozenset[int]:
+    """The numbers of the trials that don't go on from the last rung that they have reached."""
+    return frozenset(trial.number for trial in trials if trial.rungs and not _goes_on(prune, trials, trial))
+
+
+def _goes_on(prune: Prune, trials: Sequence[Runner], trial: Runner) -> bool:
+    if prune.asha is not None:
+        return _is_among_the_best(prune.asha, trials, trial)
+    return prune.median is None or _is_no_worse_than_the_median(prune.median, trials, trial)
+
+
+def _is_among_the_best(asha: ASHA, trials: Sequence[Runner], trial: Runner) -> bool:
+    """Asynchronous successive halving (https://arxiv.org/abs/1810.05934).
+
+    Rung k is at minimumSteps * reductionFactor^k steps. Of the trials that have reached a rung, one in reductionFactor
+    may go on; this is judged again whenever another one reaches it.
+    """
+    rung = len(trial.rungs) - 1
+    there = sorted((other.rungs[rung], other.number) for other in trials if len(other.rungs) > rung)
+    if len(there) < asha.reduction_factor:
+        return True  # too few to compare
+    return (trial.rungs[rung], trial.number) in there[: len(there) // asha.reduction_factor]
+
+
+def _is_no_worse_than_the_median(median: Median, trials: Sequence[Runner], trial: Runner) -> bool:
+    """By the lowest loss so far, as one evaluation may be an unlucky one."""
+    count = len(trial.rungs)
+    others = [min(one.rungs[:count]) for one in trials if one.has_succeeded and len(one.rungs) >= count]
+    return len(others) < median.minimum_trials or min(trial.rungs) <= statistics.median(others)

@@ -1,0 +1,102 @@
+"""What a sweep costs the API server beyond what its trials would cost as jobs of their own."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from e2e.cluster.machine.ports import free_ports
+from finetune_operator.settings import Settings
+from tests.integration.operator import played
+from tests.integration.operator.api import Api, Object, namespace
+from tests.integration.operator.api_proxy import Lane, Request
+from tests.integration.operator.finetunesweeps.trials import SWEEP
+from tests.integration.operator.forked_operator import ForkedOperator
+from tests.integration.operator.jobs import PREFLIGHT_REPORT, TRAIN_REPORT
+from tests.integration.operator.lives import Stage
+from tests.unit.operator.finetunesweep.sweeps import TEMPLATE
+
+TRIALS = 30
+AT_ONCE = 10
+PLAYED_SECONDS = 300.0
+TICK_SECONDS = 0.3
+MOST_OF_A_SWEEP = 1.05
+
+
+@dataclass
+class Counted:
+    """A namespace with an operator of its own, whose requests are counted."""
+
+    api: Api
+    operator: ForkedOperator
+    requests: Counter[str] = field(default_factory=Counter)
+
+    def saw(self, request: Request) -> None:
+        """Not counted: watches, what is listed at the start, who leads, the class."""
+        _, is_of_the_namespace, rest = request.path.partition(f"/namespaces/{self.api.namespace}/")
+        if not request.is_watch and is_of_the_namespace:
+            resource, *name = rest.split("/")
+            self.requests[f"{request.method} {'/'.join([resource, *name[1:]])}"] += 1
+
+    def play_until_ended(self, jobs: int) -> None:
+        """Play all Pods until so many FineTuneJobs have succeeded."""
+        end = time.monotonic() + PLAYED_SECONDS
+        while True:
+            self.operator.keep_running()
+            phases = {job["metadata"]["uid"]: _phase(job) for job in self.api.items("FineTuneJob")}
+            if list(phases.values()).count("Succeeded") == jobs:
+                return
+            assert time.monotonic() < end, phases
+            for pod in self.api.items("Pod"):
+                if "deletionTimestamp" not in pod["metadata"]:
+                    self._play(pod, phases)
+            time.sleep(TICK_SECONDS)
+
+    def _play(self, pod: Object, phases: dict[str, str]) -> None:
+        labels, phase = pod["metadata"]["labels"], pod["status"]["phase"]
+        if labels["finetune.dev/role"] == "preflight":
+            if phase == "Pending":
+                played.ends(self.api, pod, PREFLIGHT_REPORT)
+        elif phase == "Pending":
+            played.runs(self.api, pod)
+        elif phase == "Running" and phases.get(labels["finetune.dev/owner-uid"]) == "Training":
+            played.ends(self.api, pod, TRAIN_REPORT)
+
+
+@contextmanager
+def counted(stage: Stage, folder: Path) -> Iterator[Counted]:
+    with namespace(stage.plane) as api:
+        lane: Lane = stage.proxy.lane(api.namespace)
+        health, metrics = free_ports(2)
+        settings = Settings(
+            lane.kubeconfig, trainer_image="example.com/trainer:1", health_port=health, metrics_port=metrics
+        )
+        operator = ForkedOperator(settings, folder / f"{api.namespace}.log")
+        found = Counted(api, operator)
+        lane.intercept = found.saw
+        try:
+            yield found
+        finally:
+            operator.kill()
+
+
+def test_a_sweep_adds_at_most_a_twentieth_to_the_requests_of_its_trials(quiet_stage: Stage, tmp_path: Path) -> None:
+    """Thirty that train for no time at all: a real one's progress alone is written every ten seconds."""
+    with counted(quiet_stage, tmp_path) as plain:
+        for number in range(TRIALS):
+            plain.api.create("FineTuneJob", f"router-{number}", {**TEMPLATE, "className": "cpu"})
+        plain.play_until_ended(TRIALS)
+    with counted(quiet_stage, tmp_path) as sweep:
+        sweep.api.create("FineTuneSweep", "router", {**SWEEP, "budget": {"trials": TRIALS}, "parallel": AT_ONCE})
+        sweep.play_until_ended(TRIALS)
+    by_users, told = TRIALS, f"{plain.requests}\n{sweep.requests}"
+    assert sweep.requests.total() <= MOST_OF_A_SWEEP * (plain.requests.total() + by_users), told
+
+
+def _phase(job: Object) -> str:
+    found: str = job.get("status", {}).get("phase", "")
+    return found

@@ -1,0 +1,92 @@
+"""Trials that are ended early, because others were better at the same step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.operator.finetunesweep.sweeps import SweepWorld, sweep_spec
+
+
+def started(**changes: Any) -> SweepWorld:
+    world = SweepWorld(sweep_spec(**changes))
+    world.settle()
+    return world
+
+
+def test_of_nine_trials_at_the_first_rung_three_go_on() -> None:
+    world = started(parallel=9, budget={"trials": 9}, prune={"asha": {"minimumSteps": 10}})
+    for number in range(1, 10):
+        world.reports(number, eval_step=10, eval_loss=number / 10)
+    world.settle()
+    assert world.states() == ["Running"] * 3 + ["Pruned"] * 6
+    assert [world.jobs[trial.fine_tune_job_name].is_cancelled for trial in world.status.trials] == [False] * 3 + [
+        True
+    ] * 6
+    assert world.trial(9).rungs == [0.9]
+    world.ends(1, eval_loss=0.05)
+    world.settle()
+    assert world.trial(1).rungs == [0.1, 0.05, 0.05], "what it was at 30 and 90 steps nobody has reported"
+
+
+def test_a_loss_of_an_earlier_step_is_not_compared_at_a_later_rung() -> None:
+    """At step 60 a trial still reports the evaluation of step 40, until that of step 60 is done."""
+    world = started(parallel=3, budget={"trials": 3}, prune={"asha": {"minimumSteps": 20}})
+    for number in (1, 2, 3):
+        world.reports(number, eval_step=40, eval_loss=0.5 + number / 10)
+    world.settle()
+    assert [trial.rungs for trial in world.status.trials] == [[0.6], [0.7], [0.8]], "rung 60 has no loss yet"
+    world.reports(1, eval_step=60, eval_loss=0.4)
+    world.settle()
+    assert world.trial(1).rungs == [0.6, 0.4]
+
+
+def test_a_rung_that_no_evaluation_hit_has_the_first_loss_after_it() -> None:
+    world = started(prune={"asha": {"minimumSteps": 20}})
+    world.reports(1, eval_step=19, eval_loss=0.9)
+    world.settle()
+    assert world.trial(1).rungs == []
+    world.reports(1, eval_step=75, eval_loss=0.5)
+    world.settle()
+    assert world.trial(1).rungs == [0.5, 0.5]
+
+
+def test_a_loss_of_an_unknown_step_prunes_nothing() -> None:
+    """As an older trainer reports it, or an image of the user's own."""
+    world = started(parallel=3, budget={"trials": 3}, prune={"asha": {"minimumSteps": 10}})
+    for number in (1, 2, 3):
+        world.reports(number, eval_step=None, eval_loss=number / 10)
+    world.settle()
+    assert world.states() == ["Running"] * 3
+    assert [trial.rungs for trial in world.status.trials] == [[], [], []]
+
+
+def test_a_trial_above_the_median_of_those_that_succeeded_is_pruned() -> None:
+    world = started(prune={"median": {"minimumSteps": 10, "minimumTrials": 1}})
+    world.reports(1, eval_step=10, eval_loss=0.5)
+    world.settle()
+    world.ends(1, eval_loss=0.4)
+    world.settle()
+    world.reports(2, eval_step=10, eval_loss=0.6)
+    world.reports(3, eval_step=10, eval_loss=0.5)
+    world.settle()
+    assert world.states()[:3] == ["Succeeded", "Pruned", "Running"]
+
+
+def test_a_pruned_trial_makes_room_for_the_next() -> None:
+    world = started(parallel=3, budget={"trials": 4}, prune={"asha": {"minimumSteps": 10}})
+    for number in (1, 2, 3):
+        world.reports(number, eval_step=10, eval_loss=number / 10)
+    world.settle()
+    assert world.states() == ["Running", "Pruned", "Pruned", "Running"]
+
+
+@pytest.mark.parametrize("killed_after", range(4))
+def test_a_trial_is_pruned_though_the_operator_was_killed_in_between(killed_after: int) -> None:
+    world = started(parallel=3, budget={"trials": 3}, prune={"asha": {"minimumSteps": 10}})
+    for number in (1, 2, 3):
+        world.reports(number, eval_step=10, eval_loss=number / 10)
+    world.reconcile(killed_after=killed_after)
+    world.settle()
+    assert world.states() == ["Running", "Pruned", "Pruned"]

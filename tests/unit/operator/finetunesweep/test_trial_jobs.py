@@ -1,0 +1,105 @@
+"""What a sweep reads of a trial's FineTuneJob: whether it is still that trial, and how long it ran."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from finetune_operator.finetunesweep.objects import evaluation_spec, trial_job
+from finetune_operator.finetunesweep.observe import view, with_evaluation
+from finetune_operator.finetunesweep.observed import TrialJob
+from tests.unit.operator.finetunesweep.sweeps import NOW, OBJECTIVE, OWNER, SweepWorld, sweep_spec
+
+COMPARED = sweep_spec(objective=OBJECTIVE)
+MEASURED = COMPARED.objective.evaluation
+
+
+def viewed(changes: dict[str, Any], **status: Any) -> TrialJob:
+    world = SweepWorld(sweep_spec())
+    world.settle()
+    trial = world.trial(1)
+    body = trial_job(OWNER, world.spec, trial)
+    body["metadata"]["resourceVersion"] = "7"
+    body["spec"] |= changes
+    body["status"] = {"phase": "Training", "runId": "1", **status}
+    return view(body, trial, NOW)
+
+
+@pytest.mark.parametrize("changes", [{"runId": "2"}, {"hyperparameters": {"learningRate": 0.5}}], ids=str)
+def test_a_trial_that_somebody_changed_has_failed(changes: dict[str, Any]) -> None:
+    found = viewed(changes)
+    assert (found.phase, found.reason) == ("Failed", "SpecChanged")
+
+
+@pytest.mark.parametrize("changes", [{}, {"runId": "1"}, {"suspend": True}, {"retryLimit": 5}], ids=str)
+def test_what_may_change_within_a_run_changes_no_trial(changes: dict[str, Any]) -> None:
+    assert viewed(changes).phase == "Training"
+
+
+def test_the_result_of_another_run_is_none_of_the_trials() -> None:
+    """Somebody changed runId and set it back while no operator looked: the status is that of the other run."""
+    found = viewed({}, runId="2")
+    assert (found.phase, found.reason) == ("Failed", "SpecChanged")
+
+
+def attempt(number: int, outcome: str, *, waited: int, ran: int) -> dict[str, Any]:
+    """It ended at noon."""
+    began = NOW - timedelta(seconds=ran)
+    times = {"startTime": began - timedelta(seconds=waited), "podsStartTime": began, "endTime": NOW}
+    return {"number": number, "outcome": outcome, **{name: f"{at:%Y-%m-%dT%H:%M:%SZ}" for name, at in times.items()}}
+
+
+def test_a_trial_has_run_as_long_as_the_pods_of_all_its_attempts() -> None:
+    """Ten are listed; the seconds of those before are kept. Time in a queue takes no accelerator."""
+    ended = [attempt(number, "Disrupted", waited=500, ran=10) for number in range(5, 15)]
+    assert viewed({}, endedAttempts=ended, earlierAttemptsSeconds=40).seconds == 140
+    running = {"number": 15, "jobName": "router-train-1", "classGeneration": 1, "startTime": "2026-11-27T11:00:00Z"}
+    assert viewed({}, endedAttempts=ended, attempt=running).seconds == 100, "it still waits in the queue"
+    running["podsStartTime"] = "2026-11-27T11:59:00Z"
+    assert viewed({}, endedAttempts=ended, attempt=running).seconds == 160
+    assert viewed({}, endedAttempts=ended, attempt={**running, "number": 14}).seconds == 100, "it is in the list"
+
+
+TRAINED = TrialJob("7", "Succeeded", eval_loss=0.5, completed=NOW)
+
+
+def evaluated(phase: str, grader: str = "exact", run_id: str = "1", **spec: Any) -> TrialJob:
+    score = {"candidate": "tuned", "grader": grader, "score": 0.7, "low": 0.6, "high": 0.8, "examples": 250}
+    body = {
+        "metadata": {"name": "router-evaluation-1", "resourceVersion": "9"},
+        "spec": {**evaluation_spec(COMPARED, MEASURED, "router-trial-1"), **spec},
+        "status": {"phase": phase, "runId": run_id, "results": [{**score, "candidate": "baseline"}, score]},
+    }
+    return with_evaluation(TRAINED, body, "exact")
+
+
+def test_a_trial_that_trains_has_no_evaluation_to_look_at() -> None:
+    running = TrialJob("7", "Training")
+    assert with_evaluation(running, None, "exact") == running
+
+
+def test_a_trial_that_has_trained_is_not_over_before_it_is_evaluated() -> None:
+    waits = with_evaluation(TRAINED, None, "exact")
+    assert (waits.phase, waits.has_trained, waits.may_be_changed, waits.completed) == ("Evaluating", True, False, None)
+    runs = evaluated("Waiting")
+    assert (runs.phase, runs.evaluation_name, runs.resource_version) == ("Evaluating", "router-evaluation-1", "9")
+
+
+@pytest.mark.parametrize("phase", ["Passed", "GateFailed", "Inconclusive"])
+def test_its_score_is_that_of_the_grader(phase: str) -> None:
+    found = evaluated(phase)
+    assert found.score is not None
+    assert (found.phase, found.score.score, found.score.low) == ("Succeeded", 0.7, 0.6)
+    assert evaluated(phase, "another").score is None
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Cancelled", "Suspended"])
+def test_an_evaluation_that_did_not_succeed_is_the_trials_end(phase: str) -> None:
+    assert evaluated(phase).phase == phase
+
+
+def test_an_evaluation_that_measures_something_else_by_now_has_failed_as_a_trials() -> None:
+    for found in (evaluated("Passed", runId="2"), evaluated("Passed", run_id="2")):
+        assert (found.phase, found.reason) == ("Failed", "SpecChanged")
