@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, decoders, models, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CONTEXT = 128
+BYTE_LEVEL_SPACES = "ĠĊ"
+"""The space and the line break."""
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -34,9 +36,25 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def save_model(folder: Path, seed: int) -> Path:
+def make_byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    """The same tokens, as the tokenizers of most models write them: a model with it can be held to a JSON schema."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    inner.train_from_iterator(
+        [],
+        trainers.BpeTrainer(
+            special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+            initial_alphabet=[*string.ascii_letters, *string.digits, *string.punctuation, *BYTE_LEVEL_SPACES],
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|endoftext|>")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def save_model(folder: Path, seed: int, tokenizer: PreTrainedTokenizerFast | None = None) -> Path:
     """A whole model of 0.1 M parameters."""
-    tokenizer = make_tokenizer()
+    tokenizer = tokenizer or make_tokenizer()
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -87,3 +105,12 @@ class PlainGeneration:
         with torch.inference_mode():
             tokens = self._model.generate(**prompt, max_new_tokens=max_tokens, do_sample=False, eos_token_id=stop)
         return str(self._tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
+
+    def logprobs(self, question: str, answer: str) -> list[float]:
+        """The log probability of each token of an answer, by one pass over all of it."""
+        messages = [{"role": "user", "content": question}]
+        asked = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        before, tokens = (self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in (asked, answer))
+        with torch.inference_mode():
+            logits = self._model(input_ids=torch.tensor([before + tokens])).logits[0, len(before) - 1 : -1]
+        return [float(row[token]) for row, token in zip(logits.log_softmax(dim=-1), tokens, strict=True)]

@@ -26,6 +26,8 @@ def test_the_map_names_every_folder_of_the_trainer() -> None:
         "storage/requests",
         "data/read/tables",
         "report/evaluation",
+        "serving/responses",
+        "serving/engine",
     }  # of folders of the map, which names them too
     assert places == folders - {"data"} - within
 

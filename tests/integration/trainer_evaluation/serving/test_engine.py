@@ -7,18 +7,20 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from starlette.testclient import TestClient
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LlamaConfig
 
 from finetune_trainer.generate.generation import Generator
-from finetune_trainer.serving import engine as engine_module
 from finetune_trainer.serving import serve as serve_module
-from finetune_trainer.serving.engine import Engine, EngineBusyError, GenerationError, Order, _Penalties
+from finetune_trainer.serving.engine import engine as engine_module
+from finetune_trainer.serving.engine.capacity import Capacity
+from finetune_trainer.serving.engine.engine import Engine
+from finetune_trainer.serving.engine.orders import EngineBusyError, GenerationError, Order
+from finetune_trainer.serving.engine.sampling import Penalties
 from finetune_trainer.serving.serve import build_app
 from tests.integration.trainer_evaluation.tiny_models import CONTEXT, make_tokenizer
 
@@ -29,10 +31,9 @@ class Model(torch.nn.Module):
     def __init__(self, generate: Any) -> None:
         super().__init__()
         self.generate = generate
-        self.device = torch.device("cpu")
+        self.device, self.dtype = torch.device("cpu"), torch.float32
         self.generation_config = GenerationConfig()
-        text = SimpleNamespace(max_position_embeddings=CONTEXT)
-        self.config = SimpleNamespace(get_text_config=lambda: text, model_type="played")
+        self.config = LlamaConfig(max_position_embeddings=CONTEXT)
 
 
 def generator(generate: Any) -> Generator:
@@ -70,7 +71,7 @@ async def test_an_engine_that_hangs_is_stuck_and_its_health_fails(
     )
     client = TestClient(build_app(tmp_path / "router", hung.generator, "1"))  # without its worker: no prompt is made
     assert client.get("/health").status_code == 200
-    made[0].submit(Order([1, 2]))
+    made[0].submit([Order([1, 2])])
     assert hung.asked.wait(30)
     assert client.get("/health").status_code == 200
     monkeypatch.setattr(engine_module, "STUCK_SECONDS", 0.3)
@@ -82,12 +83,12 @@ async def test_an_engine_that_hangs_is_stuck_and_its_health_fails(
 async def test_who_would_wait_for_very_many_others_is_refused(hung: Hung, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "MOST_WAITING", 2)
     busy = Engine(hung.generator)
-    busy.submit(Order([1]))
-    assert hung.asked.wait(30), "it waits no longer"
-    busy.submit(Order([1]))
-    busy.submit(Order([1]))
+    busy.submit([Order([1])])
+    assert hung.asked.wait(30), "it is no longer queued"
+    busy.submit([Order([1])])
+    busy.submit([Order([1])])
     with pytest.raises(EngineBusyError):
-        busy.submit(Order([1]))
+        busy.submit([Order([1])])
 
 
 async def test_a_model_that_fails_fails_one_request() -> None:
@@ -97,7 +98,7 @@ async def test_a_model_that_fails_fails_one_request() -> None:
     failing = Engine(generator(generate))
     for _ in range(2):
         with pytest.raises(GenerationError, match="CUDA out of memory"):
-            [piece async for piece in failing.submit(Order([1])).pieces()]
+            [piece async for piece in failing.submit([Order([1])]).pieces()]
     assert not failing.is_stuck
     assert failing.lost is None
 
@@ -121,7 +122,7 @@ async def test_a_device_that_computes_nothing_any_more_fails_the_health(
     client = TestClient(build_app(tmp_path / "router", generator(generate), "1"))
     assert client.get("/health").status_code == 200
     with pytest.raises(GenerationError, match="illegal memory access"):
-        [piece async for piece in made[0].submit(Order([1])).pieces()]
+        [piece async for piece in made[0].submit([Order([1])]).pieces()]
     async with asyncio.timeout(5):
         while (health := client.get("/health")).status_code == 200:  # noqa: ASYNC110 (the engine's thread)
             await asyncio.sleep(0.01)
@@ -138,9 +139,9 @@ async def test_a_request_whose_client_left_ends_without_being_generated() -> Non
         over.wait(10)
         raise RuntimeError("asked for")
 
-    engine = Engine(generator(generate))
-    engine.submit(Order([1]))
-    left = engine.submit(Order([2]))
+    engine = Engine(generator(generate), Capacity(tokens=CONTEXT, rows=1))
+    engine.submit([Order([1])])
+    left = engine.submit([Order([2])])
     first.wait(10)
     left.cancel()
     over.set()
@@ -153,7 +154,7 @@ async def test_a_request_whose_client_left_ends_without_being_generated() -> Non
 def test_penalties_are_openais_and_leave_the_prompt_alone() -> None:
     scores = torch.zeros(1, 5)
     said = torch.tensor([[4, 4, 1, 1, 2]])  # the prompt, and three tokens of the answer
-    penalized = _Penalties(2, frequency=0.5, presence=1.0)(said, scores)
+    penalized = Penalties(2, frequency=0.5, presence=1.0)(said, scores)
     assert penalized.tolist() == [[0.0, -2.0, -1.5, 0.0, 0.0]]
 
 

@@ -10,6 +10,19 @@ from pydantic import ValidationError
 from finetune_trainer.serving.openai_requests import ChatRequest
 from finetune_trainer.serving.request_errors import explain
 
+ASKED = {"model": "m", "messages": [{"role": "user", "content": "2+2?"}]}
+
+
+def format_of(schema: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels):
+        schema = {"type": "array", "items": schema}
+    return schema
+
 
 def test_one_stop_string_is_a_list_of_one_and_five_are_too_many() -> None:
     asked = {"model": "m", "messages": [{"role": "user", "content": "2+2?"}]}
@@ -43,7 +56,28 @@ def test_an_empty_list_of_calls_is_none() -> None:
     [
         ({"model": None}, "Missing required parameter: 'model'.", "model"),
         ({"best_of": 2}, "Unknown parameter: 'best_of'. This server does not have it.", "best_of"),
-        ({"n": 2}, "Invalid value for 'n': supported values are 1.", "n"),
+        ({"n": 17}, "Invalid 'n': expected a value <= 16, but got 17 instead.", "n"),
+        (
+            {"logprobs": True, "top_logprobs": 21},
+            "Invalid 'top_logprobs': expected a value <= 20, but got 21 instead.",
+            "top_logprobs",
+        ),
+        ({"top_logprobs": 3}, "Invalid request: top_logprobs needs logprobs: true.", None),
+        (
+            {"response_format": {"type": "json_schema"}},
+            "Missing required parameter: 'response_format.json_schema'.",
+            "response_format",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a b"}}},
+            "Invalid 'response_format.json_schema.name': String should match pattern '^[a-zA-Z0-9_-]{1,64}$'.",
+            "response_format",
+        ),
+        (
+            {"response_format": {"type": "text", "schema": {}}},
+            "Unknown parameter: 'response_format.schema'. This server does not have it.",
+            "response_format",
+        ),
         ({"temperature": 3}, "Invalid 'temperature': expected a value <= 2, but got 3 instead.", "temperature"),
         (
             {"temperature": "hot"},
@@ -102,11 +136,31 @@ def test_an_empty_list_of_calls_is_none() -> None:
         ),
     ],
 )
-def test_a_refusal_is_in_openais_words(changes: dict[str, Any], words: str, parameter: str) -> None:
+def test_a_refusal_is_in_openais_words(changes: dict[str, Any], words: str, parameter: str | None) -> None:
     asked = {"model": "m", "messages": [{"role": "user", "content": "2+2?"}], **changes}
     with pytest.raises(ValidationError) as refused:
         ChatRequest.model_validate(asked)
     assert explain(refused.value) == (words, parameter)
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"enum": ["x" * 1000] * 70}, "at most 65536 are read"),
+        (nested(300), "Recursion limit reached"),
+    ],
+)
+def test_a_schema_of_any_size_or_depth_is_refused(schema: Any, words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        ChatRequest.model_validate({**ASKED, "response_format": format_of(schema)})
+
+
+def test_tools_and_a_schema_do_not_go_together() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    with pytest.raises(ValidationError, match="could not call the tools"):
+        ChatRequest.model_validate({**ASKED, "tools": tools, "response_format": {"type": "json_object"}})
+    both = {**ASKED, "tools": tools, "tool_choice": "none", "response_format": {"type": "json_object"}}
+    assert ChatRequest.model_validate(both).schema_of_answer == {"type": "object"}
 
 
 @pytest.mark.parametrize("body", [None, [], 7, "text"])

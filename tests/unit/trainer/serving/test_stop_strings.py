@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.serving.stop_strings import StopStrings
+from finetune_trainer.serving.engine.stop_strings import StopStrings
 
 WORDS = st.text("abc", max_size=12)
 

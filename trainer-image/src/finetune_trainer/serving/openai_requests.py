@@ -9,12 +9,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from finetune_trainer.serving.response_format import ResponseFormat
+
 MOST_STOPS = 4
 LONGEST_STOP = 256
 LEAST_TEMPERATURE = 0.01
 """Of those above 0: with less, logits divided by it overflow."""
 MOST_MESSAGES = 10_000
 MOST_TOOLS = 128
+MOST_CHOICES = 16
+MOST_TOP_LOGPROBS = 20
+MOST_COMPLETION_LOGPROBS = 5
 
 _RESERVED = frozenset(
     {
@@ -64,9 +69,8 @@ class TextRequest(Lenient):
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    # Sent by clients as a matter of course. They change nothing here.
-    n: Literal[1, None] = None
-    user: str | None = None
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    user: str | None = None  # sent by clients as a matter of course; it changes nothing here
 
     @field_validator("temperature")
     @classmethod
@@ -122,14 +126,6 @@ class Message(Lenient):
         return value or None
 
 
-class TextFormat(BaseModel):
-    """The only supported response format."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    type: Literal["text"]
-
-
 class Tool(BaseModel):
     """A function that the model may call."""
 
@@ -154,8 +150,9 @@ class ChatRequest(TextRequest):
     tools: list[Tool] | None = Field(None, max_length=MOST_TOOLS)
     tool_choice: Literal["auto", "none", None] = None
     parallel_tool_calls: bool | None = None
-    response_format: TextFormat | None = None
-    logprobs: Literal[False, None] = None
+    response_format: ResponseFormat | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LOGPROBS)
     metadata: dict[str, str] | None = None
     store: bool | None = None
     chat_template_kwargs: dict[str, bool | int | float | str] | None = None
@@ -169,6 +166,27 @@ class ChatRequest(TextRequest):
             raise ValueError(f"may not set {', '.join(sorted(reserved))}")
         return value
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> ChatRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        if self.schema_of_answer is not None and self.offered_tools:
+            raise ValueError(
+                "response_format constrains the whole answer, so that the model could not call the tools; send one of "
+                "both, or tool_choice: none"
+            )
+        return self
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many of the likeliest tokens to report beside each one; None without log probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def schema_of_answer(self) -> dict[str, Any] | None:
+        """The JSON schema that the answer has to match, if any."""
+        return None if self.response_format is None else self.response_format.schema_of_answer
+
     @property
     def offered_tools(self) -> list[dict[str, Any]]:
         """The tools that are offered to the model."""
@@ -179,3 +197,9 @@ class CompletionRequest(TextRequest):
     """POST /v1/completions."""
 
     prompt: str = Field(min_length=1)
+    logprobs: int | None = Field(None, ge=0, le=MOST_COMPLETION_LOGPROBS)
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many of the likeliest tokens to report beside each one; None without log probabilities."""
+        return self.logprobs

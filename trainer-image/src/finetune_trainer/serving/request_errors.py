@@ -32,8 +32,11 @@ def explain(invalid: ValidationError) -> tuple[str, str | None]:
     parts = [str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int)]
     if len(parts) > 1 and parts[-1] == "str":  # pydantic's name of a union member, not a key
         parts.pop()
+    if parts[:1] == ["response_format"]:
+        parts[1:2] = []  # pydantic's name of the member of its union
     if not parts:
-        return "The body must be a JSON object.", None
+        whole = first["msg"].removeprefix("Value error, ") if first["type"] == "value_error" else None
+        return (f"Invalid request: {whole}." if whole else "The body must be a JSON object."), None
     return _message(first, ".".join(parts)), parts[0]
 
 

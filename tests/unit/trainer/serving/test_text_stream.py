@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from finetune_trainer.serving.engine import Order, Text, _special_tokens, _StoppedError, _Streamer
-from finetune_trainer.serving.responses import marks_in
+from finetune_trainer.serving.engine.orders import Text
+from finetune_trainer.serving.engine.rows import Vocabulary
+from finetune_trainer.serving.engine.text_stream import TextStream
+from finetune_trainer.serving.responses.answer_parser import marks_in
 
 SAMPLE = ["the theme of that thesis is thin", "日本語 日本 本日", "😀😃 naïve café", "a\n\n\n b  c"]
 
@@ -45,7 +45,7 @@ def metaspace() -> PreTrainedTokenizerFast:
 
 
 def special_of(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
-    return _special_tokens(tokenizer) - {
+    return Vocabulary.of(tokenizer, GenerationConfig()).special - {
         token for token, text in enumerate(tokenizer.convert_ids_to_tokens(range(len(tokenizer)))) if text[:3] == "<0x"
     }
 
@@ -53,17 +53,9 @@ def special_of(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
 def answered(tokenizer: Any, tokens: list[int], stops: list[str], marks: str = "") -> tuple[list[Text], bool]:
     """What a client gets of an answer of these tokens, and whether a stop string ended it."""
     seen: list[Text] = []
-    generation: Any = SimpleNamespace(order=Order([1], stop=tuple(stops), marks=marks), is_cancelled=False)
-    generation.put = seen.append
-    streamer = _Streamer(generation, tokenizer, special_of(tokenizer))
-    streamer.put(torch.tensor([[1]]))
-    try:
-        for token in tokens:
-            streamer.put(torch.tensor([token]))
-        streamer.end()
-    except _StoppedError:
-        return seen, True
-    return seen, False
+    stream = TextStream(tokenizer._tokenizer, special_of(tokenizer), stops, marks, seen.append)
+    stopped = any(stream.put(token) for token in tokens) or stream.end()
+    return seen, stopped
 
 
 def text_of(seen: list[Text]) -> str:

@@ -1,0 +1,1 @@
+"""What the grading library costs beside the libraries that it calls."""
