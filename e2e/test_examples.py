@@ -47,6 +47,7 @@ def ready(platform: Platform, shown: Shown) -> Iterator[dict[str, Object]]:
         with reach(platform.storage) as s3:
             s3.put(BUCKET, f"{DATASET_KEY}/prompt-completion.jsonl", prompt_completion())
             s3.put(BUCKET, f"{DATASET_KEY}/preferences.jsonl", preferences())
+            s3.put(BUCKET, f"{DATASET_KEY}/prompts.jsonl", prompts())
         with step("Apply every example that needs no GPU"):
             # What a run that was ended left behind has had its follow-ups.
             api.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s", timeout=150)
@@ -147,6 +148,14 @@ def preferences() -> bytes:
         if messages[-1] != others[-1]
     ]
     return "".join(f"{json.dumps(pair)}\n" for pair in pairs).encode()
+
+
+def prompts() -> bytes:
+    """The questions with their answers for graders, as the comment in rft.yaml makes them."""
+    lines = (QUICKSTART / "data" / "valid.jsonl").read_text().splitlines()
+    found = [json.loads(line)["messages"] for line in lines]
+    asked = [{"messages": messages[:-1], "answer": messages[-1]["content"]} for messages in found]
+    return "".join(f"{json.dumps(line)}\n" for line in asked).encode()
 
 
 def all_ready(api: Api, documents: list[Object], current: Step) -> dict[str, Object]:

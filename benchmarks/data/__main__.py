@@ -111,7 +111,7 @@ def read_with_orjson() -> Callable[[Path], None]:
 
 def validate() -> Callable[[Path], None]:
     """What the command does with a file."""
-    from finetune_trainer.data.read.validate import check_file
+    from finetune_trainer.data.validate import check_file
 
     def read(file: Path) -> None:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -15,7 +15,7 @@ import yaml
 from finetune_api.base import GROUP, VERSION, ApiModel, cel
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassSpec, FineTuneClassStatus
-from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.finetunejob import SETTINGS, FineTuneJobSpec, FineTuneJobStatus, Method
 from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 
@@ -81,6 +81,7 @@ FINE_TUNE_JOB = Kind(
         ("Step", "integer", ".status.progress.step"),
         ("Of", "integer", ".status.progress.totalSteps"),
         ("Loss", "number", ".status.progress.loss"),
+        ("Reward", "number", ".status.progress.reward"),
         ("ETA", "string", ".status.progress.estimatedRemaining"),
         _CLASS,
         _AGE,
@@ -192,6 +193,8 @@ _WIDEST = {"integer": "int64", "number": "double"}
 def custom_resource_definition(kind: Kind) -> dict[str, Any]:
     """The apiextensions.k8s.io/v1 object of a kind."""
     spec = structural_schema(kind.spec)
+    if kind.spec is FineTuneSweepSpec:
+        _close_refused_methods(spec)
     status = open_schema(structural_schema(kind.status, with_defaults=False))
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -240,6 +243,15 @@ def custom_resource_definition(kind: Kind) -> dict[str, Any]:
             ],
         },
     }
+
+
+def _close_refused_methods(sweep: dict[str, Any]) -> None:
+    """Leave out the settings of methods that a rule of sweeps refuses: they take a seventh of what a CRD may take."""
+    method = sweep["properties"]["template"]["properties"]["spec"]["properties"]["method"]
+    for kind, settings in SETTINGS.items():
+        if not settings.rules.has_validation_loss:
+            member = Method.members()[kind]
+            method["properties"][member] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
 def structural_schema(model: type[ApiModel], *, with_defaults: bool = True) -> dict[str, Any]:

@@ -148,8 +148,11 @@ def learning_rate(rules: MethodRules, adapter: AdapterType, *, continued: bool) 
     return float(f"{rate:.3g}")
 
 
-def resolve_checkpoints(spec: Checkpoints, hyperparameters: Hyperparameters) -> Checkpoints:
-    """With early stopping the last step is past the best one, so the best checkpoint becomes the result."""
+def resolve_checkpoints(spec: Checkpoints, hyperparameters: Hyperparameters, method: Method) -> Checkpoints:
+    """With early stopping the last step is past the best one, so the best checkpoint becomes the result. So it does of
+    a training by rewards, which may fall again."""
+    if spec.best is None and method.settings.rules.rewards:
+        return spec.model_copy(update={"best": Best(metric="ValidReward", goal="Maximize")})
     if spec.best is None and hyperparameters.early_stopping is not None:
         return spec.model_copy(update={"best": Best(metric="EvalLoss")})
     return spec

@@ -1,8 +1,8 @@
 """Progress reports, in the wire format of transformers' KubeflowCallback, so that a user's own image can report too.
 
 A POST of {"trainerStatus": {...}} with a bearer token. Metrics are name/value pairs of strings. The names read here are
-those of the callback (current_step, total_steps, current_epoch, loss, eval_loss, learning_rate) and three others
-(tokens_per_second, checkpoint_step, eval_step: the step at which eval_loss was measured).
+those of the callback (current_step, total_steps, current_epoch, loss, eval_loss, learning_rate) and five others
+(tokens_per_second, checkpoint_step, reward, valid_reward, eval_step: the step of the newest evaluation).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROGRESS_BODY_BYTES = 256 * 1024
 PROGRESS_INTERVAL_SECONDS = 5
 
 
-_OF_LOGGED_STEPS = ("loss", "eval_loss", "learning_rate")
+_OF_LOGGED_STEPS = ("loss", "eval_loss", "learning_rate", "reward", "valid_reward")
 
 
 class Metric(ApiModel):
@@ -86,7 +86,7 @@ def to_progress(status: TrainerStatus) -> Progress | None:
         return None
     total = int(numbers["total_steps"])
     step = int(min(max(numbers.get("current_step", 0), 0), total))
-    measured = "eval_loss" in numbers and 0 <= numbers.get("eval_step", -1) <= total
+    measured = ("eval_loss" in numbers or "valid_reward" in numbers) and 0 <= numbers.get("eval_step", -1) <= total
     return Progress(
         step=step,
         total_steps=total,
@@ -94,6 +94,8 @@ def to_progress(status: TrainerStatus) -> Progress | None:
         epoch=shown(numbers.get("current_epoch")),
         loss=shown(numbers.get("loss")),
         eval_loss=shown(numbers.get("eval_loss")),
+        reward=shown(numbers.get("reward")),
+        valid_reward=shown(numbers.get("valid_reward")),
         eval_step=int(numbers["eval_step"]) if measured else None,
         learning_rate=shown(numbers.get("learning_rate")),
         not_finite=[to_camel(name) for name in _OF_LOGGED_STEPS if name in reported.keys() - numbers.keys()] or None,
@@ -124,7 +126,7 @@ def _with_logged(progress: Progress, before: Progress) -> Progress:
     told, known = progress.not_finite or [], before.not_finite or []
     silent = [name for name in _OF_LOGGED_STEPS if getattr(progress, name) is None and to_camel(name) not in told]
     values = {name: getattr(before, name) for name in silent}
-    if "eval_loss" in silent:
+    if {"eval_loss", "valid_reward"} <= set(silent):
         values["eval_step"] = before.eval_step
     not_finite = [*told, *(to_camel(name) for name in silent if to_camel(name) in known)]
     return progress.model_copy(update={**values, "not_finite": not_finite or None})

@@ -86,6 +86,8 @@ class TypedUnion(_Checked):
             found.append(_rule(rule, _forbidden(name, kind), name, "FieldValueForbidden"))
             if cls._needs(field):
                 rule = f"self.type != '{kind}' || has(self.{name})"
+                if not cls.model_fields["type"].is_required():  # the API server tries it on the default {}, too
+                    rule = f"!has(self.type) || {rule}"
                 found.append(_rule(rule, _required(name, kind), name, "FieldValueRequired"))
         return found
 

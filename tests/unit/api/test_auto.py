@@ -31,6 +31,13 @@ from finetune_api.finetunejob import (
 PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "auto-hyperparameters.md"
 
 
+METHODS: dict[str, Method] = {
+    "SFT": Method(),
+    "DPO": Method(type="DPO"),
+    "RFT": Method.from_wire({"type": "RFT", "rft": {"graders": [{"name": "exact", "type": "StringCheck"}]}}),
+}
+
+
 def resolved(spec: dict[str, Any] | None = None, **changes: Any) -> ResolvedHyperparameters:
     known: dict[str, Any] = {
         "method": Method(),
@@ -63,13 +70,15 @@ def test_small_sets_get_more_passes_and_large_ones_larger_batches(
         ("DPO", "LoRA", 2e-5, 2e-5),
         ("DPO", "QLoRA", 2e-5, 2e-5),
         ("DPO", "Full", 2e-6, 2e-6),
+        ("RFT", "LoRA", 2e-5, 2e-5),
+        ("RFT", "Full", 1e-6, 1e-6),
     ],
 )
 def test_the_learning_rate_depends_on_the_method_the_adapter_and_the_start(
     method: MethodType, adapter: AdapterType, rate: float, continued: float
 ) -> None:
-    assert resolved(method=Method(type=method), adapter=adapter).learning_rate == rate
-    assert resolved(method=Method(type=method), adapter=adapter, continued=True).learning_rate == continued
+    assert resolved(method=METHODS[method], adapter=adapter).learning_rate == rate
+    assert resolved(method=METHODS[method], adapter=adapter, continued=True).learning_rate == continued
 
 
 @pytest.mark.parametrize(("examples", "epochs"), [(10, 3), (1000, 3), (1500, 2), (10_000, 1)])
@@ -107,8 +116,13 @@ def test_a_run_that_stops_early_results_in_its_best_checkpoint(
     stopping: EarlyStopping | None, best: Best | None, expected: Best | None
 ) -> None:
     hyperparameters = Hyperparameters(early_stopping=stopping)
-    found = resolve_checkpoints(Checkpoints(keep=7, best=best), hyperparameters)
+    found = resolve_checkpoints(Checkpoints(keep=7, best=best), hyperparameters, Method())
     assert found == Checkpoints(keep=7, best=expected)
+
+
+def test_a_run_by_rewards_results_in_the_checkpoint_with_the_best_one() -> None:
+    found = resolve_checkpoints(Checkpoints(), Hyperparameters(), METHODS["RFT"])
+    assert found.best == Best(metric="ValidReward", goal="Maximize")
 
 
 def test_early_stopping_is_shown_among_what_was_resolved() -> None:
@@ -132,7 +146,7 @@ def tables_of_page() -> list[list[list[str]]]:
 def test_the_page_has_the_numbers_of_the_code() -> None:
     rates, sizes, lengths, rest = tables_of_page()
     for method, adapter, rate, continued in rates:
-        known: dict[str, Any] = {"method": Method.from_wire({"type": method}), "adapter": adapter}
+        known: dict[str, Any] = {"method": METHODS[method], "adapter": adapter}
         assert [resolved(**known).learning_rate, resolved(**known, continued=True).learning_rate] == [
             float(rate),
             float(continued),

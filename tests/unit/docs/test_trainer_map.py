@@ -22,6 +22,7 @@ def test_the_map_names_every_folder_of_the_trainer() -> None:
     places = {place.strip("/") for line in mapped() for place in line}
     folders = {str(file.parent.relative_to(PACKAGE)) for file in PACKAGE.rglob("__init__.py")} - {"."}
     within = {
+        "methods/rft",
         "model/kernels",
         "storage/requests",
         "data/read/tables",

@@ -83,8 +83,8 @@ def test_every_command_has_help(command: str) -> None:
 
 
 def test_help_and_validate_load_nothing_heavy() -> None:
-    loaded = loaded_by("import finetune_trainer.__main__, finetune_trainer.data.read.validate")
-    assert "finetune_trainer.data.read.validate" in loaded
+    loaded = loaded_by("import finetune_trainer.__main__, finetune_trainer.data.validate")
+    assert "finetune_trainer.data.validate" in loaded
     assert not HEAVY & loaded
 
 

@@ -164,7 +164,7 @@ def delete(file: RunFile) -> None:
 @app.command()
 def validate(files: DataFiles, method: MethodOption = None) -> None:
     """Check files of examples (or all in a folder), and name every broken line."""
-    from finetune_trainer.data.read.validate import validate_files
+    from finetune_trainer.data.validate import validate_files
 
     raise typer.Exit(validate_files(files, method))
 

@@ -30,7 +30,9 @@ from finetune_api.finetunejob.findings import (
     ModelStatus,
 )
 from finetune_api.finetunejob.hyperparameters import EarlyStopping, Hyperparameters, ResolvedHyperparameters, Schedule
-from finetune_api.finetunejob.method import DPO, SETTINGS, SFT, Method, MethodRules, MethodType
+from finetune_api.finetunejob.method import DPO, SETTINGS, SFT, Method, MethodType
+from finetune_api.finetunejob.method_rules import MethodRules
+from finetune_api.finetunejob.rft import RFT, GraderErrors, RewardEvaluation, RewardGrader
 from finetune_api.finetunejob.spec import FineTuneJobSpec, Model, Parallelism, TrainingSpec
 from finetune_api.finetunejob.status import (
     EndedRun,
@@ -47,6 +49,7 @@ from finetune_api.finetunejob.status import (
 __all__ = [
     "DPO",
     "MOST_WARNINGS",
+    "RFT",
     "SETTINGS",
     "SFT",
     "Adapter",
@@ -73,6 +76,7 @@ __all__ = [
     "FineTuneJobStatus",
     "Freeze",
     "Full",
+    "GraderErrors",
     "Hyperparameters",
     "KeepOrDrop",
     "Limit",
@@ -91,6 +95,8 @@ __all__ = [
     "QLoRA",
     "ResolvedHyperparameters",
     "Result",
+    "RewardEvaluation",
+    "RewardGrader",
     "Schedule",
     "StartingModel",
     "StorageAccess",

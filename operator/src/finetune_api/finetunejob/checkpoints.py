@@ -12,8 +12,10 @@ from finetune_api.base import MOST_STEPS, ApiModel, FiniteNumber, Line, Timestam
 class Best(ApiModel):
     """Selects the checkpoint that becomes the result."""
 
-    metric: Literal["EvalLoss", "TrainLoss"] = Field(
-        "EvalLoss", description="EvalLoss: the loss on dataset.validation. TrainLoss: the loss on dataset.training."
+    metric: Literal["EvalLoss", "TrainLoss", "ValidReward"] = Field(
+        "EvalLoss",
+        description="EvalLoss: the loss on dataset.validation. TrainLoss: the loss on dataset.training. ValidReward: "
+        "RFT's mean reward on dataset.validation.",
     )
     goal: Literal["Minimize", "Maximize"] = Field(
         "Minimize", description="Whether the lowest or the highest value is best."
@@ -23,6 +25,11 @@ class Best(ApiModel):
     def metric_name(self) -> str:
         """The metric's name in a checkpoint's manifest."""
         return self.metric[0].lower() + self.metric[1:]
+
+    @property
+    def of_rewards(self) -> bool:
+        """Whether it is a reward, not a loss."""
+        return self.metric == "ValidReward"
 
 
 class Checkpoints(ApiModel):
@@ -35,12 +42,16 @@ class Checkpoints(ApiModel):
         description="Steps between two checkpoints. Omitted: a tenth of the run, at least 10 steps.",
     )
     keep: int = Field(
-        3, ge=1, le=100, description="Number of most recent checkpoints to keep. The best one is always kept."
+        3,
+        ge=1,
+        le=100,
+        description="Number of most recent checkpoints to keep. The best one is always kept. With ValidReward: of the "
+        "best ones, and the newest.",
     )
     best: Best | None = Field(
         None,
-        description="Which checkpoint becomes the result. Omitted: the last one (with earlyStopping: the best by "
-        "EvalLoss).",
+        description="Which checkpoint becomes the result. Omitted: the last one (earlyStopping: the best by EvalLoss; "
+        "RFT: by ValidReward).",
     )
     start_over_if_corrupt: bool = Field(
         False,

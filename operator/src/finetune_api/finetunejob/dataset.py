@@ -11,7 +11,7 @@ from finetune_api.kubernetes_types import ConfigMapKey, SubdomainName
 from finetune_api.sources import DatasetUri
 from finetune_api.unions import OneOf
 
-DatasetFormat = Literal["Chat", "PromptCompletion", "Preference"]
+DatasetFormat = Literal["Chat", "PromptCompletion", "Preference", "Reinforcement"]
 KeepOrDrop = Literal["Keep", "Drop"]
 
 

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from pydantic import Field
 
 from finetune_api.base import ApiModel
-from finetune_api.finetunejob.adapter import AdapterType
-from finetune_api.finetunejob.dataset import DatasetFormat
+from finetune_api.finetunejob.method_rules import MethodRules
+from finetune_api.finetunejob.rft import RFT
 from finetune_api.unions import TypedUnion
 
-MethodType = Literal["SFT", "DPO"]
+MethodType = Literal["SFT", "DPO", "RFT"]
 DEFAULT_BETA = 0.1
-
-
-@dataclass(frozen=True)
-class MethodRules:
-    """What a method allows in the rest of a spec, and the values chosen automatically."""
-
-    formats: tuple[DatasetFormat, ...]
-    """The example formats that it accepts."""
-    learning_rates: Mapping[AdapterType, float]
-    """The automatic peak learning rate."""
-    most_epochs: int
-    """The maximum number of passes over a small dataset that is chosen automatically."""
-    packs: bool
-    """Whether several examples may share a row (`hyperparameters.packing`)."""
-    shards: bool
-    """Whether the model may be sharded (`parallelism.strategy` FSDP)."""
-    forgets: bool
-    """Whether the automatic learning rate is lower for the result of another job, to reduce forgetting."""
 
 
 class SFT(ApiModel):
@@ -91,19 +72,20 @@ class Method(TypedUnion):
     type: MethodType = Field(
         "SFT",
         description="SFT: supervised fine-tuning on the assistant's tokens. DPO: direct preference optimization on "
-        "pairs of answers.",
+        "pairs of answers. RFT: reinforcement fine-tuning on the model's own completions, by the scores of graders.",
     )
     sft: SFT | None = None
     dpo: DPO | None = None
+    rft: RFT | None = None
 
     @property
-    def settings(self) -> SFT | DPO:
+    def settings(self) -> SFT | DPO | RFT:
         """The member of this type, or its defaults if omitted."""
-        given: SFT | DPO | None = getattr(self, self.members()[self.type])
+        given: SFT | DPO | RFT | None = getattr(self, self.members()[self.type])
         return SETTINGS[self.type]() if given is None else given
 
 
-SETTINGS: Mapping[MethodType, type[SFT | DPO]] = {
+SETTINGS: Mapping[MethodType, type[SFT | DPO | RFT]] = {
     kind: Method.member_model(Method.members()[kind]) for kind in get_args(MethodType)
 }
 """The settings model of every method, by type."""

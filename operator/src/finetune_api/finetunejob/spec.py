@@ -17,6 +17,8 @@ from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN, RunId, RunLimits, Ru
 from finetune_api.sources import ModelUri
 from finetune_api.unions import OneOf
 
+_REWARD = "ValidReward"
+
 
 class Model(OneOf):
     """The model to fine-tune."""
@@ -86,9 +88,28 @@ def _rules_of_methods() -> Iterator[tuple[str, str, str]]:
         if not rules.packs:
             rule = f"{other} || !has(self.hyperparameters.packing) || !self.hyperparameters.packing"
             yield rule, f"hyperparameters.packing needs method.type {packing}", "hyperparameters.packing"
-        if not rules.shards:
+        if not rules.shards and rules.distributes:
             rule = f"{other} || self.parallelism.strategy != 'FSDP'"
             yield rule, f"method.type {kind} needs parallelism.strategy DDP", "parallelism.strategy"
+        if not rules.distributes:
+            rule = f"{other} || self.parallelism.nodes * self.parallelism.processesPerNode == 1"
+            yield rule, f"method.type {kind} trains in one process", "parallelism"
+        if not rules.has_validation_loss:
+            rule = f"{other} || !has(self.hyperparameters.earlyStopping)"
+            message = f"method.type {kind} has no loss for earlyStopping"
+            yield rule, message, "hyperparameters.earlyStopping"
+        if rules.rewards:
+            best = f"self.checkpoints.best.metric == '{_REWARD}' && self.checkpoints.best.goal == 'Maximize'"
+            message = f"with method.type {kind}, checkpoints.best is by {_REWARD}, with goal Maximize"
+            yield f"{other} || !has(self.checkpoints.best) || ({best})", message, "checkpoints.best"
+            rule = f"{other} || has(self.dataset.validation)"
+            yield rule, f"method.type {kind} needs dataset.validation", "dataset.validation"
+    rewarding: list[str] = [kind for kind, settings in SETTINGS.items() if settings.rules.rewards]
+    rule = (
+        f"!has(self.checkpoints.best) || self.checkpoints.best.metric != '{_REWARD}' || self.method.type in {rewarding}"
+    )
+    message = f"checkpoints.best by {_REWARD} requires method {' or '.join(rewarding)}"
+    yield rule, message, "checkpoints.best.metric"
     for name in get_args(DatasetFormat):
         fitting: list[str] = [kind for kind, settings in SETTINGS.items() if name in settings.rules.formats]
         rule = f"!has(self.dataset.format) || self.dataset.format != '{name}' || self.method.type in {fitting}"

@@ -35,10 +35,14 @@ class Progress(ApiModel):
     epoch: float | None = Field(None, description="Completed passes over the training set.")
     loss: float | None = Field(None, description="Training loss of the most recently logged step.")
     eval_loss: float | None = Field(None, description="Most recent loss on dataset.validation.")
-    eval_step: int | None = Field(None, description="Step at which it was measured; absent if the sender does not say.")
+    reward: float | None = Field(None, description="RFT: mean reward of the most recently logged step.")
+    valid_reward: float | None = Field(None, description="RFT: most recent mean reward on dataset.validation.")
+    eval_step: int | None = Field(
+        None, description="Step of the most recent evaluation; absent if the sender does not say."
+    )
     learning_rate: float | None = Field(None, description="Learning rate at that step.")
     not_finite: list[Line] | None = Field(
-        None, description="Which of loss, evalLoss and learningRate became NaN or infinite; they have no value above."
+        None, description="Which of these became NaN or infinite; they have no value above."
     )
     tokens_per_second: float | None = Field(None, description="Tokens per second, over all processes.")
     estimated_remaining_seconds: int | None = Field(
@@ -84,6 +88,7 @@ class Result(ApiModel):
     digest: Line = Field(description="SHA-256 of the result's manifest.")
     train_loss: FiniteNumber = Field(None, description="Training loss at that step.")
     eval_loss: FiniteNumber = Field(None, description="Loss on dataset.validation at that step.")
+    valid_reward: FiniteNumber = Field(None, description="RFT: mean reward on dataset.validation at that step.")
     trained_tokens: int | None = Field(None, description="Number of tokens trained on up to that step.")
     report_uri: Line | None = Field(None, description="URI of the run's HTML report.")
 

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, StrictFloat, StrictInt, StrictStr, Valid
 from pydantic.fields import FieldInfo
 
 from finetune_api.base import ApiModel, Line, cel
-from finetune_api.finetunejob import TrainingSpec
+from finetune_api.finetunejob import SETTINGS, Method, TrainingSpec
 from finetune_api.kubernetes_types import SET
 from finetune_api.unions import OneOf
 
@@ -24,6 +24,10 @@ _DECIDING = (".type", ".inherited")
 """Fields that decide which others there may be."""
 _OF_THE_MEASURE = frozenset({"method.dpo.beta", "method.dpo.lossType", "hyperparameters.maxLength"})
 """Fields that change what the validation loss is, so that losses of different values can't be compared."""
+_WITHOUT_MEASURE = tuple(
+    f"method.{Method.members()[kind]}." for kind, settings in SETTINGS.items() if not settings.rules.has_validation_loss
+)
+"""Settings of methods without one, whose trials can't be compared at all."""
 
 
 def _object(annotation: Any) -> type[ApiModel] | None:
@@ -69,7 +73,8 @@ def _field(model: type[ApiModel], name: str) -> FieldInfo:
 _TYPES: Mapping[str, frozenset[type]] = {
     path: types
     for path, types in _fields(TrainingSpec)
-    if path.startswith(_SEARCHED) and not path.endswith(_DECIDING) and path not in _OF_THE_MEASURE
+    if path.startswith(_SEARCHED) and not path.startswith(_WITHOUT_MEASURE)
+    if not path.endswith(_DECIDING) and path not in _OF_THE_MEASURE
 }
 _DEFAULTS: Mapping[str, Any] = {path: _default(path) for path in _TYPES}
 PATHS = tuple(_TYPES)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from finetune_api.base import API_VERSION, GROUP
 from finetune_api.default_hyperparameters import learning_rate
 from finetune_api.finetunejob import SETTINGS, AdapterType, MethodType
-from finetune_openai.jobs.request import DpoHyperparameters, JobRequest
+from finetune_openai.jobs.request import DpoHyperparameters, JobRequest, ReinforcementHyperparameters
 
 OPENAI_LABEL = f"{GROUP}/openai"
 REQUEST_LABEL = f"{GROUP}/openai-request"
@@ -25,7 +25,7 @@ RETRY_ANNOTATION = f"{GROUP}/openai-retry"
 CREATED_ANNOTATION = f"{GROUP}/openai-created"
 """In nanoseconds of Unix time: Kubernetes' creationTimestamp is in whole seconds, which are too coarse for pages."""
 JOB_ID = re.compile(r"ftjob-[a-z2-7]{24}")
-METHODS: dict[str, MethodType] = {"supervised": "SFT", "dpo": "DPO"}
+METHODS: dict[str, MethodType] = {"supervised": "SFT", "dpo": "DPO", "reinforcement": "RFT"}
 _ADAPTER: AdapterType = "LoRA"
 _CHECKPOINT = "ckpt-step-"
 
@@ -72,6 +72,10 @@ def job_object(
     }
     if isinstance(asked, DpoHyperparameters) and asked.beta != "auto":
         spec["method"]["dpo"] = {"beta": asked.beta}
+    if request.method is not None and request.method.reinforcement is not None:
+        spec["method"]["rft"] = request.method.reinforcement.rft
+    if isinstance(asked, ReinforcementHyperparameters) and asked.eval_interval != "auto":
+        spec["checkpoints"] = {"everySteps": asked.eval_interval}
     kept = request.model_dump(exclude_none=True) | {"base": base.name}
     return {
         "apiVersion": API_VERSION,
@@ -86,7 +90,7 @@ def job_object(
 
 def automatic_rate(method: MethodType, *, continued: bool) -> float:
     """What a learning rate multiplier multiplies."""
-    return learning_rate(SETTINGS[method]().rules, _ADAPTER, continued=continued)
+    return learning_rate(SETTINGS[method].rules, _ADAPTER, continued=continued)
 
 
 def requested(job: dict[str, Any]) -> tuple[JobRequest, str] | None:

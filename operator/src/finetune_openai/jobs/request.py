@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from finetune_openai.jobs.reinforcement import to_rft
 
 Auto = Literal["auto"]
 FileId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -31,6 +33,15 @@ class DpoHyperparameters(Hyperparameters):
     beta: Auto | Annotated[float, Field(gt=0, le=2)] = "auto"
 
 
+class ReinforcementHyperparameters(Hyperparameters):
+    """Reinforcement's."""
+
+    compute_multiplier: Auto | Annotated[float, Field(gt=0, le=8)] = "auto"
+    eval_interval: Auto | Annotated[int, Field(ge=1, le=1000)] = "auto"
+    eval_samples: Auto | Annotated[int, Field(ge=1, le=16)] = "auto"
+    reasoning_effort: Literal["default"] = "default"
+
+
 class Supervised(_Strict):
     hyperparameters: Hyperparameters = Hyperparameters()
 
@@ -39,23 +50,42 @@ class Dpo(_Strict):
     hyperparameters: DpoHyperparameters = DpoHyperparameters()
 
 
+class Reinforcement(_Strict):
+    grader: dict[str, Any]
+    hyperparameters: ReinforcementHyperparameters = ReinforcementHyperparameters()
+
+    @property
+    def rft(self) -> dict[str, Any]:
+        """method.rft. Raises ValueError."""
+        asked = self.hyperparameters
+        return to_rft(
+            self.grader,
+            1.0 if asked.compute_multiplier == "auto" else asked.compute_multiplier,
+            None if asked.eval_samples == "auto" else asked.eval_samples,
+        )
+
+    @model_validator(mode="after")
+    def _can_reward(self) -> Reinforcement:
+        assert self.rft
+        return self
+
+
+MethodName = Literal["supervised", "dpo", "reinforcement"]
+
+
 class Method(_Strict):
-    type: Literal["supervised", "dpo"]
+    type: MethodName
     supervised: Supervised | None = None
     dpo: Dpo | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _told_of_reinforcement(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("type") == "reinforcement":
-            raise ValueError("the method 'reinforcement' is not available here; use 'supervised' or 'dpo'")
-        return value
+    reinforcement: Reinforcement | None = None
 
     @model_validator(mode="after")
     def _of_its_type(self) -> Method:
-        for name in ("supervised", "dpo"):
+        for name in get_args(MethodName):
             if name != self.type and getattr(self, name) is not None:
                 raise ValueError(f"'{name}' is not a member of the method '{self.type}'")
+        if self.type == "reinforcement" and self.reinforcement is None:
+            raise ValueError("the method 'reinforcement' needs the member 'reinforcement' with a grader")
         return self
 
 
@@ -73,15 +103,22 @@ class JobRequest(_Strict):
     integrations: Annotated[list[Any], Field(max_length=0)] | None = None
     trainingType: Annotated[str, StringConstraints(max_length=64)] | int | None = None
 
+    @model_validator(mode="after")
+    def _is_measured(self) -> JobRequest:
+        if self.type == "reinforcement" and self.validation_file is None:
+            raise ValueError("the method 'reinforcement' needs a validation_file")
+        return self
+
     @property
     def asked_hyperparameters(self) -> Hyperparameters:
         """Those of the method, or the older ones beside it."""
-        of_method = self.method and (self.method.supervised or self.method.dpo)
+        method = self.method
+        of_method = method and (method.supervised or method.dpo or method.reinforcement)
         if of_method:
             return of_method.hyperparameters
         return self.hyperparameters or Hyperparameters()
 
     @property
-    def type(self) -> Literal["supervised", "dpo"]:
+    def type(self) -> MethodName:
         """The method's type."""
         return self.method.type if self.method else "supervised"

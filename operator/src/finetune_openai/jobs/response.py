@@ -13,7 +13,7 @@ from finetune_api.conditions import Reason, UnreadableStatusError
 from finetune_api.default_hyperparameters import DEFAULT_SEED
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_openai.jobs.finetunejob import CREATED_ANNOTATION, METHODS, automatic_rate, model_name, requested
-from finetune_openai.jobs.request import DpoHyperparameters, JobRequest
+from finetune_openai.jobs.request import DpoHyperparameters, Hyperparameters, JobRequest
 
 _STATUSES = {
     "Validating": "validating_files",
@@ -106,7 +106,10 @@ def job_body(job: ViewedJob) -> dict[str, Any]:
     """The object fine_tuning.job."""
     request, status, state = job.request, job.status, job.state
     hyperparameters = _hyperparameters(job)
-    shown = {name: value for name, value in hyperparameters.items() if name != "beta"}
+    shown = {name: value for name, value in hyperparameters.items() if name in Hyperparameters.model_fields}
+    of_method: dict[str, Any] = {"hyperparameters": hyperparameters}
+    if request.method is not None and request.method.reinforcement is not None:
+        of_method = {"grader": request.method.reinforcement.grader, **of_method}
     finished = _seconds(status.completion_time) if status.completion_time and state in FINISHED else None
     seed = status.resolved.seed if status.resolved else request.seed
     body = {
@@ -120,7 +123,7 @@ def job_body(job: ViewedJob) -> dict[str, Any]:
         "training_file": request.training_file,
         "validation_file": request.validation_file,
         "hyperparameters": shown,
-        "method": {"type": request.type, request.type: {"hyperparameters": hyperparameters}},
+        "method": {"type": request.type, request.type: of_method},
         "seed": DEFAULT_SEED if seed is None else seed,
         "error": _error(job),
         "finished_at": finished,
@@ -138,6 +141,7 @@ def checkpoint_bodies(job: ViewedJob) -> list[dict[str, Any]]:
     """The objects fine_tuning.job.checkpoint, newest first."""
     metric = job.spec.get("checkpoints", {}).get("best", {}).get("metric", "EvalLoss")
     name = "train_loss" if metric == "TrainLoss" else "full_valid_loss"
+    name = "full_valid_mean_reward" if job.request.type == "reinforcement" else name
     return [
         {
             "object": "fine_tuning.job.checkpoint",
@@ -241,6 +245,9 @@ def _hyperparameters(job: ViewedJob) -> dict[str, Any]:
         "batch_size": resolved.batch_size,
         "learning_rate_multiplier": float(f"{resolved.learning_rate / rate:.4g}"),
         "beta": resolved.beta,
+        "compute_multiplier": 1,
+        "eval_interval": resolved.checkpoint_every_steps,
+        "eval_samples": 1,
     }
     return {name: found[name] if value == "auto" else value for name, value in shown.items()}
 

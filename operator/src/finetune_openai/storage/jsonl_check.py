@@ -18,6 +18,7 @@ _FORMS = (
     ("conversations",),
 )
 """Keys of the examples that the trainer knows beside `messages`."""
+_OF_CHATS = frozenset({"messages", "tools", "parallel_tool_calls", "functions"})
 
 
 class FirstLines:
@@ -62,7 +63,7 @@ def _wrong(line: bytes) -> str | None:
     if not isinstance(value, dict):
         return "is not a valid JSON dictionary"
     if "messages" in value:
-        return _wrong_messages(value["messages"])
+        return _wrong_messages(value["messages"], has_fields=bool(value.keys() - _OF_CHATS))
     if any(all(key in value for key in keys) for keys in _FORMS):
         return None
     return (
@@ -71,14 +72,15 @@ def _wrong(line: bytes) -> str | None:
     )
 
 
-def _wrong_messages(messages: object) -> str | None:
+def _wrong_messages(messages: object, *, has_fields: bool) -> str | None:
+    """`has_fields`: whether there is anything for graders, to whom prompts alone are enough."""
     if not isinstance(messages, list) or not messages:
         return "has 'messages' that are not a list of at least one message"
     for place, message in enumerate(messages, start=1):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             return f"has a message ({place}) without a 'role'"
-    if all(message["role"] != "assistant" for message in messages):
-        return "has no message of the role 'assistant'"
+    if all(message["role"] != "assistant" for message in messages) and not has_fields:
+        return "has no message of the role 'assistant', and no field for a grader"
     return None
 
 

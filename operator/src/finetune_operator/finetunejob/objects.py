@@ -226,7 +226,7 @@ def _train_run(attempt: Attempt) -> TrainRun:
         allowed_images=image_sources(class_spec),
         hyperparameters=attempt.hyperparameters,
         parallelism=spec.parallelism,
-        checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters),
+        checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters, spec.method),
         progress=ProgressTarget(url=endpoint.url_for(attempt.owner, attempt.name)) if endpoint else None,
     )
 

@@ -5,6 +5,7 @@ Its preflight is a Pod without a Job; in earlier releases it was a Job, which is
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from finetune_operator.environment import Environment
 from finetune_operator.finetuneclass.observe import observe_class, observe_classes
 from finetune_operator.finetunejob.attempt_state import FINISHED, newest_job, running_attempt, running_jobs
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.finetunejob.refusal import reward_refusal
 from finetune_operator.finetunejob.storage_folders import folder_classes, known_folders
 from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.reader import Reader
@@ -67,6 +69,8 @@ async def observe(reader: Reader, parent: Object, *, environment: Environment) -
         created=parse_time(parent["metadata"]["creationTimestamp"]),
         status_written=status_written(parent),
         model=model,
+        # Schemas are untrusted and may take long to check: other objects must not wait for them.
+        refusal=None if spec.method.rft is None else await asyncio.to_thread(reward_refusal, spec.method.rft),
         jobs=children.jobs,
         pods=pods,
         disowned=children.disowned,

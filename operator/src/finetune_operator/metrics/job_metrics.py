@@ -36,6 +36,12 @@ _STEP = declare("finetune_job_step", "gauge", "Current step of a training job.",
 _TOTAL_STEPS = declare("finetune_job_total_steps", "gauge", "Total number of steps of a training job's run.", _JOB)
 _LOSS = declare("finetune_job_loss", "gauge", "Most recent training loss of a training job.", _JOB)
 _EVAL_LOSS = declare("finetune_job_eval_loss", "gauge", "Most recent validation loss of a training job.", _JOB)
+_REWARD = declare(
+    "finetune_job_reward", "gauge", "Most recent mean reward of a training job by reinforcement, on its prompts.", _JOB
+)
+_VALID_REWARD = declare(
+    "finetune_job_valid_reward", "gauge", "Most recent mean reward of such a job on its validation set.", _JOB
+)
 _TOKENS = declare(
     "finetune_job_tokens_per_second", "gauge", "Throughput of a training job, in tokens per second.", _JOB
 )
@@ -56,6 +62,8 @@ _OF_PROGRESS = (
     (_TOTAL_STEPS, "total_steps"),
     (_LOSS, "loss"),
     (_EVAL_LOSS, "eval_loss"),
+    (_REWARD, "reward"),
+    (_VALID_REWARD, "valid_reward"),
     (_TOKENS, "tokens_per_second"),
     (_REMAINING, "estimated_remaining_seconds"),
 )

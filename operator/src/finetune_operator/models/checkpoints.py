@@ -30,7 +30,7 @@ def checkpoint_models(
     if waiting is not None and (isinstance(waiting, Undecided) or not is_over):
         return waiting
     kept = sorted((one for one in status.checkpoints if one.step in _STEPS), key=lambda one: one.step)
-    best = resolve_checkpoints(spec.checkpoints, spec.hyperparameters).best
+    best = resolve_checkpoints(spec.checkpoints, spec.hyperparameters, spec.method).best
     chosen = _chosen(kept, choice, best)
     if not chosen:
         return stalled(Reason.REFERENCE_NOT_FOUND, _why_none(name, kept, choice))

@@ -63,7 +63,9 @@ def local_problems(document: Document) -> Iterator[str]:
 
     from finetune_api.crd import KINDS
     from finetune_api.evaluation import EvaluationSpec
+    from finetune_api.finetunejob import FineTuneJobSpec
     from finetune_grading.evaluation_check import grading_problem
+    from finetune_grading.rewards import reward_problem
 
     value = document.value
     if not isinstance(value, dict) or not document.kind:
@@ -82,7 +84,10 @@ def local_problems(document: Document) -> Iterator[str]:
             path = ".".join(["spec", *(str(part) for part in one["loc"])])
             yield clean(f"{path}: {one['msg']}")
         return
-    if isinstance(spec, EvaluationSpec) and (problem := grading_problem(spec)) is not None:
+    problem = grading_problem(spec) if isinstance(spec, EvaluationSpec) else None
+    if isinstance(spec, FineTuneJobSpec) and spec.method.rft is not None:
+        problem = reward_problem(spec.method.rft)
+    if problem is not None:
         yield clean(problem)
 
 

@@ -11,6 +11,10 @@ from tests.integration.operator.api import Api, Object
 
 URI_OR_SPLIT = {"validation": {"uri": "s3://data/valid.jsonl", "splitPercent": 10}}
 MODEL: Object = {"name": "judge", "url": "https://api.example.com/v1"}
+PROMPTS: Object = {"training": {"uri": "s3://data/a.jsonl"}, "validation": {"uri": "s3://data/b.jsonl"}}
+EXACT: Object = {"name": "exact", "type": "StringCheck"}
+COSINE: Object = {"name": "near", "type": "TextSimilarity", "textSimilarity": {"metric": "Cosine", "model": "judge"}}
+RFT: Object = {"type": "RFT", "rft": {"graders": [EXACT]}}
 TONE: Object = {
     "name": "tone",
     "type": "ScoreModel",
@@ -125,6 +129,57 @@ TONE: Object = {
             "FineTuneJob",
             {"method": {"type": "DPO"}, "parallelism": {"strategy": "FSDP"}},
             ["spec.parallelism.strategy", "method.type DPO needs parallelism.strategy DDP"],
+        ),
+        ("FineTuneJob", {"method": {"type": "RFT"}}, ["spec.method.rft", "rft is required with type RFT"]),
+        (
+            "FineTuneJob",
+            {"method": {"type": "RFT", "rft": {"graders": []}}, "dataset": PROMPTS},
+            ["spec.method.rft.graders"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": {"type": "RFT", "rft": {"graders": [EXACT, {**EXACT, "name": "too"}]}}, "dataset": PROMPTS},
+            ["spec.method.rft.reward", "reward is required with several graders"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": {"type": "RFT", "rft": {"graders": [{**EXACT, "type": "ScoreModel"}]}}, "dataset": PROMPTS},
+            ["spec.method.rft.graders[0].type", '"ScoreModel"'],
+        ),
+        (
+            "FineTuneJob",
+            {"method": {"type": "RFT", "rft": {"graders": [COSINE]}}, "dataset": PROMPTS},
+            ["spec.method.rft.graders[0].textSimilarity.metric", "metric Cosine asks a model of the class"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": RFT, "dataset": {"training": JOB["dataset"]["training"]}},
+            ["spec.dataset.validation", "method.type RFT needs dataset.validation"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": RFT, "dataset": {**PROMPTS, "format": "Chat"}},
+            ["spec.dataset.format", "dataset.format Chat requires method SFT"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": RFT, "dataset": PROMPTS, "parallelism": {"nodes": 2}},
+            ["spec.parallelism", "method.type RFT trains in one process"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": RFT, "dataset": PROMPTS, "hyperparameters": {"earlyStopping": {}}},
+            ["spec.hyperparameters.earlyStopping", "method.type RFT has no loss"],
+        ),
+        (
+            "FineTuneJob",
+            {"checkpoints": {"best": {"metric": "ValidReward", "goal": "Maximize"}}},
+            ["spec.checkpoints.best.metric", "checkpoints.best by ValidReward requires method RFT"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": RFT, "dataset": PROMPTS, "checkpoints": {"best": {"metric": "EvalLoss"}}},
+            ["spec.checkpoints.best", "checkpoints.best is by ValidReward, with goal Maximize"],
         ),
         (
             "FineTuneJob",

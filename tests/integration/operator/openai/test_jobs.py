@@ -120,7 +120,7 @@ def test_why_a_job_failed_is_in_its_error(service: Service, client: openai.OpenA
         ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs", "greater than or equal to 1"),
         ({"suffix": "s" * 65}, "suffix", "at most 64 characters"),
         ({"metadata": {str(n): "" for n in range(17)}}, "metadata", "at most 16 items"),
-        ({"method": {"type": "reinforcement"}}, "method", "'reinforcement' is not available here"),
+        ({"method": {"type": "reinforcement"}}, "method", "needs the member 'reinforcement' with a grader"),
         ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "integrations", "at most 0 items"),
     ],
 )

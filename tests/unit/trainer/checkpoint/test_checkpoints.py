@@ -153,6 +153,25 @@ def test_the_newest_and_the_best_are_kept(
     assert steps(outdated(with_losses(losses), keep, best)) == removed
 
 
+@pytest.mark.parametrize(
+    ("rewards", "keep", "removed"),
+    [
+        ({10: 0.2, 20: 0.5, 30: 0.4, 40: 0.6, 50: 0.3}, 3, [10]),
+        ({10: 0.2, 20: 0.5, 30: 0.4, 40: None}, 2, [10]),
+        ({10: 0.5, 20: None, 30: 0.1}, 3, [20]),
+        ({10: 0.5, 20: 0.5, 30: 0.5}, 1, [20]),
+    ],
+)
+def test_by_a_reward_the_best_ones_and_the_newest_are_kept(
+    rewards: dict[int, float | None], keep: int, removed: list[int]
+) -> None:
+    found = [
+        checkpoint(step, metrics=None if reward is None else {"validReward": reward})
+        for step, reward in rewards.items()
+    ]
+    assert steps(outdated(found, keep, Best(metric="ValidReward", goal="Maximize"))) == removed
+
+
 def test_a_checkpoint_has_the_evaluation_of_its_own_step_only() -> None:
     history = [
         {"step": 9, "loss": 2.5},

@@ -11,6 +11,7 @@ from prometheus_client import generate_latest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from finetune_trainer.report import training_metrics
+from finetune_trainer.report.measures import LOSSES
 from finetune_trainer.report.training_metrics import ExposeMetrics, flops_per_token, peak_flops
 from finetune_trainer.train.callbacks import RecordMetrics
 
@@ -89,7 +90,7 @@ class Notes:
 )
 def test_losses_are_noted_at_a_bounded_rate(arguments: TrainingArguments, steps: int, every: int, told: int) -> None:
     notes, state, control = Notes(), TrainerState(max_steps=steps), TrainerControl()
-    callback = RecordMetrics(notes)  # type: ignore[arg-type]
+    callback = RecordMetrics(notes, LOSSES)  # type: ignore[arg-type]
     for step in range(1, steps + 1):
         state.global_step = step
         callback.on_log(arguments, state, control, logs={"loss": 0.224})
@@ -102,7 +103,7 @@ def test_losses_are_noted_at_a_bounded_rate(arguments: TrainingArguments, steps:
 
 def test_a_validation_is_noted_once_with_the_training_loss(arguments: TrainingArguments) -> None:
     notes, state, control = Notes(), TrainerState(max_steps=300, global_step=7), TrainerControl(should_evaluate=True)
-    callback = RecordMetrics(notes)  # type: ignore[arg-type]
+    callback = RecordMetrics(notes, LOSSES)  # type: ignore[arg-type]
     callback.on_log(arguments, state, control, logs={"loss": 0.25})
     callback.on_log(arguments, state, control, logs={"eval_loss": 0.5})
     assert notes.messages == notes.told == ["Step 7/300: training loss=0.25, validation loss=0.50"]

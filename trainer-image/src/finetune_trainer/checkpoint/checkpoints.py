@@ -20,6 +20,7 @@ from finetune_api.manifest import CheckpointKey, Manifest
 from finetune_api.progress import CheckpointReport
 from finetune_api.sources import StorageLocation
 from finetune_trainer.checkpoint import evaluation_records
+from finetune_trainer.checkpoint.evaluation_records import measured
 from finetune_trainer.checkpoint.retention import metric_of
 from finetune_trainer.checkpoint.shards import refuse_unreadable
 from finetune_trainer.checkpoint.training_state import TRAINER_STATE as TRAINER_STATE
@@ -56,23 +57,21 @@ class Resumed:
 
 
 def list_committed(storage: Storage, run: StorageLocation) -> list[Committed]:
-    """The committed checkpoints, oldest first, with their validation losses."""
+    """The committed checkpoints, oldest first, with what was measured of them on the validation set."""
     found = commits.list_checkpoints(storage, run)[0]
     if not found:
         return []
     state = storage.find(found[-1].folder.join(TRAINER_STATE))
     with contextlib.suppress(ValueError, KeyError, TypeError):  # resuming from it reports the corruption
         found = found if state is None else with_evaluations(found, evaluations(state))
-    measured = evaluation_records.find_record(storage, found[-1])
-    if measured is None or "eval_loss" not in measured:
-        return found
-    return with_evaluations(found, {found[-1].manifest.step: measured["eval_loss"]})
+    newest = evaluation_records.find_record(storage, found[-1])
+    return found if newest is None else with_evaluations(found, {found[-1].manifest.step: measured(newest)})
 
 
-def evaluations(trainer_state: bytes) -> dict[int, float]:
-    """The validation losses in a checkpoint's trainer_state.json, by step."""
+def evaluations(trainer_state: bytes) -> dict[int, dict[str, float]]:
+    """What the evaluations in a checkpoint's trainer_state.json measured, by step."""
     log = json.loads(trainer_state)["log_history"]
-    return {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
+    return {entry["step"]: measured(entry) for entry in log if evaluation_records.is_evaluation(entry)}
 
 
 def evaluated_steps(trainer_state: bytes) -> set[int]:
@@ -81,15 +80,13 @@ def evaluated_steps(trainer_state: bytes) -> set[int]:
     return {entry["step"] for entry in log if evaluation_records.is_evaluation(entry)}
 
 
-def with_evaluations(committed: Sequence[Committed], losses: Mapping[int, float]) -> list[Committed]:
-    """Checkpoints with the validation losses of their steps, which are evaluated after they are committed."""
-    return [_with_loss(item, losses.get(item.manifest.step)) for item in committed]
+def with_evaluations(committed: Sequence[Committed], found: Mapping[int, Mapping[str, float]]) -> list[Committed]:
+    """Checkpoints with what was measured at their steps, which are evaluated after they are committed."""
+    return [_with_metrics(item, found.get(item.manifest.step, {})) for item in committed]
 
 
-def _with_loss(committed: Committed, loss: float | None) -> Committed:
-    if loss is None or not math.isfinite(loss):
-        return committed
-    metrics = {**committed.manifest.metrics, "evalLoss": loss}
+def _with_metrics(committed: Committed, found: Mapping[str, float]) -> Committed:
+    metrics = {**committed.manifest.metrics, **found}
     return replace(committed, manifest=committed.manifest.model_copy(update={"metrics": metrics}))
 
 
@@ -214,8 +211,8 @@ def metrics_at(log_history: Sequence[Mapping[str, float]], step: int, trained_to
     for entry in log_history:
         if "loss" in entry:
             metrics["trainLoss"] = entry["loss"]
-        if "eval_loss" in entry and entry["step"] == step:
-            metrics["evalLoss"] = entry["eval_loss"]
+        if entry["step"] == step:
+            metrics |= measured(entry)
     return metrics
 
 

@@ -25,6 +25,8 @@ EVALUATION_NAME = "evaluation.json"
 
 Entry = Mapping[str, int | float]
 """Of a Trainer's log: `step`, and what was measured: `eval_loss`, where the method has a loss on held-out examples."""
+MEASURED = {"eval_loss": "evalLoss", "eval_reward_mean": "validReward"}
+"""What checkpoints are compared by: the name in such an entry, and in a checkpoint's manifest."""
 
 _ENTRY: TypeAdapter[dict[str, int | float]] = TypeAdapter(dict[str, int | float])
 
@@ -34,6 +36,11 @@ _log = structlog.get_logger()
 def is_evaluation(entry: Entry) -> bool:
     """Whether an entry of a Trainer's log is that of an evaluation."""
     return any(name.startswith("eval_") for name in entry)
+
+
+def measured(entry: Entry) -> dict[str, float]:
+    """What checkpoints are compared by, of an entry, by the names of manifests."""
+    return {name: entry[key] for key, name in MEASURED.items() if key in entry and math.isfinite(entry[key])}
 
 
 def record(storage: Storage, checkpoint: StorageLocation, entry: Entry) -> None:
@@ -53,8 +60,8 @@ def find_record(storage: Storage, committed: Committed) -> Entry | None:
         entry = _ENTRY.validate_json(body)
     except ValidationError:
         return None
-    measured = entry.get("step") == committed.manifest.step and is_evaluation(entry)
-    return entry if measured and math.isfinite(entry.get("eval_loss", 0.0)) else None
+    is_known = entry.get("step") == committed.manifest.step and is_evaluation(entry)
+    return entry if is_known and all(math.isfinite(entry.get(key, 0.0)) for key in MEASURED) else None
 
 
 def add_to_log(checkpoint: Path, entry: Entry) -> None:

@@ -119,6 +119,7 @@ def to_result(run: TrainRun, committed: Committed) -> Result:
         digest=committed.digest,
         train_loss=metrics.get("trainLoss"),
         eval_loss=metrics.get("evalLoss"),
+        valid_reward=metrics.get("validReward"),
         trained_tokens=None if tokens is None else int(tokens),
         report_uri=committed.folder.join(REPORT_NAME).uri if has_report else None,
     )

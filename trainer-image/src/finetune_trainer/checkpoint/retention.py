@@ -35,7 +35,13 @@ def prune(
 
 
 def outdated(checkpoints: Sequence[Committed], keep: int, best: Best | None) -> list[Committed]:
-    """The checkpoints to remove: neither among the newest `keep` nor the best. `kept` is ordered oldest first."""
+    """The checkpoints to remove: neither among the newest `keep` nor the best. `kept` is ordered oldest first.
+
+    By a reward, neither among the best `keep` nor the newest: later is not better there, and several are worth a look.
+    """
+    if best is not None and best.of_rewards:
+        measured = [committed for committed in ranked(checkpoints, best) if metric_of(committed, best) is not None]
+        return [committed for committed in checkpoints[:-1] if committed not in measured[:keep]]
     chosen = best_of(checkpoints, best)
     return [committed for committed in checkpoints[:-keep] if committed is not chosen]
 

@@ -140,6 +140,11 @@ class BackgroundSaves:
         return self._failure is not None
 
     @property
+    def last_step(self) -> int:
+        """The step of the newest save; 0 before the first."""
+        return self._step
+
+    @property
     def under_way(self) -> bool:
         """Whether a save is being stored."""
         return self._thread is not None and self._thread.is_alive()
@@ -212,7 +217,7 @@ class CheckpointWriter:
         self._events = events
         self._longest: float | None = None
         self._stalled = 0.0
-        self._evaluated: dict[int, float] = {}
+        self._evaluated: dict[int, dict[str, float]] = {}
         self._leads = gang.leads
         self._resumed = None if resumed.checkpoint is None else resumed.checkpoint.committed
         if resumed.checkpoint is not None:
@@ -222,14 +227,13 @@ class CheckpointWriter:
 
     @property
     def kept(self) -> tuple[Committed, ...]:
-        """The valid checkpoints, with the validation losses known so far."""
+        """The valid checkpoints, with what the evaluations so far measured of them."""
         return tuple(checkpoints.with_evaluations(self._kept, dict(self._evaluated)))
 
     def note_evaluation(self, entry: Entry) -> None:
         """Record the evaluation of a step, whose save may still be in progress. `entry`: from the Trainer's log."""
         step = int(entry["step"])
-        if "eval_loss" in entry:
-            self._evaluated[step] = entry["eval_loss"]
+        self._evaluated[step] = evaluation_records.measured(entry)
         if self._leads:
             evaluation_records.record(self._storage, self._folder_of(step), entry)
 

@@ -124,9 +124,12 @@ def restore_optimizer(checkpoint: Path, training: Training) -> None:
 def restore_random_states(checkpoint: Path, rank: int) -> None:
     """Restore the random generators of the process of this rank, if the checkpoint has such a process."""
     file = checkpoint / _rng_path(rank)
-    if not file.exists():
-        return
-    states = json.loads(file.read_bytes())
+    if file.exists():
+        set_random_states(json.loads(file.read_bytes()))
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Set the random generators to what `random_states` answered."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = states["numpy"]

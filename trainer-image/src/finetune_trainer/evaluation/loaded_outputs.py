@@ -15,14 +15,14 @@ import torch
 
 from finetune_api.run import EvaluateRun, ModelSource
 from finetune_grading.sample import Sample
-from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.checkpoint.loadable import fetch_loadable, fetched_uri
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.evaluation.heldout import HeldOutExample, encode_prompt, keep_images, tokenize_prompts
 from finetune_trainer.evaluation.kept_outputs import KeptOutputs
 from finetune_trainer.evaluation.output import Output
 from finetune_trainer.generate.generation import Generator, generate_from_images, generate_tokens, load_generator
-from finetune_trainer.generate.tool_calls import parse_tool_calls, response_template
+from finetune_trainer.generate.output_samples import to_sample
+from finetune_trainer.generate.tool_calls import response_template
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.report.evaluation_progress import EvaluationReporter
@@ -146,21 +146,7 @@ def _to_samples(
 ) -> list[Sample]:
     """The outputs as graders see them: text without special tokens, and tool calls if the example has tools."""
     template = response_template(tokenizer) if any(example.prompt.tools for example in examples) else None
-    samples = []
-    for example, prompt, output in zip(examples, prompts, outputs, strict=True):
-        text = tokenizer.decode(output, skip_special_tokens=True)
-        calls: tuple[ToolCall, ...] = ()
-        if template is not None and example.prompt.tools:
-            said, calls = parse_tool_calls(
-                template, tokenizer.decode(output), tokenizer.decode(prompt), example.prompt.tools
-            )
-            text = _without_special_tokens(tokenizer, said) if calls else text
-        samples.append(Sample(text, calls))
-    return samples
-
-
-def _without_special_tokens(tokenizer: Any, text: str) -> str:
-    for token in tokenizer.added_tokens_decoder.values():
-        if token.special:
-            text = text.replace(token.content, "")
-    return text.strip()
+    return [
+        to_sample(tokenizer, template, example.prompt.tools, prompt, output)
+        for example, prompt, output in zip(examples, prompts, outputs, strict=True)
+    ]

@@ -134,7 +134,7 @@ def train_run(job: LocalJob, folder: Path, found: PreflightReport, model: ModelS
         allowed_images=EVERY_IMAGE,
         hyperparameters=resolve_for(_alone(spec), found, continued=model.adapter_uri is not None),
         parallelism=Parallelism(),
-        checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters),
+        checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters, spec.method),
         metrics_port=None,
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune_trainer.data.read.formats import Format, MethodFormats
+from finetune_trainer.report.measures import LOSSES, Measure
 
 if TYPE_CHECKING:
     from finetune_api import finetunejob as api
@@ -37,6 +38,7 @@ class RegisteredMethod:
 METHODS: dict[str, RegisteredMethod] = {
     "SFT": RegisteredMethod("finetune_trainer.methods.sft:SFTMethod", ("Chat", "PromptCompletion")),
     "DPO": RegisteredMethod("finetune_trainer.methods.dpo:DPOMethod", ("Preference",)),
+    "RFT": RegisteredMethod("finetune_trainer.methods.rft.method:RFTMethod", ("Reinforcement",)),
 }
 
 
@@ -75,6 +77,10 @@ class TrainerParts:
     collator: Any | None
     """That of a vision-language model; None: the Trainer's own."""
     callbacks: list[Any]
+    note: Callable[..., None]
+    """Records an event of the run: a message, and data by name. On the process that leads; nothing on others."""
+    asked_to_stop: Callable[[], bool]
+    """Whether this process got a SIGTERM: for methods whose steps take long."""
 
 
 class Method(Protocol):
@@ -95,10 +101,15 @@ class Method(Protocol):
         log, which has the prefix `eval_` in evaluations."""
         ...
 
-    def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[tokenization.TokenizedExample]:
-        """The sequences of an example, for counting its tokens; not truncated. Raises TemplateError.
+    @property
+    def measures(self) -> Sequence[Measure]:
+        """What tells how a training goes, for events and the head of the report."""
+        return LOSSES
 
-        Online methods return prompts without labels.
+    def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[tokenization.TokenizedExample]:
+        """The sequences of an example, for counting its tokens; not truncated. Raises TemplateError, or FormatError.
+
+        Online methods return prompts without labels, with room for the completion.
         """
         ...
 

@@ -35,12 +35,23 @@ class BlanksLast(Sampler[int]):
         self._order.set_epoch(epoch)
 
 
-class SharedBatches:
+class LimitedWarmup:
+    """A mixin that goes before a Trainer class."""
+
+    args: Any
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Limit the warm-up to one step less than all: it starts at rate 0, and a run of one step would learn
+        nothing."""
+        self.args.warmup_steps = min(self.args.get_warmup_steps(num_training_steps), num_training_steps - 1)
+        return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
+
+
+class SharedBatches(LimitedWarmup):
     """A mixin that goes before a Trainer class. `share_batches` must be called once the Trainer is built."""
 
     train_dataset: Any
     eval_dataset: Any
-    args: Any
     examples: int
     """The number of training examples without blanks."""
 
@@ -52,12 +63,6 @@ class SharedBatches:
             self.train_dataset = filled(self.train_dataset, processes * self.args.train_batch_size, without_loss)
         if self.eval_dataset is not None:
             self.eval_dataset = filled(self.eval_dataset, processes * self.args.eval_batch_size, without_loss)
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Limit the warm-up to one step less than all: it starts at rate 0, and a run of one step would learn
-        nothing."""
-        self.args.warmup_steps = min(self.args.get_warmup_steps(num_training_steps), num_training_steps - 1)
-        return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
 
     def get_train_dataloader(self) -> Any:
         """TRL's dataloader, with BlanksLast as its sampler if there are blanks."""

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from types import MappingProxyType
 
@@ -13,6 +14,7 @@ import structlog
 
 from finetune_api.finetunejob import CorruptCheckpoint
 from finetune_api.sources import StorageLocation
+from finetune_trainer.report.report import Completion
 from finetune_trainer.storage.storage import Storage
 
 EVENTS_NAME = "events.jsonl"
@@ -29,6 +31,11 @@ COLUMNS = {
     "full_valid_loss": "eval_loss",
     "full_valid_mean_token_accuracy": "eval_mean_token_accuracy",
 }
+
+COMPLETION = "completion"
+"""The type of an event that records one."""
+_COMPLETION = b'"type": "completion"'
+_FIELDS = [field.name for field in fields(Completion)]
 
 _log = structlog.get_logger()
 
@@ -73,6 +80,14 @@ class EventLog:
             **data,
         }
         self._lines.append(json.dumps(event, ensure_ascii=False).encode() + b"\n")
+
+    def completions(self) -> list[Completion]:
+        """Those that were recorded at evaluations, of all attempts; a repeated evaluation's are there once."""
+        recorded = [json.loads(line) for line in b"".join(self._lines).splitlines() if _COMPLETION in line]
+        found = [
+            Completion(**{name: one[name] for name in _FIELDS}) for one in recorded if one.get("type") == COMPLETION
+        ]
+        return list({(one.step, one.prompt, one.number): one for one in found}.values())
 
     def store(self, log_history: Sequence[Mapping[str, float]]) -> None:
         """Write both files to the storage."""

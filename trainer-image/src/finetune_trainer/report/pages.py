@@ -14,8 +14,9 @@ from finetune_api.outcome import PREFLIGHT_REPORT_NAME
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_location
 from finetune_trainer.model.export import MODEL_CARD
+from finetune_trainer.report.measures import Measure
 from finetune_trainer.report.model_card import model_card, versions
-from finetune_trainer.report.report import REPORT_NAME, Samples, readable, report_html
+from finetune_trainer.report.report import REPORT_NAME, Completion, Samples, readable, report_html
 from finetune_trainer.report.summary import ResultOrigin, summarize
 from finetune_trainer.storage.commits import Committed
 from finetune_trainer.storage.storage import Storage
@@ -39,7 +40,11 @@ class FinishedRun:
     samples: Samples
     metrics: Mapping[str, str]
     """The method's."""
+    measures: Sequence[Measure]
+    """The method's."""
     origin: ResultOrigin
+    completions: Sequence[Completion] = ()
+    """Those that were recorded at evaluations."""
 
 
 def write_pages(run: TrainRun, storage: Storage, finished: FinishedRun, folder: Path) -> None:
@@ -60,8 +65,9 @@ def write_pages(run: TrainRun, storage: Storage, finished: FinishedRun, folder: 
         {heading: facts for heading, facts in tables.items() if facts},
         finished.log,
         finished.samples,
-        summarize(run, finished.chosen, finished.log, finished.samples, finished.origin),
+        summarize(run, finished.chosen, finished.log, finished.samples, finished.origin, finished.measures),
         finished.metrics,
+        finished.completions,
     )
     (folder / REPORT_NAME).write_text(report, encoding="utf-8")
     card = model_card(run, finished.chosen, finished.data_digests, is_adapter=finished.origin.is_adapter)

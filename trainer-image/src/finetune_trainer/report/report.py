@@ -37,6 +37,19 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Completion:
+    """What the model answered in an evaluation of the training, and how that was graded."""
+
+    step: int
+    number: int
+    """In the evaluation, from 1."""
+    prompt: str
+    output: str
+    scores: Mapping[str, float | str]
+    """The reward, and each grader's score or error."""
+
+
+@dataclass(frozen=True)
 class Samples:
     """Samples, and a sentence that describes them or says why there are none."""
 
@@ -63,10 +76,11 @@ def report_html(
     samples: Samples,
     summary: Summary = Summary(),
     metrics: Mapping[str, str] = MappingProxyType({}),
+    completions: Sequence[Completion] = (),
 ) -> str:
     """`tables`: heading -> name -> value. `log`: the Trainer's, an entry for each step with `step` and metrics.
 
-    `metrics`: the method's (Method.metrics), each a chart.
+    `metrics`: the method's (Method.metrics), each a chart. `completions`: those recorded at evaluations.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("finetune_trainer.report").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
@@ -77,6 +91,7 @@ def report_html(
         loss=_charts(_LOSS, log),
         charts=_charts({**_charts_of(metrics), **_CHARTS}, log),
         samples=samples,
+        completions=[(one, {name: readable(score) for name, score in one.scores.items()}) for one in completions],
         width=WIDTH,
         height=HEIGHT,
         left=LEFT,

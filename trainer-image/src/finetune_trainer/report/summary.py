@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from finetune_api.manifest import Manifest
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_location
+from finetune_trainer.report.measures import LOSSES, Measure
 from finetune_trainer.report.report import Samples, Summary, readable
 from finetune_trainer.storage.local_folders import local_path
 
 SECONDS_PER_HOUR = 3600
 LEAST_CHANGE = 0.01
 """The least relative change of the training loss that counts as learning."""
-_LOSSES = {"Validation loss": "eval_loss", "Training loss": "loss"}
 
 
 @dataclass(frozen=True)
@@ -30,24 +30,33 @@ class ResultOrigin:
 
 
 def summarize(
-    run: TrainRun, chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Samples, origin: ResultOrigin
+    run: TrainRun,
+    chosen: Manifest,
+    log: Sequence[Mapping[str, float]],
+    samples: Samples,
+    origin: ResultOrigin,
+    measures: Sequence[Measure] = LOSSES,
 ) -> Summary:
-    """`chosen`: the checkpoint that becomes the result. `log`: the Trainer's."""
+    """`chosen`: the checkpoint that becomes the result. `log`: the Trainer's. `measures`: the method's."""
     return Summary(
-        headlines=tuple(_headlines(chosen, log, samples)),
+        headlines=tuple(_headlines(chosen, log, samples, measures)),
         facts=dict(_facts(run, chosen, log, origin)),
         loading=_loading(run, origin),
     )
 
 
-def _headlines(chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Samples) -> Iterator[str]:
-    for name, key in _LOSSES.items():
+def _headlines(
+    chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Samples, measures: Sequence[Measure]
+) -> Iterator[str]:
+    for measure in reversed(measures):
+        key, name = measure.key, measure.name.capitalize()
         measured = [(int(entry["step"]), entry[key]) for entry in log if key in entry and entry["step"] <= chosen.step]
         if len(measured) > 1:
             (first_step, first), (step, last) = measured[0], measured[-1]
-            way = "from" if last < first else "did not fall: from"
+            improved = last > first if measure.rises else last < first
+            way = "from" if improved else f"did not {'rise' if measure.rises else 'fall'}: from"
             yield f"{name}: {way} {readable(first)} at step {first_step} to {readable(last)} at step {step}."
-    if (nothing := unchanged_loss(log)) is not None:
+    if (nothing := unchanged_loss(log, measures)) is not None:
         yield nothing
     answered = [sample for sample in samples.items if sample.reference]
     if answered:
@@ -60,8 +69,13 @@ def _headlines(chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Sa
     yield "An Evaluation says how much better the model is than its base, on examples that neither has seen."
 
 
-def unchanged_loss(log: Sequence[Mapping[str, float]]) -> str | None:
-    """A warning if the mean training loss of the last tenth of the steps equals that of the first tenth, else None."""
+def unchanged_loss(log: Sequence[Mapping[str, float]], measures: Sequence[Measure] = LOSSES) -> str | None:
+    """A warning if the mean training loss of the last tenth of the steps equals that of the first tenth, else None.
+
+    None too where the loss is none of the measures: that of rewards says nothing.
+    """
+    if LOSSES[0] not in measures:
+        return None
     losses = [entry["loss"] for entry in log if "loss" in entry]
     end = max(1, len(losses) // 10)
     if len(losses) < 2 * end:

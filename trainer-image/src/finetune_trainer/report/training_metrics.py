@@ -56,6 +56,11 @@ class ExposeMetrics(TrainerCallback):
             "learning_rate": gauge("learning_rate", "Learning rate of the newest logged step."),
             "grad_norm": gauge("gradient_norm", "Norm of the gradient before clipping."),
         }
+        self._lazily = {
+            "reward_mean": lambda: gauge("reward", "Mean reward of the newest logged step."),
+            "eval_reward_mean": lambda: gauge("valid_reward", "Mean reward of the newest evaluation."),
+        }
+        """Gauges of methods with rewards: in other trainings they would say 0."""
         self._step = gauge("step", "Optimizer steps done.")
         self._speed = gauge("tokens_per_second", "Tokens of this process's last step, by its time.")
         self._utilization: Gauge | None = None
@@ -138,6 +143,8 @@ class ExposeMetrics(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         for name, value in (logs or {}).items():
+            if name in self._lazily and name not in self._gauges:
+                self._gauges[name] = self._lazily[name]()
             if name in self._gauges:
                 self._gauges[name].set(value)
 

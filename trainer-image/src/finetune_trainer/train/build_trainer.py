@@ -83,7 +83,7 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
     if gang.leads:
         callbacks.append(progress)
     if events is not None:
-        callbacks.append(RecordMetrics(events))
+        callbacks.append(RecordMetrics(events, inputs.method.measures))
     parts = TrainerParts(
         hyperparameters=run.hyperparameters,
         adapter=run.adapter,
@@ -96,6 +96,8 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
         arguments=_arguments(attempt, inputs, start),
         collator=VisionCollator(inputs.processor, run.hyperparameters.max_length) if inputs.has_images else None,
         callbacks=[*callbacks, metrics, SendHeartbeats()],
+        note=_note_nothing if events is None else events.note,
+        asked_to_stop=lambda: stop.asked,
     )
     trainer = inputs.method.build_trainer(parts)
     trainer.remove_callback(PrinterCallback)
@@ -103,6 +105,10 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
     if events is not None:
         _record_start(events, run.model.uri, start)
     return BuiltTrainer(trainer, saves, writer, stop, progress, sender, events, parts.packs, initial_weights)
+
+
+def _note_nothing(message: str, **data: object) -> None:
+    """Of processes that record no events."""
 
 
 def _event_log(attempt: Attempt, inputs: Inputs) -> EventLog:

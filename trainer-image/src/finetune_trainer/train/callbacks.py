@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -22,14 +22,21 @@ from finetune_trainer.process import heartbeats
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.process.heartbeats import Phase
 from finetune_trainer.report.events import EventLog
+from finetune_trainer.report.measures import Measure, measured
 from finetune_trainer.report.progress import Clock, ProgressReceiver, to_trainer_status
 
 LOG_SECONDS = 5.0
 REPORT_SECONDS = 0.5
 """Creating a report takes longer than all other work here at a step. The sender sends even fewer of them."""
 RECORDED_STEPS = 100
-RECORDED_LOSSES = {"training loss": "loss", "validation loss": "eval_loss"}
-REPORTED_METRICS = ("loss", "eval_loss", "learning_rate")
+REPORTED_METRICS = {
+    "loss": "loss",
+    "eval_loss": "eval_loss",
+    "learning_rate": "learning_rate",
+    "reward_mean": "reward",
+    "eval_reward_mean": "valid_reward",
+}
+"""The names in the Trainer's log, and in reports."""
 
 _log = structlog.get_logger()
 
@@ -46,6 +53,11 @@ class StopOnSigterm(TrainerCallback):
         self._asked = False
         self.stopped = False
         signal.signal(signal.SIGTERM, self._ask)
+
+    @property
+    def asked(self) -> bool:
+        """Whether this process got a SIGTERM."""
+        return self._asked
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
@@ -149,9 +161,9 @@ class ReportProgress(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        self._metrics |= {name: value for name, value in (logs or {}).items() if name in REPORTED_METRICS}
-        if "eval_loss" in (logs or {}):
-            # Until the next evaluation, later steps are reported with this loss.
+        self._metrics |= {name: logs[key] for key, name in REPORTED_METRICS.items() if logs and key in logs}
+        if logs and is_evaluation(logs):
+            # Until the next evaluation, later steps are reported with what this one measured.
             self._metrics["eval_step"] = state.global_step
         self._shown |= {name: round(logs[key], 4) for name, key in self._of_method.items() if logs and key in logs}
         now = time.monotonic()
@@ -203,14 +215,16 @@ class ReportProgress(TrainerCallback):
 
 
 class RecordMetrics(TrainerCallback):
-    """Records losses as OpenAI's events have them: a hundred times a run, and each validation, which is logged too.
+    """Records losses or rewards as OpenAI's events have them: a hundred times a run, and each validation, which is
+    logged too.
 
     Rank 0 only.
     """
 
-    def __init__(self, events: EventLog) -> None:
+    def __init__(self, events: EventLog, measures: Sequence[Measure]) -> None:
         self._events = events
-        self._losses: dict[str, float] = {}
+        self._measures = measures
+        self._newest: dict[Measure, float] = {}
 
     def on_log(
         self,
@@ -220,17 +234,18 @@ class RecordMetrics(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        measured = {name: logs[key] for name, key in RECORDED_LOSSES.items() if logs and key in logs}
-        self._losses |= measured
-        if not measured or (control.should_evaluate and "validation loss" not in measured):
-            return  # the validation of this step, which comes next, is recorded with its training loss
+        found = measured(self._measures, logs or {})
+        self._newest |= found
+        is_validation = any(measure.of_evaluations for measure in found)
+        if not found or (control.should_evaluate and not is_validation):
+            return  # the validation of this step, which comes next, is recorded with what the step measured
         every = max(1, state.max_steps // RECORDED_STEPS)
-        if state.global_step in (1, state.max_steps) or state.global_step % every == 0 or "validation loss" in measured:
-            shown = self._losses if "validation loss" in measured else measured
-            losses = ", ".join(f"{name}={value:.2f}" for name, value in shown.items())
-            record = self._events.add if "validation loss" in measured else self._events.note
+        if state.global_step in (1, state.max_steps) or state.global_step % every == 0 or is_validation:
+            shown = {measure.name: value for measure, value in (self._newest if is_validation else found).items()}
+            numbers = ", ".join(f"{name}={value:.2f}" for name, value in shown.items())
+            record = self._events.add if is_validation else self._events.note
             record(
-                f"Step {state.global_step}/{state.max_steps}: {losses}",
+                f"Step {state.global_step}/{state.max_steps}: {numbers}",
                 type="metrics",
                 step=state.global_step,
                 **{name.replace(" ", "_"): value for name, value in shown.items()},

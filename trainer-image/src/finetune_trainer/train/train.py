@@ -135,7 +135,7 @@ def publish(attempt: Attempt, inputs: Inputs, claim: Claim, built: BuiltTrainer)
     if (events := built.events) is not None:
         events.add_corrupt(corrupt)
         events.add("New fine-tuned model created", type="result", uri=result.uri, step=result.step)
-        if (warning := unchanged_loss(log)) is not None:
+        if (warning := unchanged_loss(log, inputs.method.measures)) is not None:
             events.warn(warning)
         events.add("The job has successfully completed", type="completed", **writer.totals())
         events.store(log)
@@ -178,6 +178,8 @@ def _make_result(
         data_digests=data_digests(attempt.directory / DATA),
         samples=make_samples(inputs.method, tuned, inputs.processor, inputs.model, inputs.sequences),
         metrics=inputs.method.metrics,
+        measures=inputs.method.measures,
+        completions=[] if built.events is None else built.events.completions(),
         origin=ResultOrigin(
             result_uri=commits.result_folder(claim.run, claim.number).uri,
             is_adapter=results.is_adapter(run),

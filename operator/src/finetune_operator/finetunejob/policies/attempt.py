@@ -264,8 +264,11 @@ def with_result(
 
 def succeeded_readiness(result: Result) -> Readiness:
     """Ready, with the URI of the result."""
-    loss = f" Validation loss {result.eval_loss:.4f}." if result.eval_loss is not None else ""
-    return ready(Reason.SUCCEEDED, f"The {result.adapter_type} result of step {result.step} is in {result.uri}.{loss}")
+    measured = f" Validation loss {result.eval_loss:.4f}." if result.eval_loss is not None else ""
+    if result.valid_reward is not None:
+        measured = f" Validation reward {result.valid_reward:.4f}."
+    message = f"The {result.adapter_type} result of step {result.step} is in {result.uri}.{measured}"
+    return ready(Reason.SUCCEEDED, message)
 
 
 def _with_outcome(

@@ -67,7 +67,8 @@ def _class_or_refusal(observed: ObservedFineTuneJob) -> ResolvedClass | Readines
     if isinstance(class_, Readiness):
         return class_
     return (
-        _nodes_exceeded(observed, class_)
+        observed.refusal
+        or _nodes_exceeded(observed, class_)
         or deadline_violation(class_, observed.spec.active_deadline_seconds)
         or _accelerator_missing(observed, class_)
         or _source_not_allowed(observed, class_)

@@ -15,8 +15,8 @@ NUMBERS_AT_ONCE = 1 << 17
 """How many numbers a batch has at least: in Python they take ten times the memory that they take in Arrow."""
 TOKENS = pa.list_(pa.int32())
 
-Tokens = Mapping[str, Sequence[int]]
-"""A row: token ids and labels by column, as a Method makes it of text."""
+Tokens = Mapping[str, Sequence[int] | str]
+"""A row: token ids and labels by column, or a text, as a Method makes it of text."""
 
 
 class TokenWriter:
@@ -44,7 +44,8 @@ class TokenWriter:
     def _flush(self) -> None:
         if not self._rows:
             return
-        schema = pa.schema([(name, TOKENS) for name in self._rows[0]])
+        columns = self._rows[0].items()
+        schema = pa.schema([(name, pa.string() if isinstance(value, str) else TOKENS) for name, value in columns])
         if self._stream is None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             options = pa.ipc.IpcWriteOptions(compression="zstd")

@@ -66,6 +66,13 @@ class TokenizedExample:
     """Where the last image's tokens end: a sequence can't be cut before."""
     spells_tokens: bool = False
     """Whether a text of the example spells a control token, which it is not."""
+    room: int = 0
+    """Tokens that the model may write after it: within maxLength, too."""
+
+    @property
+    def length(self) -> int:
+        """The most tokens that it has in training."""
+        return len(self.input_ids) + self.room
 
 
 def tokenize(tokenizer: Any, example: ChatExample | CompletionExample) -> list[TokenizedExample]:

@@ -39,6 +39,22 @@ def explain(value: object, refusal: str) -> ExampleError:
     return ExampleError(refusal)
 
 
+def check_prompt(value: object) -> None:
+    """Raises ExampleError for what is no prompt that a model answers by itself."""
+    if not isinstance(value, dict):
+        raise ExampleError(f"Expected a JSON object, found {_kind(value)}.")
+    messages = value.get("messages")
+    if messages is None:
+        if value.get("prompt") is None:
+            raise ExampleError("Expected 'messages' that end with the user's, and fields for graders beside them.")
+        _target(value["prompt"], "prompt")
+    elif not isinstance(messages, list) or not messages:
+        raise ExampleError("'messages' must be a list with at least one message.")
+    else:
+        _check_asked(messages)
+    _check_tools(value)
+
+
 def unmatched_tool_call(messages: Sequence[Any]) -> str | None:
     """What is wrong with the order of tool calls with an id and their results; None if nothing is."""
     waiting: dict[str, int] = {}
@@ -77,6 +93,21 @@ def _check(value: object) -> None:
     else:
         raise ExampleError(UNKNOWN_FORM)
     _check_tools(value)
+
+
+def _check_asked(messages: list[Any]) -> None:
+    for number, message in enumerate(messages, start=1):
+        _check_message(f"Message {number}:", message)
+        content = message["content"] if message["role"] == "user" else None
+        if isinstance(content, list) and any(part["type"] == "image_url" for part in content):
+            raise ExampleError(f"Message {number}: images can't be learned from by reinforcement.")
+    if messages[-1]["role"] != "user":
+        raise ExampleError(
+            "The last message must be from the user: the model writes the answer itself. What graders compare it with "
+            "belongs into a field of its own beside 'messages'."
+        )
+    if mismatch := unmatched_tool_call(messages):
+        raise ExampleError(mismatch)
 
 
 def _check_completion(value: dict[str, Any]) -> None:

@@ -61,10 +61,7 @@ class ChatExample(Struct, frozen=True):
 
     def arguments(self) -> list[list[str]]:
         """The arguments of each message's calls, as written."""
-        return [
-            [call.function.arguments for call in (isinstance(message, Assistant) and message.tool_calls) or ()]
-            for message in self.messages
-        ]
+        return [call_arguments(message) for message in self.messages]
 
 
 class CompletionExample(Struct, frozen=True):
@@ -115,7 +112,39 @@ class PreferenceExample(Struct, frozen=True):
         return "\n".join(side if isinstance(side, str) else messages_text(side) for side in sides)
 
 
-Example = ChatExample | CompletionExample | PreferenceExample
+class ReinforcementExample(Struct, frozen=True):
+    """A prompt that the model answers by itself, and what graders read."""
+
+    format: ClassVar[Format] = "Reinforcement"
+
+    prompt: str | Messages
+    item: str
+    """All fields of the line, as JSON with sorted keys."""
+    tools: list[dict[str, Any]] | None = None
+
+    def all_messages(self) -> Iterator[Message]:
+        """The messages of the prompt."""
+        yield from () if isinstance(self.prompt, str) else self.prompt
+
+    def asked(self) -> object:
+        """The whole line: graders may expect several things of one prompt."""
+        return self.item
+
+    def text(self) -> str:
+        """The prompt, for comparing examples."""
+        return self.prompt if isinstance(self.prompt, str) else messages_text(self.prompt)
+
+    def arguments(self) -> list[list[str]]:
+        """The arguments of each message's calls, as written."""
+        return [call_arguments(message) for message in self.all_messages()]
+
+
+Example = ChatExample | CompletionExample | PreferenceExample | ReinforcementExample
+
+
+def call_arguments(message: Message) -> list[str]:
+    """The arguments of a message's calls, as written."""
+    return [call.function.arguments for call in (isinstance(message, Assistant) and message.tool_calls) or ()]
 
 
 def fingerprint(example: Example) -> bytes:

@@ -8,18 +8,20 @@ from typing import Literal
 
 from finetune_trainer.data.read.jsonl import LineError
 
-Format = Literal["Chat", "PromptCompletion", "Preference"]
+Format = Literal["Chat", "PromptCompletion", "Preference", "Reinforcement"]
 
 FORMAT_NAMES: Mapping[Format, str] = {
     "Chat": "chat messages",
     "PromptCompletion": "prompt/completion pairs",
     "Preference": "preference pairs",
+    "Reinforcement": "prompts with fields for graders",
 }
 
 OPENAI_FORMATS: Mapping[Format, str] = {
     "Chat": "fine-tune-chat",
     "PromptCompletion": "fine-tune-completion",
     "Preference": "fine-tune-preference",
+    "Reinforcement": "fine-tune-reinforcement",
 }
 
 

@@ -17,7 +17,13 @@ from msgspec import Raw, Struct
 
 from finetune_trainer.data.read.conversions import MEANT, READ, REFUSED, load_exactly, to_known_form, without_nulls
 from finetune_trainer.data.read.example_errors import MOST_IMAGES, ExampleError, explain, unmatched_tool_call
-from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
+from finetune_trainer.data.read.examples import (
+    ChatExample,
+    CompletionExample,
+    Example,
+    PreferenceExample,
+    ReinforcementExample,
+)
 from finetune_trainer.data.read.formats import Format, MethodFormats, mixed_formats, wrong_file
 from finetune_trainer.data.read.jsonl import LineError, may_repeat_a_key, parse, repeated_key
 from finetune_trainer.data.read.messages import (
@@ -32,6 +38,7 @@ from finetune_trainer.data.read.messages import (
     content_text,
 )
 from finetune_trainer.data.read.records import read_records
+from finetune_trainer.data.read.reinforcement import read_prompt
 
 LEAST_TRAINING_EXAMPLES = 10
 SHOWN_KEYS = 10
@@ -186,6 +193,9 @@ def unread_keys(first_lines: Mapping[str, int]) -> str:
 
 
 def _decode_or_explain(number: int, line: bytes, method: MethodFormats | None) -> NumberedExample | LineError:
+    if method is not None and ReinforcementExample.format in method.learned:
+        prompt = read_prompt(number, line)
+        return prompt if isinstance(prompt, LineError) else NumberedExample(number, prompt)
     if may_repeat_a_key(line) and (repeated := repeated_key(line)) is not None:
         return LineError(number, repeated)
     try:

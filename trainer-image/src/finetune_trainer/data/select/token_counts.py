@@ -16,7 +16,7 @@ from finetune_trainer.data.images.images import ImageError, ImageStore
 from finetune_trainer.data.read.examples import Example
 from finetune_trainer.data.select.filters import Mask
 from finetune_trainer.data.select.survey import Survey
-from finetune_trainer.methods.method import Method
+from finetune_trainer.methods.method import FormatError, Method
 
 TooLong = Literal["Truncate", "Drop", "Fail"]
 Keep = Callable[[Example, Sequence[tokenization.TokenizedExample]], None]
@@ -55,10 +55,10 @@ def count_and_check(
         except TemplateError as error:
             survey.add_error(file.uri, item.line, str(error), of_model=True)
             continue
-        except ImageError as error:
+        except (FormatError, ImageError) as error:
             survey.add_error(file.uri, item.line, str(error))
             continue
-        longest = max(len(sequence.input_ids) for sequence in sequences)
+        longest = max(sequence.length for sequence in sequences)
         if longest > max_length and too_long == "Drop":
             taken[position] = False
             continue
@@ -87,7 +87,7 @@ def _refusal(
     method: Method, sequences: Sequence[tokenization.TokenizedExample], max_length: int, too_long: TooLong
 ) -> str:
     """Why nothing can be learned from an example's tokens; empty if something can."""
-    longest = max(len(sequence.input_ids) for sequence in sequences)
+    longest = max(sequence.length for sequence in sequences)
     if longest > max_length and too_long == "Fail":
         return f"The example has {longest} tokens; the maximum is {max_length} (maxLength)."
     images_end = max(sequence.images_end for sequence in sequences)
