@@ -32,6 +32,17 @@ class DeploymentGate(ApiModel):
     evaluation_ref: LocalObjectReference
 
 
+class Rollout(ApiModel):
+    """How the Pods of one revision replace those of another."""
+
+    type: Literal["RollingUpdate", "Recreate"] = Field(
+        "RollingUpdate",
+        description="RollingUpdate: a Pod of the new revision starts beside the old ones, and no request fails; it "
+        "takes the accelerators of one more replica. Recreate: the old Pods end first, and nothing is served "
+        "meanwhile; for clusters that have no accelerator to spare.",
+    )
+
+
 class ModelDeploymentSpec(ApiModel):
     """Which model to serve, with how many replicas, behind which gate."""
 
@@ -46,6 +57,7 @@ class ModelDeploymentSpec(ApiModel):
         1, ge=0, le=1024, description="Number of serving Pods. `kubectl scale mdep`, an HPA or KEDA can also set it."
     )
     gate: DeploymentGate | None = None
+    rollout: Rollout = Rollout()
 
 
 class DriftedField(ApiModel):
@@ -86,6 +98,19 @@ class ServingRevision(ApiModel):
     ready_replicas: int = Field(description="Number of its Pods that are ready.")
 
 
+class RolledOutRevision(ApiModel):
+    """A revision that was rolled out."""
+
+    revision: Line = Field(description="Digest of the model; its URI if it has no digest.")
+    model: ModelSource | None = Field(None, description="Location of the model.")
+    applied_time: Timestamp = Field(description="Time at which its rollout began.")
+    available_time: Timestamp | None = Field(
+        None,
+        description="Time at which every replica served it, and nothing else did. Absent: it is not that far, or was "
+        "superseded before it was.",
+    )
+
+
 class ModelDeploymentStatus(KindStatus):
     """What is being served, and where."""
 
@@ -108,6 +133,10 @@ class ModelDeploymentStatus(KindStatus):
         default=[],
         json_schema_extra=keyed_by("revision"),
         description="The models that have Pods: one, or several during a rollout.",
+    )
+    history: list[RolledOutRevision] = Field(
+        default=[],
+        description="The last ten rollouts, the newest first. A model may be in it more than once.",
     )
     replicas: int = Field(0, description="Number of Pods.")
     ready_replicas: int = Field(0, description="Number of ready Pods.")

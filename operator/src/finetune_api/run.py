@@ -45,6 +45,10 @@ DATASET_DIRECTORY = "/var/run/finetune.dev/datasets"
 """Mount point of a dataset's ConfigMaps: below training/ and validation/, one file per key."""
 SERVED_MODEL_DIRECTORY = "/models"
 SERVING_PORT = 8000
+SERVING_LINGER_SECONDS = 5
+"""After SIGTERM, a server still accepts requests for as long: clients and nodes learn of its end only by and by."""
+SERVING_DRAIN_SECONDS = 90
+"""After that, it completes the answers that it has begun for as long."""
 RENDEZVOUS_PORT = 29500
 METRICS_PORT = 9400
 

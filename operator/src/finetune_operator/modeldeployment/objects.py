@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from finetune_api.finetuneclass import FineTuneClassSpec
+from finetune_api.modeldeployment import Rollout
 from finetune_api.run import (
     RUN_CONFIG_DIRECTORY,
     RUN_CONFIG_PATH,
     SERVED_MODEL_DIRECTORY,
+    SERVING_DRAIN_SECONDS,
+    SERVING_LINGER_SECONDS,
     SERVING_PORT,
     FetchRun,
     ModelSource,
@@ -39,6 +42,8 @@ WITHOUT_POD_IDENTITY = {
 }
 """A service account is a whole Pod's. The webhooks that give Pods an identity leave the containers out that these name:
 only the init container, which fetches the model, has the storage's."""
+EXIT_SECONDS = 10
+SPREAD_OVER = ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
 _MODELS_VOLUME = {"name": "models", "mountPath": SERVED_MODEL_DIRECTORY}
 
 
@@ -53,23 +58,30 @@ def selector_text(owner: Owner) -> str:
 
 
 def serving_objects(
-    owner: Owner, replicas: int, class_: ResolvedClass, model: ModelSource, *, makes_room: bool
+    owner: Owner, replicas: int, class_: ResolvedClass, model: ModelSource, strategy: Object
 ) -> list[Object]:
-    """What serves this model, each with the digest of what is applied.
-
-    `makes_room`: Pods of the revision before go before one of this is ready.
-    """
+    """What serves this model, each with the digest of what is applied. `strategy`: of the Deployment."""
     run = FetchRun(storage=storage_config(class_.spec), model=model, name=owner.name)
     payload = run.model_dump_json(by_alias=True)
     config_map = child_name(owner, SERVE_ROLE, payload)
     return [
         with_digest(run_config_map(owner, config_map, SERVE_ROLE, {"run.json": payload})),
-        with_digest(_deployment(owner, replicas, class_, config_map, makes_room=makes_room)),
+        with_digest(_deployment(owner, replicas, class_, config_map, strategy)),
         service(owner),
     ]
 
 
-def _deployment(owner: Owner, replicas: int, class_: ResolvedClass, config_map: str, *, makes_room: bool) -> Object:
+def strategy_of(rollout: Rollout, *, makes_room: bool) -> Object:
+    """How one revision replaces another. `makes_room`: Pods of the old one go before one of the new one is ready."""
+    if rollout.type == "Recreate":
+        return {"type": "Recreate"}
+    return {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxUnavailable": "100%" if makes_room else 0, "maxSurge": 1},
+    }
+
+
+def _deployment(owner: Owner, replicas: int, class_: ResolvedClass, config_map: str, strategy: Object) -> Object:
     class_spec = of_role(class_.spec, class_.spec.serving)
     template = pod_base(owner, SERVE_ROLE, class_spec, from_config_map(config_map))
     fetch = trainer_container("fetch", PodRole(SERVE_ROLE, ("fetch", RUN_CONFIG_PATH), reads_hub=True), class_spec)
@@ -77,9 +89,11 @@ def _deployment(owner: Owner, replicas: int, class_: ResolvedClass, config_map: 
     template["spec"]["volumes"] += [disk_volume("models", class_spec, SERVE_ROLE), *hub_token_volumes(class_spec)]
     template["spec"]["initContainers"] = [fetch]
     template["spec"]["containers"] = [_server(class_spec)]
+    grace = SERVING_LINGER_SECONDS + SERVING_DRAIN_SECONDS + EXIT_SECONDS
+    template["spec"]["terminationGracePeriodSeconds"] = grace
+    template["spec"]["topologySpreadConstraints"] = [_spread(owner, key) for key in SPREAD_OVER]
     if class_.spec.storage.service_account_name is not None:
         template["metadata"]["annotations"] |= WITHOUT_POD_IDENTITY
-    rolling = {"maxUnavailable": "100%" if makes_room else 0, "maxSurge": 1}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -88,7 +102,7 @@ def _deployment(owner: Owner, replicas: int, class_: ResolvedClass, config_map: 
             "replicas": replicas,
             "selector": {"matchLabels": _selector(owner)},
             "progressDeadlineSeconds": 600,
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
+            "strategy": strategy,
             "template": template,
         },
     }
@@ -119,6 +133,17 @@ def _server(class_spec: FineTuneClassSpec) -> Object:
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
         ],
+    }
+
+
+def _spread(owner: Owner, topology_key: str) -> Object:
+    """Replicas of one revision on different nodes and zones, where there are any: one node's end leaves the others."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": topology_key,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": _selector(owner)},
+        "matchLabelKeys": ["pod-template-hash"],
     }
 
 

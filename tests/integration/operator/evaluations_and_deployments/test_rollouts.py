@@ -105,3 +105,18 @@ def test_what_a_pod_waits_for_is_said_at_once(api: Api) -> None:
     api.create("ModelDeployment", "router", {"className": "cpu", "model": {"uri": OLD}})
     found = api.wait("ModelDeployment", "router", lambda item: "can't be scheduled" in str(item.get("status")))
     assert "Meanwhile, no Pod is serving: 0 of 1 replicas ready." in ready_message(found)
+
+
+def test_the_strategy_may_change_and_the_history_names_both_models(api: Api) -> None:
+    """To Recreate, in which the API server allows nothing of a rolling update, and back."""
+    serves_old(api)
+    api.patch("ModelDeployment", "router", {"spec": {"rollout": {"type": "Recreate"}, "model": {"uri": NEW}}})
+    wait_for(lambda: api.get("Deployment", "router")["spec"]["strategy"] == {"type": "Recreate"}, "it is Recreate")
+    begun = api.wait("ModelDeployment", "router", lambda found: len(found["status"].get("history", [])) == 2)
+    newest, before = begun["status"]["history"]
+    assert (newest["revision"], before["revision"]) == (NEW, OLD)
+    assert "availableTime" in before and "availableTime" not in newest
+    api.patch("ModelDeployment", "router", {"spec": {"rollout": {"type": "RollingUpdate"}}})
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    wait_for(lambda: api.get("Deployment", "router")["spec"]["strategy"]["type"] == "RollingUpdate", "it rolls again")
+    assert api.get("Deployment", "router")["spec"]["strategy"].keys() == rolling.keys()

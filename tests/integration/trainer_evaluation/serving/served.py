@@ -33,7 +33,8 @@ from finetune_trainer.process import environment
 environment.exit_on_sigterm()
 environment.prepare()
 from finetune_trainer.serving.serve import serve
-serve(pathlib.Path(sys.argv[1]), "sha256:aa", port=int(sys.argv[2]), host="127.0.0.1")
+folder, port, linger = sys.argv[1:]
+serve(pathlib.Path(folder), "sha256:aa", port=int(port), host="127.0.0.1", linger_seconds=float(linger))
 """
 
 
@@ -63,6 +64,7 @@ class Server:
     """A running `finetune-trainer serve`."""
 
     url: str
+    process: subprocess.Popen[bytes]
 
     @property
     def openai(self) -> OpenAI:
@@ -78,11 +80,11 @@ class Server:
 
 
 @contextmanager
-def serving(model: Path, scratch: Path, hub: Hub) -> Iterator[Server]:
+def serving(model: Path, scratch: Path, hub: Hub, *, linger_seconds: float = 0) -> Iterator[Server]:
     """The real process, as a Pod runs it: no home to write to, no credential, and a hub that it could reach."""
     folder = shutil.copytree(model, scratch / "models" / NAME)
     (port,) = free_ports(1)
-    command = [sys.executable, "-c", PROGRAM, str(folder), str(port)]
+    command = [sys.executable, "-c", PROGRAM, str(folder), str(port), str(linger_seconds)]
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),
@@ -91,13 +93,13 @@ def serving(model: Path, scratch: Path, hub: Hub) -> Iterator[Server]:
     }
     with (scratch / "log").open("wb") as log:
         process = subprocess.Popen(with_parent(command), env=environment, stdout=log, stderr=subprocess.STDOUT)
-    running = Server(f"http://127.0.0.1:{port}")
+    running = Server(f"http://127.0.0.1:{port}", process)
     try:
         wait_until_healthy(running, process, scratch / "log")
         yield running
         process.send_signal(signal.SIGTERM)
         # Before uvicorn gives up on requests that do not end; well, or a Pod that is scaled away ends as Error.
-        assert process.wait(STOP_SECONDS) == 0
+        assert linger_seconds or process.wait(STOP_SECONDS) == 0
     finally:
         process.kill()
         process.wait(30)

@@ -240,4 +240,4 @@ def test_a_revision_that_waits_for_what_the_one_before_holds_says_so(holder: Pod
     result = decide(replace(observed, deployment={**observed.deployment, "status": counts}, pods=(holder, waiting)))
     assert result.decision.phase == ("Blocked" if blocked else "RollingOut")
     assert ("The previous revision holds what this one needs" in result.message) == blocked
-    assert ("lower spec.replicas by one" in result.message) == blocked
+    assert ("set spec.rollout.type to Recreate" in result.message) == blocked

@@ -12,7 +12,7 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import DriftedField, ModelDeploymentStatus
 from finetune_api.outcome import Failure
-from finetune_api.run import STORAGE_CREDENTIALS_DIRECTORY, ModelSource
+from finetune_api.run import SERVING_DRAIN_SECONDS, SERVING_LINGER_SECONDS, STORAGE_CREDENTIALS_DIRECTORY, ModelSource
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.plan import plan
 from finetune_operator.models.resolve import ResolvedModel
@@ -147,6 +147,32 @@ def test_a_volume_that_a_server_waits_for_is_told_by_an_event() -> None:
     assert decide(starting).decision.reason == Reason.SECRET_NOT_FOUND
 
 
+def test_recreate_ends_the_pods_before_and_rolling_update_starts_beside_them() -> None:
+    def strategy(**changes: Any) -> Any:
+        observed = observed_deployment(spec=deployment_spec(**changes))
+        return next(item for item in plan(observed, NOW).apply if item["kind"] == "Deployment")["spec"]["strategy"]
+
+    assert strategy() == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    assert strategy(rollout={"type": "Recreate"}) == {"type": "Recreate"}
+
+
+def test_a_pod_that_is_to_go_has_the_time_to_complete_its_answers() -> None:
+    """Its end is after the requests that still come, and after the answers that it has begun."""
+    (deployment,) = [item for item in plan(observed_deployment(), NOW).apply if item["kind"] == "Deployment"]
+    grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace > SERVING_LINGER_SECONDS + SERVING_DRAIN_SECONDS
+
+
+def test_replicas_of_one_revision_are_spread_where_that_is_possible() -> None:
+    (deployment,) = [item for item in plan(observed_deployment(), NOW).apply if item["kind"] == "Deployment"]
+    spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert [one["topologyKey"] for one in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    for one in spread:
+        assert one["whenUnsatisfiable"] == "ScheduleAnyway"
+        assert one["labelSelector"] == deployment["spec"]["selector"]
+        assert one["matchLabelKeys"] == ["pod-template-hash"], "Pods of the revision before do not count"
+
+
 # The next model.
 
 
@@ -159,7 +185,7 @@ def test_scaled_to_zero_it_says_that_nobody_answers() -> None:
 def test_no_more_replicas_than_the_class_allows() -> None:
     observed = replace(serving(), spec=deployment_spec(replicas=9))
     result = decide(observed)
-    (deployment,) = result.plan.apply
+    deployment = next(item for item in result.plan.apply if item["kind"] == "Deployment")
     assert deployment["spec"]["replicas"] == 8
     assert result.decision.reason == Reason.LIMIT_EXCEEDED
     assert "Meanwhile, revision 'sha256:aa' is served" in result.message

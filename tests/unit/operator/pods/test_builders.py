@@ -30,7 +30,7 @@ def children(endpoint: ProgressEndpoint | None = ENDPOINT, **of_class: Any) -> d
         "preflight": preflight_objects(OWNER, spec, class_, MODEL_SOURCE, 1),
         "train": attempt_objects(attempt_of(spec, class_, endpoint=endpoint)),
         "evaluate": evaluate_objects(EVALUATION, evaluation_spec(), class_, [loaded], "evaluate-1"),
-        "serve": serving_objects(DEPLOYMENT, 1, class_, tuned().source, makes_room=False),
+        "serve": serving_objects(DEPLOYMENT, 1, class_, tuned().source, {}),
     }
 
 

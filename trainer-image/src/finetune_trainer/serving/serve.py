@@ -8,6 +8,7 @@ OpenAI's objects (responses/). No step blocks the event loop, so that /health re
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -25,7 +26,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from transformers.cli.serving.utils import get_response_template
 
-from finetune_api.run import SERVING_PORT
+from finetune_api.run import SERVING_DRAIN_SECONDS, SERVING_LINGER_SECONDS, SERVING_PORT
 from finetune_trainer.generate.generation import Generator, load_generator
 from finetune_trainer.generate.tool_calls import response_template
 from finetune_trainer.model.loading import LocalModel
@@ -43,7 +44,6 @@ from finetune_trainer.serving.responses.answer_parser import AnswerParser, marks
 from finetune_trainer.serving.responses.response import DONE, Answer, Choice, Route, to_event
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 (a Pod is reached from outside itself)
-SHUTDOWN_SECONDS = 20
 OWNER = "finetune-operator"
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 """A proxy must pass a stream on as it comes."""
@@ -53,24 +53,48 @@ _Asked = TypeVar("_Asked", bound=TextRequest)
 _log = structlog.get_logger()
 
 
-def serve(folder: Path, revision: str, *, port: int = SERVING_PORT, host: str = ALL_INTERFACES) -> None:
+def serve(
+    folder: Path,
+    revision: str,
+    *,
+    port: int = SERVING_PORT,
+    host: str = ALL_INTERFACES,
+    linger_seconds: float = SERVING_LINGER_SECONDS,
+) -> None:
     """Serve the model in a folder under the folder's name until SIGTERM. `revision`: of the model, for its answers.
 
-    After SIGTERM, requests in progress are completed, and then the process exits with code 0 (SystemExit). The port
-    opens, and GET /health answers, once the model is loaded. Raises DiagnosedError (ModelInvalid).
+    After SIGTERM, requests are accepted for `linger_seconds`, those in progress are completed, and then the process
+    exits with code 0 (SystemExit). The port opens, and GET /health answers, once the model is loaded. Raises
+    DiagnosedError (ModelInvalid).
     """
     end_well_on_sigterm()  # uvicorn raises the signal again at the end.
     name = folder.name
     with log_progress(f"loading {name}"):
         generator = load_generator(LocalModel(folder))
     _log.info("serving", model=name, host=host, port=port)
-    uvicorn.run(
+    config = uvicorn.Config(
         build_app(folder, generator, revision),
         host=host,
         port=port,
         log_level="warning",
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        timeout_graceful_shutdown=SERVING_DRAIN_SECONDS,
     )
+    server = _LingeringServer(config, linger_seconds)
+    server.run()
+    if not server.started:  # its log says why
+        sys.exit(1)
+
+
+class _LingeringServer(uvicorn.Server):
+    """Goes on accepting requests for a while after SIGTERM: those that are on their way to it do not fail."""
+
+    def __init__(self, config: uvicorn.Config, seconds: float) -> None:
+        super().__init__(config)
+        self._seconds = seconds
+
+    async def main_loop(self) -> None:
+        await super().main_loop()
+        await asyncio.sleep(self._seconds)
 
 
 def build_app(folder: Path, generator: Generator, revision: str) -> FastAPI:

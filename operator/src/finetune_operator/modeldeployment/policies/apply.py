@@ -20,7 +20,7 @@ from finetune_operator.core.managed_fields import (
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
-from finetune_operator.modeldeployment.objects import service, serving_objects
+from finetune_operator.modeldeployment.objects import service, serving_objects, strategy_of
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.policies.applied_model import applied_model, config_maps_of
 from finetune_operator.modeldeployment.policies.drift import next_correction_time, recent_drift, recent_rounds
@@ -54,8 +54,8 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
         return Upkeep()
     if isinstance(observed.class_, Readiness):
         return _without_class(observed)
-    replicas, makes_room = wanted_replicas(observed), _should_make_room(observed.deployment)
-    desired = serving_objects(observed.owner, replicas, observed.class_, model, makes_room=makes_room)
+    strategy = strategy_of(observed.spec.rollout, makes_room=_should_make_room(observed.deployment))
+    desired = serving_objects(observed.owner, wanted_replicas(observed), observed.class_, model, strategy)
     found = {_key(item): item for item in _existing(observed)}
     apply, merge, delete = [], [], []
     drift: dict[str, ForeignChange] = {}

@@ -78,7 +78,8 @@ def _readiness(observed: ObservedModelDeployment, replicas: int, complete: bool,
         return stalled(
             blocked.reason,
             f"{blocked.message} The previous revision holds what this one needs, and serves until a Pod of this one is "
-            "ready. Add a node, or lower spec.replicas by one for a while (at 0 nothing is served) and raise it again.",
+            "ready. Add a node, or set spec.rollout.type to Recreate: then the old Pods end first, and nothing is "
+            "served meanwhile.",
         )
     if blocked is not None:
         return blocked.readiness

@@ -24,6 +24,7 @@ from finetune_operator.modeldeployment.policies.drift import (
     with_corrections,
     with_round,
 )
+from finetune_operator.modeldeployment.policies.history import with_rollout
 from finetune_operator.modeldeployment.policies.revisions import served_revision
 from finetune_operator.modeldeployment.policies.rollout import Rollout, rollout_of
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
@@ -74,7 +75,7 @@ def _kept_up(
     is_rolling_out = model is not None and not rollout.complete
     check = now + timedelta(seconds=START_CHECK_SECONDS) if is_rolling_out else None
     decision = DeploymentDecision(
-        _with_rollout(mine, status, model, rollout),
+        _with_rollout(mine, status, model, rollout, now),
         rollout.readiness,
         apply=writes.apply,
         merge=writes.merge,
@@ -102,7 +103,11 @@ def _waiting(waits: Readiness, applied: ModelSource | None, rollout: Rollout) ->
 
 
 def _with_rollout(
-    observed: ObservedModelDeployment, status: ModelDeploymentStatus, applied: ModelSource | None, rollout: Rollout
+    observed: ObservedModelDeployment,
+    status: ModelDeploymentStatus,
+    applied: ModelSource | None,
+    rollout: Rollout,
+    now: datetime,
 ) -> ModelDeploymentStatus:
     """The status with what is applied and what is served; `observed` has a Deployment only if it is our own."""
     counts = (observed.deployment or {}).get("status", {})
@@ -122,6 +127,7 @@ def _with_rollout(
     }
     if applied is not None:
         update |= {"url": service_url(observed.owner), "model_name": observed.owner.name}
+        update["history"] = with_rollout(status.history, applied, complete=rollout.complete, now=now)
     if applied is not None and not isinstance(observed.class_, Readiness):
         update["class_name"] = observed.class_.name
     return status.model_copy(update=update)
