@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from finetune_api.base import ApiModel, Line, Name
 from finetune_api.evaluation import Budget, Generation, OnError
@@ -92,6 +92,15 @@ class JobIdentity(ApiModel):
     run_id: Line
 
 
+def _stored(value: Any) -> Any:
+    """With sorted keys, and numbers without a fraction as integers."""
+    if isinstance(value, dict):
+        return {key: _stored(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_stored(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class CheckpointSource(ApiModel):
     """A committed checkpoint: the weights that were trained of a model, and how they were added to it."""
 
@@ -101,6 +110,13 @@ class CheckpointSource(ApiModel):
     adapter: dict[str, Any] = Field(
         default={}, description="spec.adapter of its run.", json_schema_extra={"x-kubernetes-map-type": "atomic"}
     )
+
+    @field_validator("adapter", mode="after")
+    @classmethod
+    def _as_stored(cls, adapter: dict[str, Any]) -> dict[str, Any]:
+        """As the API server gives it back: a ModelDeployment's objects are named after this JSON."""
+        stored: dict[str, Any] = _stored(adapter)
+        return stored
 
 
 class ModelSource(ApiModel):

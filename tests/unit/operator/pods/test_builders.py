@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from finetune_api.run import METRICS_PORT, EvaluateRun, FetchRun, NamedModel, PreflightRun, TrainRun
+from finetune_api.run import (
+    METRICS_PORT,
+    CheckpointSource,
+    EvaluateRun,
+    FetchRun,
+    ModelSource,
+    NamedModel,
+    PreflightRun,
+    TrainRun,
+)
 from finetune_operator.core.ownership import labels
 from finetune_operator.evaluation.objects import evaluate_objects
 from finetune_operator.finetunejob.objects import attempt_objects, preflight_objects
@@ -299,3 +308,14 @@ def test_training_pods_alone_name_the_port_of_their_metrics() -> None:
     ports = {role: pod_spec(objects)["containers"][0].get("ports", []) for role, objects in children().items()}
     assert ports.pop("train") == [{"name": "metrics", "containerPort": METRICS_PORT}]
     assert "metrics" not in json.dumps(ports)
+
+
+def test_a_checkpoint_read_back_from_the_status_is_served_by_the_same_objects() -> None:
+    """The API server sorts keys and writes 0.0 as 0; other names would be another rollout."""
+    adapter = {"type": "LoRA", "lora": {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targetModules": ["b", "a"]}}
+    asked = CheckpointSource(uri="s3://models/step-000100", step=100, digest="sha256:100", adapter=adapter)
+    stored = json.loads(json.dumps(asked.to_wire(), sort_keys=True).replace("16.0", "16").replace("0.0", "0"))
+    known = CheckpointSource.from_wire(stored)
+    models = [ModelSource(uri="s3://models/base", checkpoint=one) for one in (asked, known)]
+    made, made_again = (serving_objects(DEPLOYMENT, 1, resolved_class(), one, makes_room=False) for one in models)
+    assert made == made_again
