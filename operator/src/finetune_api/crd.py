@@ -251,7 +251,11 @@ def _close_refused_methods(sweep: dict[str, Any]) -> None:
     for kind, settings in SETTINGS.items():
         if not settings.rules.has_validation_loss:
             member = Method.members()[kind]
-            method["properties"][member] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+            method["properties"][member] = {
+                "type": "object",
+                "description": f"Not in a sweep: method.type {kind}.",
+                "x-kubernetes-preserve-unknown-fields": True,
+            }
 
 
 def structural_schema(model: type[ApiModel], *, with_defaults: bool = True) -> dict[str, Any]:
