@@ -46,7 +46,7 @@ class Parallelism(ApiModel):
 
 
 def _rules_across_fields(schema: dict[str, Any]) -> None:
-    """CEL: what fields may not say beside each other."""
+    """CEL rules for invalid combinations of fields."""
     schema |= cel(
         (
             "!has(self.checkpoints) || !has(self.checkpoints.best) || self.checkpoints.best.metric != 'EvalLoss' "
@@ -81,7 +81,7 @@ def _rules_across_fields(schema: dict[str, Any]) -> None:
 
 
 def _rules_of_methods() -> Iterator[tuple[str, str, str]]:
-    """CEL: what the spec may not say beside each method."""
+    """CEL rules for invalid combinations of fields with each method."""
     packing = " or ".join(kind for kind, settings in SETTINGS.items() if settings.rules.packs)
     for kind, settings in SETTINGS.items():
         rules, other = settings.rules, f"self.method.type != '{kind}'"

@@ -134,13 +134,13 @@ class Parameter(OneOf):
         return [*(self._number(number) for number in self.numbers or []), *(self.texts or [])]
 
     def extremes(self) -> list[Value]:
-        """The values of which all others are in between, or all values."""
+        """The bounds of the range, or every value."""
         if self.bounds is None:
             return self.values
         return [self._number(self.bounds.minimum), self._number(self.bounds.maximum)]
 
     def _number(self, number: float) -> int | float:
-        """As the field takes it."""
+        """As an int if the field requires one."""
         return int(number) if is_whole(self.path) and number.is_integer() else number
 
 

@@ -59,7 +59,8 @@ class ASHA(ApiModel):
         3,
         ge=2,
         le=100,
-        description="One in so many goes on at each comparison, and the next one comes after so many times the steps.",
+        description="The best 1/reductionFactor of the trials continue at each rung; the next rung is at "
+        "reductionFactor times as many steps.",
     )
 
 
@@ -85,8 +86,8 @@ class Prune(OneOf):
     asha: ASHA | None = Field(None, description="Only the best at each of a few steps go on.")
     median: Median | None = Field(
         None,
-        description="A trial is ended if its lowest loss up to a step is above the median of those that the trials "
-        "that succeeded had up to that step.",
+        description="Prunes a trial whose lowest loss so far is above the median of the succeeded trials' lowest "
+        "losses up to the same step.",
     )
 
 
@@ -105,7 +106,7 @@ class Budget(ApiModel):
         3,
         ge=1,
         le=MOST_TRIALS,
-        description="At so many failed trials the sweep ends as Failed, and what runs is ended.",
+        description="Number of failed trials at which the sweep fails and its running trials are cancelled.",
     )
 
 

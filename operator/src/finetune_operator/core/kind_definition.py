@@ -83,6 +83,8 @@ class Kind:
     finalizer: Finalizer | None = None
     is_finished: Callable[[Any], bool] = _never_finished
     """Whether an object with this status needs nothing until it changes, so that the cache may drop it."""
+    read_by: Resource | None = None
+    """The kind of owner that reads its children of this kind until it has a completionTime: the cache keeps them."""
     metrics: tuple[StatusMetrics, ...] = ()
     held: HeldStatuses = field(default_factory=HeldStatuses)
     """Of this kind's objects, in this process."""

@@ -82,13 +82,13 @@ def asks_another_revision(observed: ObservedEvaluation, job: JobView) -> bool:
 def objects_of(
     observed: ObservedEvaluation, class_: ResolvedClass, models: Sequence[NamedModel], name: str
 ) -> list[Object]:
-    """What a try is made of, by class, spec and models as they are now."""
+    """The child objects of a try, built from the current class, spec and models."""
     asked, endpoint = endpoints(observed), observed.progress_endpoint
     return evaluate_objects(observed.owner, observed.spec, class_, models, name, asked, endpoint)
 
 
 def _objects_now(observed: ObservedEvaluation, name: str) -> list[Object] | None:
-    """What a try of this name would be made of; None while none may start."""
+    """The child objects that a try of this name would have now; None while none may start."""
     class_, models = class_or_refusal(observed), models_to_evaluate(observed)
     if isinstance(class_, Readiness) or isinstance(models, Readiness):
         return None

@@ -45,7 +45,8 @@ def without_result(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) 
     if status.phase == "Cancelled" and status.run_id == spec.run_id:
         return stalled(
             Reason.WAITING_FOR_MODEL,
-            f"FineTuneJob {name!r} was cancelled. A new run of it goes on from here (runId).",
+            f"FineTuneJob {name!r} was cancelled. To run it again, set its spec.cancel to false and change its "
+            "spec.runId.",
         )
     if any(run.run_id == spec.run_id for run in status.history):
         return undecided(

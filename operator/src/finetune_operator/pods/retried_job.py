@@ -1,7 +1,6 @@
 """A Job of one Pod, or a Pod without one, that is retried with exponential backoff until it succeeds.
 
-Preflight, evaluation and deletion are.
-The same holds for all of them:
+Preflight, evaluation and deletion run as one, and share these rules:
 - its Pod's report decides, since the Job controller notices the end a second later or more;
 - a disruption (eviction, preemption, a deleted Pod) is not a failure and never counts;
 - an image that can't be pulled for 15 minutes, and a Job or Pod that exceeds its activeDeadlineSeconds, are final;
@@ -169,7 +168,7 @@ def with_previous_failure(readiness: Readiness, before: FailureStatus | None, *,
     if before is None or failure_message(before) in readiness.message:
         return readiness
     if readiness.stalled:
-        told = f"{sentence(readiness.message)} The try before failed: {before.reason}: {failure_message(before)}"
-        return replace(readiness, message=told)
+        reported = f"{sentence(readiness.message)} The try before failed: {before.reason}: {failure_message(before)}"
+        return replace(readiness, message=reported)
     message = f"{failure_message(before)} The next try has not started yet. {readiness.message}"
     return _of_failure(before, message, is_bounded=is_bounded)

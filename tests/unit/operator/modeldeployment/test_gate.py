@@ -232,7 +232,7 @@ def test_an_evaluation_that_is_invalid_is_said_to_be() -> None:
         "WaitingForGate",
         True,
     )
-    assert "Evaluation 'router-eval' is refused: The object is invalid: x. Correct it" in result.message
+    assert "Evaluation 'router-eval' is refused: The object is invalid: x. Fix the Evaluation" in result.message
     corrected = replace(gate, generation=3)
     waits = decide(observed_deployment(spec=deployment_spec(**GATED), gate=corrected))
     assert "its spec has just changed." in waits.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +15,9 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.plan import Plan
 from finetune_operator.core.references import ObjectKey
+from finetune_operator.environment import Environment
+from finetune_operator.evaluation.kind import evaluation
+from finetune_operator.finetunejob.kind import finetunejob
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, FINE_TUNE_SWEEPS, Object, Resource
 from finetune_operator.runtime.reconciler.reconcile import OVERDUE_SECONDS, reconcile
@@ -134,11 +138,13 @@ async def test_one_that_is_refused_keeps_back_only_what_needs_it(creates_each: b
         ("Service", "ObjectRejected"),
         ("ConfigMap", "ObjectRejected"),
         ("FineTuneJob", "ObjectRejected"),
+        ("Evaluation", "ObjectRejected"),
         ("Deployment", "PodRejected"),
     ],
 )
-async def test_a_refused_service_is_not_called_a_pod(kind: str, reason: str) -> None:
-    version = {"Deployment": "apps/v1", "FineTuneJob": "finetune.dev/v1alpha1"}.get(kind, "v1")
+async def test_a_refused_object_without_pods_of_its_own_is_not_called_a_pod(kind: str, reason: str) -> None:
+    ours = dict.fromkeys(("FineTuneJob", "Evaluation"), "finetune.dev/v1alpha1")
+    version = {"Deployment": "apps/v1", **ours}.get(kind, "v1")
     body = {"apiVersion": version, "kind": kind, "metadata": PARENT["metadata"]}
     group = "api/v1" if version == "v1" else f"apis/{version}"
     path = f"PATCH /{group}/namespaces/team-a/{kind.lower()}s/router"
@@ -205,9 +211,10 @@ class Forgetting(FakeKube):
         self.forgotten = [parent["metadata"]["name"]]
 
 
+@pytest.mark.parametrize("trial_kind", [finetunejob, evaluation])
 @pytest.mark.parametrize(("sweep", "forgotten"), [({}, []), ({"completionTime": "2026-11-27T12:00:00Z"}, ["router"])])
 async def test_a_finished_trial_is_kept_in_memory_while_its_sweep_goes_on(
-    sweep: dict[str, Any], forgotten: list[str]
+    trial_kind: Callable[[Environment], Kind], sweep: dict[str, Any], forgotten: list[str]
 ) -> None:
     """The sweep reads it, and would have to ask the API server."""
     owner = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneSweep", "name": "rates", "uid": "uid-9"}
@@ -221,7 +228,8 @@ async def test_a_finished_trial_is_kept_in_memory_while_its_sweep_goes_on(
         {f"GET {PARENT_PATH}": {**parent_with(STATUS), "metadata": metadata}, f"GET {path}": {"status": sweep}}
     )
     kube.forgotten = []
-    await reconcile(kube, replace(planning(Plan(status=STATUS)), is_finished=lambda status: True), KEY)
+    kind = replace(planning(Plan(status=STATUS)), is_finished=lambda status: True)
+    await reconcile(kube, replace(kind, read_by=trial_kind(Environment()).read_by), KEY)
     assert kube.forgotten == forgotten
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from finetune_api.finetunejob import SFT, Method
-from finetune_trainer.data.encode.tokenization import IGNORED, PROMPT_MARK, mark_prompt, tokenize
+from finetune_trainer.data.encode.tokenization import IGNORED, PROMPT_MARK, add_prompt_loss, tokenize
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
 from finetune_trainer.methods.method import FormatError, method_of
 from tests.integration.trainer_evaluation.tiny_models import make_tokenizer
@@ -42,7 +42,7 @@ def test_what_stands_before_the_last_answer_is_prompt_but_for_what_the_assistant
     example: Example, prompt: str, answer: str
 ) -> None:
     tokenizer = make_tokenizer()
-    (sequence,) = mark_prompt(tokenizer, example, tokenize(tokenizer, example))
+    (sequence,) = add_prompt_loss(tokenizer, example, tokenize(tokenizer, example))
     marked = [PROMPT_MARK - label for label in sequence.labels if label <= PROMPT_MARK]
     learned = [label for label in sequence.labels if label >= 0]
     assert (text_of(tokenizer, marked), text_of(tokenizer, learned)) == (prompt, answer)
@@ -54,7 +54,7 @@ def test_the_answers_are_those_of_training_without_the_prompt() -> None:
     tokenizer = make_tokenizer()
     example = chat(USER, UNHEARD, USER, ANSWER)
     (plain,) = sequences = tokenize(tokenizer, example)
-    (marked,) = mark_prompt(tokenizer, example, sequences)
+    (marked,) = add_prompt_loss(tokenizer, example, sequences)
     assert plain.input_ids == marked.input_ids
     assert [label if label >= 0 else IGNORED for label in marked.labels] == plain.labels
 

@@ -65,7 +65,7 @@ class SFTMethod(Method):
         self, processor: Any, example: Example, sequences: Sequence[tokenization.TokenizedExample], *, training: bool
     ) -> Iterator[Row]:
         if training and self.spec.prompt_loss_weight > 0:
-            sequences = tokenization.mark_prompt(processor, _answered(example), list(sequences))
+            sequences = tokenization.add_prompt_loss(processor, _answered(example), list(sequences))
         yield from ({"input_ids": sequence.input_ids, "labels": sequence.labels} for sequence in sequences)
 
     def is_learned_from(self, row: Row, max_length: int) -> bool:

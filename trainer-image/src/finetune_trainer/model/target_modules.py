@@ -105,7 +105,7 @@ def _linear_names(model: Any, but: frozenset[str] = frozenset()) -> set[str]:
 
 
 def _stacked(model: Any) -> list[str]:
-    """The weights of all experts of a layer in one, in a model of whose experts peft knows no other names."""
+    """Names of the stacked expert weights, for architectures whose experts peft can't address one by one."""
     if _fusions(model):
         return []
     decoder = model.get_decoder()
@@ -192,9 +192,9 @@ def routers(model: Any) -> frozenset[str]:
 
 
 def _excluded(model: Any, gates: frozenset[str]) -> str | None:
-    """A pattern of the modules that `all-linear` leaves out: routers, and what of a vision-language model sees.
+    """Regex of the modules that `all-linear` excludes: routers and the vision tower.
 
-    And those that peft refuses, since the kernels of state-space layers take their weights past an adapter.
+    And those that peft refuses, since the kernels of state-space layers use their weights without the adapter.
     """
     patterns = sorted({re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", re.escape(name)) for name in gates})  # of any layer
     bypassed = sorted(name for name in _linear_names(model) if _is_bypassed(model, name))

@@ -35,7 +35,7 @@ class Limits:
     training: at least so long, or `factor` times the longest silence of late; until that is known, `first_steps`
       (kernels are compiled and tuned).
     stopped: of a process in state T, in any phase.
-    waiting: that one which is not stopped gets more, in case it waits for one that is.
+    waiting: extra time for a process that is not stopped itself, since it may be waiting for one that is.
     stopping: for the end of the step after a SIGTERM, at least; or three times the longest silence of late.
     """
 

@@ -50,13 +50,13 @@ def decide_verdict(spec: EvaluationSpec, status: EvaluationStatus) -> RunVerdict
     failed = [gate for gate in gates if gate.verdict == "Failed"]
     undecided = [gate for gate in gates if gate.verdict == "Inconclusive"]
     if failed:
-        readiness = stalled(Reason.GATE_FAILED, f"{len(failed)} of {len(gates)} gates failed: {_told(failed)}.")
+        readiness = stalled(Reason.GATE_FAILED, f"{len(failed)} of {len(gates)} gates failed: {_described(failed)}.")
         return RunVerdict(status, readiness, passed=readiness)
     if any(score.over_budget for score in status.results):
         readiness = stalled(Reason.BUDGET_EXCEEDED, _budget_message(status))
         return RunVerdict(status, readiness, passed=readiness)
     if undecided:
-        message = f"{len(undecided)} of {len(gates)} gates are undecided: {_told(undecided)}."
+        message = f"{len(undecided)} of {len(gates)} gates are undecided: {_described(undecided)}."
         readiness = stalled(Reason.INCONCLUSIVE, message)
         return RunVerdict(status, readiness, passed=readiness)
     text = "Every gate passed." if gates else "Evaluated; the spec has no gate."
@@ -68,7 +68,7 @@ def _subject(gate: GateResult) -> tuple[object, ...]:
     return gate.candidate, gate.grader, gate.slice, gate.calibration
 
 
-def _told(gates: list[GateResult]) -> str:
+def _described(gates: list[GateResult]) -> str:
     return "; ".join(f"{gate.candidate} by {gate.grader}{_where(gate)}: {gate.message}" for gate in gates)
 
 

@@ -106,11 +106,11 @@ def _found(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Read
         early = " Another trial would exceed budget.acceleratorHours."
     return ready(
         Reason.SUCCEEDED,
-        f"Of {len(status.trials)} trials, FineTuneJob {best.fine_tune_job_name!r} {_praise(observed, best)}{early}",
+        f"Of {len(status.trials)} trials, FineTuneJob {best.fine_tune_job_name!r} {_why_best(observed, best)}{early}",
     )
 
 
-def _praise(observed: ObservedFineTuneSweep, best: BestTrial) -> str:
+def _why_best(observed: ObservedFineTuneSweep, best: BestTrial) -> str:
     measured = observed.spec.measured
     if measured is None:
         return f"has the lowest validation loss, {best.score:.5g}."

@@ -1,7 +1,7 @@
 """What has become of the trials, which of them are pruned, and which ones begin.
 
-A trial is written into the status first, and then its job is created. So the values of a job never depend on what an
-operator that was killed had in mind. And while the API server refuses a job (a quota, an admission webhook), the other
+A trial is written into the status before its job is created, so an operator that starts after a crash creates the job
+with the same values. While the API server refuses a job (a quota, an admission webhook), the other
 trials go on, and those that are not refused begin. Ends that come within ten seconds are written together, as a job's
 progress is.
 """
@@ -137,18 +137,18 @@ def _going_on(
         trained = [trial for trial, job in alive if job is not None and not job.may_be_changed]
         number = status.run_number
         bodies += [trial_evaluation(observed.owner, observed.spec, measured, trial, number) for trial in trained]
-    is_news = bool(merge) or (status.run_id, status.trials) != (observed.status.run_id, observed.status.trials)
+    is_changed = bool(merge) or (status.run_id, status.trials) != (observed.status.run_id, observed.status.trials)
     more = now if _may_start(observed) and has_room(observed.spec, status) else None
     status = counted(observed.spec, status)
     return SweepDecision(
         status,
         readiness,
-        create=[] if is_news else bodies,
+        create=[] if is_changed else bodies,
         creates_each=True,
         merge=merge,
         requeue_at=earliest([more, _next_record(observed, status, now)]),
         if_refused=status.model_copy(update={"phase": "Running"}) if bodies else None,
-        create_recorded=bodies if is_news else [],
+        create_recorded=bodies if is_changed else [],
     )
 
 

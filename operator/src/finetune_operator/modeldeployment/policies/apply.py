@@ -1,4 +1,4 @@
-"""What serves is kept as it was applied, at every look, whatever its model or its gate is doing."""
+"""Every reconciliation restores the serving objects as they were applied, whatever the model or the gate is doing."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _FIELD_LENGTH = 512
 
 
 def recent_drift(before: Sequence[DriftedField], now: datetime) -> list[DriftedField]:
-    """What was put back within the window. What was later than now by as much was written by a wrong clock."""
+    """What was put back within the window. Times equally far in the future come from a wrong clock and are ignored."""
     return [one for one in before if abs(now - one.last_correction_time) < WINDOW]
 
 

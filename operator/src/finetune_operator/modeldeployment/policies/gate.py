@@ -42,7 +42,8 @@ def gate_readiness(
     if missing is not None and refused is not None and _is_unread(refused, gate.generation):
         return stalled(
             Reason.WAITING_FOR_GATE,
-            f"Evaluation {name!r} is refused: {sentence(refused.message)} Correct it; nothing new is served before.",
+            f"Evaluation {name!r} is refused: {sentence(refused.message)} Fix the Evaluation; no new revision is "
+            "served until then.",
         )
     if missing is not None or passed is None:
         return progressing(Reason.WAITING_FOR_GATE, missing or f"Evaluation {name!r} has not evaluated this model yet.")

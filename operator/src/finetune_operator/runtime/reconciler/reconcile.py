@@ -1,6 +1,7 @@
-"""One reconciliation: read the parent, observe, plan, write what the plan says, the status last.
+"""One reconciliation: read the parent, observe, plan, write what the plan says.
 
-A crash may cut it short anywhere: every write before the status has the same outcome when it is repeated.
+A crash may cut it short anywhere. Every write before the status has the same outcome when it is repeated. What is
+created after it is in the status by then, so the next plan creates what is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.parsed import status_of
-from finetune_operator.kube.resources import FINE_TUNE_SWEEPS, Object
+from finetune_operator.kube.resources import Object
 from finetune_operator.runtime.reconciler.finalizer import plan_deletion, release, sync_finalizer
 from finetune_operator.runtime.reconciler.rejections import (
     invalid_spec_plan,
@@ -30,7 +31,6 @@ from finetune_operator.runtime.reconciler.status import read_status, report_unre
 
 log = structlog.get_logger(__name__)
 
-_SWEEPS = frozenset({FINE_TUNE_SWEEPS.kind})
 OVERDUE_SECONDS = 1.0
 """When a plan is made again that asks for a time already over: at once would keep a core busy and change nothing."""
 
@@ -91,7 +91,7 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
         for metrics in kind.metrics:
             metrics.written(key, before, plan.status)
         is_done = deletion is None and not is_new and kind.is_finished(plan.status)
-        if is_done and not await _is_read_by_sweep(kube, parent):
+        if is_done and not await _is_read_by_owner(kube, kind, parent):
             kube.forget_finished(kind.resource, parent)
         requeue_at = earliest([requeue_at, due])
     return _seconds_until(requeue_at, now) if await _create_recorded(kube, plan, parent, now) else OVERDUE_SECONDS
@@ -128,11 +128,13 @@ async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[
     return kind.plan(observed, now), parent  # an exception of the plan is a bug, not a fault of the spec
 
 
-async def _is_read_by_sweep(kube: Kube, parent: Object) -> bool:
-    """Whether a sweep that goes on reads this object, one of its trials: from the API server if it were forgotten."""
-    key = owner_key(parent, _SWEEPS)
-    sweep = None if key is None else await kube.get(FINE_TUNE_SWEEPS, key.namespace, key.name)
-    return sweep is not None and (sweep.get("status") or {}).get("completionTime") is None
+async def _is_read_by_owner(kube: Kube, kind: Kind, parent: Object) -> bool:
+    """Whether an owner that is not finished reads this object: from the API server if it were forgotten."""
+    if kind.read_by is None:
+        return False
+    key = owner_key(parent, frozenset({kind.read_by.kind}))
+    owner = None if key is None else await kube.get(kind.read_by, key.namespace, key.name)
+    return owner is not None and (owner.get("status") or {}).get("completionTime") is None
 
 
 async def _create_recorded(kube: Kube, plan: Plan[Any], parent: Object, now: datetime) -> bool:

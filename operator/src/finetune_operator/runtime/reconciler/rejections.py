@@ -18,7 +18,7 @@ from finetune_operator.pods.start_diagnosis import PATIENCE_SECONDS, refusal
 
 _REFUSED = frozenset({400, 403, 422})
 _NO_DEFAULT_ACCOUNT = 'serviceaccount "default" not found'
-_WITHOUT_PODS = ("Service", "ConfigMap", "FineTuneJob")
+_WITHOUT_PODS = ("Service", "ConfigMap", "FineTuneJob", "Evaluation")
 REFUSED_RETRY_SECONDS = 60
 OUTAGE_RETRY_SECONDS = PATIENCE_SECONDS
 _WEBHOOK_OUTAGE = "failed calling webhook"

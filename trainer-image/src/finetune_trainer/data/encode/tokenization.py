@@ -81,16 +81,16 @@ def tokenize(tokenizer: Any, example: ChatExample | CompletionExample) -> list[T
         return [_tokenize_completion(tokenizer, example)]
     if example.has_images:
         raise TemplateError("The example has images, and the model reads only text.")
-    return [_label(tokenizer, rendered) for rendered in render_turns(tokenizer, example)]
+    return [_tokenize_masked(tokenizer, rendered) for rendered in render_turns(tokenizer, example)]
 
 
-def mark_prompt(
+def add_prompt_loss(
     tokenizer: Any, example: ChatExample | CompletionExample, sequences: list[TokenizedExample]
 ) -> list[TokenizedExample]:
     """The sequences that `tokenize` made of an example, with the prompt's tokens marked: all before the last token with
     loss that are not the assistant's. Its messages of weight 0 have no loss and are not marked either."""
     unweighted = _unweighted_positions(tokenizer, example, sequences)
-    return [_mark(sequence, positions) for sequence, positions in zip(sequences, unweighted, strict=True)]
+    return [_with_prompt_loss(sequence, positions) for sequence, positions in zip(sequences, unweighted, strict=True)]
 
 
 def has_loss(sequence: TokenizedExample, max_length: int | None = None) -> bool:
@@ -117,8 +117,11 @@ def _tokenize_completion(tokenizer: Any, example: CompletionExample) -> Tokenize
     return TokenizedExample(input_ids, [IGNORED] * start + input_ids[start:])
 
 
-def _label(tokenizer: Any, rendered: RenderedChat) -> TokenizedExample:
-    """Tokenize the text. A token that is partly in a turn carries loss: a first word may merge with a space."""
+def _tokenize_masked(tokenizer: Any, rendered: RenderedChat) -> TokenizedExample:
+    """Tokenize the text, and mask all but the assistant's turns.
+
+    A token that is partly in a turn carries loss: a first word may merge with a space.
+    """
     input_ids, offsets = encode(tokenizer, rendered)
     labels = [IGNORED] * len(input_ids)
     firsts, lasts = [first for first, _ in offsets], [last for _, last in offsets]
@@ -146,7 +149,7 @@ def _unweighted_positions(
     return [frozenset(place for place, (label, one) in enumerate(pairs) if label == IGNORED and one != IGNORED)]
 
 
-def _mark(sequence: TokenizedExample, unweighted: frozenset[int]) -> TokenizedExample:
+def _with_prompt_loss(sequence: TokenizedExample, unweighted: frozenset[int]) -> TokenizedExample:
     last = max((place for place, label in enumerate(sequence.labels) if label != IGNORED), default=0)
     labels = [
         PROMPT_MARK - token if label == IGNORED and place < last and place not in unweighted else label
