@@ -21,9 +21,7 @@ from finetune_api.finetunesweep import PATHS
 ROOT = Path(__file__).parents[3]
 IN_CHART = ROOT / "charts" / "finetune-operator" / "files" / "crds"
 LARGEST_BYTES = 64 * 1024
-"""Of a file."""
-LARGEST_ANNOTATION_BYTES = 262_144
-"""Client-side `kubectl apply` keeps the whole object in an annotation; all of an object's may be so large."""
+"""Of a CRD as compact JSON."""
 
 
 @pytest.mark.parametrize("folder", [ROOT / "crds", IN_CHART], ids=["crds", "chart"])
@@ -48,9 +46,12 @@ def test_the_reference_pages_are_what_the_models_say() -> None:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "crds").iterdir()), ids=lambda file: file.name)
 def test_a_crd_is_small(file: Path) -> None:
-    as_kubectl_keeps_it = json.dumps(yaml.safe_load(file.read_text()), separators=(",", ":"))
-    assert len(as_kubectl_keeps_it.encode()) < LARGEST_ANNOTATION_BYTES
-    assert file.stat().st_size < LARGEST_BYTES
+    """As compact JSON: so the API server stores and sends it, and client-side `kubectl apply` annotates it.
+
+    The YAML file is larger by its indentation, which nothing stores, sends or limits.
+    """
+    as_stored = json.dumps(yaml.safe_load(file.read_text()), separators=(",", ":"), ensure_ascii=False)
+    assert len(as_stored.encode()) < LARGEST_BYTES
 
 
 # https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema
