@@ -14,26 +14,11 @@ from typing import Any
 import orjson
 
 from finetune_api.model_graders import JudgeSampling, Message
-from finetune_grading.graders.interface import InvalidGraderError, item_variables
 from finetune_grading.judge import Question
 from finetune_grading.sample import Row
 from finetune_grading.templates import as_text, render_with, resolve, variables
 
 _MARK_LENGTH = 16
-
-
-def templates_of(messages: Sequence[Message]) -> dict[str, str]:
-    """The templates of messages, by their place."""
-    return {f"input[{at}].content": message.content for at, message in enumerate(messages)}
-
-
-def checked_variables(grader: str, messages: Sequence[Message]) -> tuple[str, ...]:
-    """The fields of an example that messages read. Raises InvalidGraderError, also where they read no output."""
-    templates = templates_of(messages)
-    of_items = item_variables(grader, templates)
-    if not any(name.startswith("sample.") for template in templates.values() for name in variables(template)):
-        raise InvalidGraderError(grader, "input: the judge sees nothing of the output; use {{sample.output_text}}.")
-    return of_items
 
 
 def question_on_output(

@@ -42,7 +42,7 @@ def test_the_names_of_a_walk_are_defined_in_its_files(title: str, package: Path)
         assert _is_defined(names[0], (package / file).read_text(encoding="utf-8")), f"{file} has no {names[0]}"
 
 
-@pytest.mark.parametrize(("title", "package", "most"), [("Follow a job", OPERATOR, 16), ("Follow a run", TRAINER, 18)])
+@pytest.mark.parametrize(("title", "package", "most"), [("Follow a job", OPERATOR, 19), ("Follow a run", TRAINER, 20)])
 def test_a_walk_counts_every_file_that_it_names(title: str, package: Path, most: int) -> None:
     text, numbered = section(title), {file for file, _ in steps(title)}
     others = set(re.findall(r"`([a-z_/]+\.py)`", text)) - numbered

@@ -8,9 +8,9 @@ from typing import Any
 from finetune_api.graders import Grader
 from finetune_grading.grade import Scored
 from finetune_grading.graders.interface import AskingGrader, InvalidGraderError
-from finetune_grading.graders.score_model import judge_of
+from finetune_grading.graders.score_model import checked_variables, judge_of
 from finetune_grading.judge import Judge, ask_structured
-from finetune_grading.judge_messages import checked_variables, question_on_output
+from finetune_grading.judge_messages import question_on_output
 from finetune_grading.sample import Row
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune_api.graders import Grader
+from finetune_api.model_graders import Message
 from finetune_grading.grade import Scored
-from finetune_grading.graders.interface import AskingGrader, InvalidGraderError
+from finetune_grading.graders.interface import AskingGrader, InvalidGraderError, item_variables
 from finetune_grading.judge import Judge, ask_structured
-from finetune_grading.judge_messages import checked_variables, question_on_output
+from finetune_grading.judge_messages import question_on_output
 from finetune_grading.sample import Row
+from finetune_grading.templates import variables
 
 
 def compile_score_model(grader: Grader, pass_threshold: float, judges: Mapping[str, Judge]) -> AskingGrader:
@@ -45,3 +47,12 @@ def judge_of(grader: str, name: str, judges: Mapping[str, Judge]) -> Judge:
         known = ", ".join(sorted(judges)) or "none"
         raise InvalidGraderError(grader, f"there is no model {name!r}. There are: {known}.")
     return judges[name]
+
+
+def checked_variables(grader: str, messages: Sequence[Message]) -> tuple[str, ...]:
+    """The fields of an example that messages read. Raises InvalidGraderError, also where they read no output."""
+    templates = {f"input[{at}].content": message.content for at, message in enumerate(messages)}
+    of_items = item_variables(grader, templates)
+    if not any(name.startswith("sample.") for template in templates.values() for name in variables(template)):
+        raise InvalidGraderError(grader, "input: the judge sees nothing of the output; use {{sample.output_text}}.")
+    return of_items

@@ -58,7 +58,7 @@ class Plan(Generic[Status]):
     """If the API server refuses one, the next plan has it in `create`, and so reports that."""
     creates_each: bool = False
     status_due: datetime | None = None
-    """Until then the status may be kept in memory (held_statuses.py), unless an Event is told; None: write it now."""
+    """Until then the status may be kept in memory (held_statuses.py), unless there is an Event; None: write it now."""
 
 
 @dataclass(frozen=True)

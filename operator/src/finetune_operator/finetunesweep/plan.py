@@ -14,7 +14,7 @@ from finetune_operator.core.plan import Decider, Mutator, Phases, decided
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision, SweepPlan
 from finetune_operator.finetunesweep.policies.finished import cancel, complete, fail_at_failures, keep_finished
 from finetune_operator.finetunesweep.policies.run_id import begin_run
-from finetune_operator.finetunesweep.policies.trials import record_trials, refuse, search, suspend
+from finetune_operator.finetunesweep.policies.search import record_trials, refuse, search, suspend
 
 SweepMutator = Mutator[ObservedFineTuneSweep, FineTuneSweepStatus]
 SweepDecider = Decider[ObservedFineTuneSweep, FineTuneSweepStatus]
