@@ -27,6 +27,7 @@ from finetune_api.run import ModelSource, StorageConfig
 from finetune_api.sources import parse_s3
 from finetune_trainer.preflight.preflight import preflight
 from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.storage import retries
 from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer.preflight.tiny_kinds import save
 from tests.integration.trainer.runs import Workplace, question
@@ -383,9 +384,12 @@ def test_wrong_credentials_end_preflight_at_its_first_request(
     assert not any(tmp_path.iterdir())
 
 
-def test_an_unreachable_storage_is_tried_again_later(workplace: Workplace, tmp_path: Path) -> None:
+def test_an_endpoint_that_never_answers_is_not_waited_for_in_the_pod(
+    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "UNANSWERED_SECONDS", 0)
     nowhere = StorageConfig(
-        endpoint="http://127.0.0.1:9", region="us-east-1", path_style=True, outage_tolerance_seconds=0
+        endpoint="http://127.0.0.1:9", region="us-east-1", path_style=True, outage_tolerance_seconds=600
     )
     error = diagnosis(workplace, tmp_path, "unreachable", storage=nowhere).failure
     assert (error.reason, error.retryable) == (Reason.STORAGE_UNREACHABLE, True)

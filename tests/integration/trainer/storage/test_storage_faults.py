@@ -190,6 +190,22 @@ def test_an_outage_longer_than_the_tolerance_ends_with_its_length(
     assert pauses.seconds == pytest.approx(2)
 
 
+def test_an_endpoint_that_never_answered_is_reported_in_half_a_minute_and_one_that_did_is_waited_for(
+    bucket: Bucket, proxy: S3Proxy, pauses: Pauses
+) -> None:
+    storage = Storage(through(proxy, bucket, outage_tolerance_seconds=600), reports_unanswered=True)
+    proxy.arm(ResetConnection(), times=None)
+    error = fails(lambda: storage.list_objects(at(bucket, "any")))
+    assert (error.failure.reason, error.failure.retryable) == (Reason.STORAGE_UNREACHABLE, True)
+    assert pauses.seconds == pytest.approx(retries.UNANSWERED_SECONDS)
+    proxy.disarm()
+    storage.list_objects(at(bucket, "any"))
+    pauses.seconds = 0
+    proxy.arm(ResetConnection(), times=None)
+    fails(lambda: storage.list_objects(at(bucket, "any")))
+    assert pauses.seconds == pytest.approx(600)
+
+
 REFUSALS: dict[str, tuple[Answer, Reason]] = {
     "denied": (Answer(403, "AccessDenied"), Reason.STORAGE_DENIED),
     "expired": (Answer(400, "ExpiredToken"), Reason.STORAGE_DENIED),

@@ -49,7 +49,7 @@ _log = structlog.get_logger()
 
 def preflight(run: PreflightRun, directory: Path) -> PreflightReport:
     """Read and try everything. Raises DiagnosedError. The report of success or failure is written to the storage."""
-    storage = open_storage(run.storage)
+    storage = open_storage(run.storage, reports_unanswered=True)
     output = parse_location(run.output_uri)
     check_storage(storage, output)
     _log.info(f"{output.uri} can be written, read, listed and deleted")

@@ -7,6 +7,8 @@ from finetune_trainer.storage.s3_and_local import S3AndLocalStorage
 from finetune_trainer.storage.storage import Storage
 
 
-def open_storage(config: StorageConfig, *, proven: bool = False) -> Storage:
-    """Open the storage that a run is configured with. `proven`: see Storage."""
-    return S3AndLocalStorage(config) if config.local_folders else Storage(config, proven=proven)
+def open_storage(config: StorageConfig, *, proven: bool = False, reports_unanswered: bool = False) -> Storage:
+    """Open the storage that a run is configured with. The rest: see Storage."""
+    if config.local_folders:
+        return S3AndLocalStorage(config)
+    return Storage(config, proven=proven, reports_unanswered=reports_unanswered)

@@ -4,6 +4,7 @@
 |----------------------------------------------------------|----------------------------------------------------|
 | no response, closed or hung connection, 5xx, 429,        | for outageToleranceSeconds, at least MIN_TRIES     |
 | SlowDown                                                 |                                                    |
+| the same, of an endpoint that has not answered yet (**)  | for UNANSWERED_SECONDS, if that is less            |
 | 401, 403, NoSuchBucket for what worked before (*)        | for DENIED_SECONDS: keys are being rotated, or a   |
 |                                                          | starting storage has not loaded its settings yet   |
 | anything else, and the same errors of what never worked  | never                                              |
@@ -11,6 +12,7 @@
 
 (*) Rejected credentials worked before if any request did; a bucket, if any request to it did; access, if the same
 operation on the bucket did. `proven`: everything counts as having worked, in an earlier Pod (preflight).
+(**) Only with `reports_unanswered`: the endpoint may be wrong, which the log of a Pod that waits would hide.
 
 The pause between tries doubles, with jitter, so that many ranks do not retry at the same time.
 https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
@@ -49,6 +51,7 @@ T = TypeVar("T")
 
 MIN_TRIES = 4
 DENIED_SECONDS = 90.0
+UNANSWERED_SECONDS = 30.0
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 10.0
 
@@ -84,10 +87,14 @@ def pause_seconds(tries: int, jitter: float) -> float:
 class Retries:
     """The requests of one storage. Thread-safe."""
 
-    def __init__(self, client: S3Client, outage_seconds: float, *, proven: bool) -> None:
+    def __init__(
+        self, client: S3Client, outage_seconds: float, *, proven: bool, reports_unanswered: bool = False
+    ) -> None:
         self._client = client
         self._outage_seconds = outage_seconds
         self._proven = proven
+        self._first_answer_seconds = UNANSWERED_SECONDS if reports_unanswered else outage_seconds
+        self._answered = False
         self._worked: set[tuple[str, str]] = set()
         self._waiting_log = WaitingLog(client.where)
 
@@ -119,7 +126,8 @@ class Retries:
                     seconds = time.monotonic() - since.setdefault(kind, began)
                     worked_before = not fail_fast and self._worked_before(operation, location, error)
                     state = RequestState(kind, tries, seconds, worked_before)
-                    left = seconds_left(state, 0 if fail_fast else self._outage_seconds)
+                    self._answered = self._answered or kind is not ErrorKind.UNAVAILABLE
+                    left = seconds_left(state, 0 if fail_fast else self._patience())
                     if left <= 0:
                         tried = f"{tries} tries in {time.monotonic() - first:.0f} s" if tries > 1 else ""
                         raise self._diagnosed(error, location, missing, tried) from error
@@ -129,8 +137,12 @@ class Retries:
                     self._waiting_log.seconds_left = left
                     time.sleep(min(left, pause_seconds(tries, random.random())))
                 else:
+                    self._answered = True
                     self._worked.add((location.bucket, operation))
                     return answer
+
+    def _patience(self) -> float:
+        return self._outage_seconds if self._answered else min(self._outage_seconds, self._first_answer_seconds)
 
     def _worked_before(self, operation: str, location: StorageLocation, error: StorageError) -> bool:
         worked = tuple(self._worked)

@@ -43,6 +43,7 @@ class Storage:
     """One storage, with credentials from a folder of files or from the environment (AWS_*, a pod identity).
 
     `proven`: these credentials and this bucket have worked in an earlier Pod, so a denial may be temporary.
+    `reports_unanswered`: an endpoint that has not answered yet fails in half a minute: the operator tries it again.
     """
 
     def __init__(
@@ -51,11 +52,14 @@ class Storage:
         credentials: Path = Path(STORAGE_CREDENTIALS_DIRECTORY),
         *,
         proven: bool = False,
+        reports_unanswered: bool = False,
     ) -> None:
         client = open_client(config, credentials, connections=PARALLEL_FILES + PARTS_IN_MEMORY)
         self._api = client.api
         self._where = client.where
-        self._retries = Retries(client, config.outage_tolerance_seconds, proven=proven)
+        self._retries = Retries(
+            client, config.outage_tolerance_seconds, proven=proven, reports_unanswered=reports_unanswered
+        )
         self._transfers = Transfers(client, self._retries)
 
     def describe(self, folder: StorageLocation) -> str:
