@@ -143,6 +143,8 @@ MODEL_DEPLOYMENT = Kind(
     (
         ("Replicas", "integer", ".spec.replicas"),
         ("Serves", "string", ".status.served.uri"),
+        ("Adapter", "string", ".status.served.adapterUri"),
+        ("Checkpoint", "string", ".status.served.checkpoint.uri"),
         ("Revision", "string", ".status.revision"),
         ("Gate", "string", ".spec.gate.evaluationRef.name"),
         _MESSAGE,

@@ -3,7 +3,7 @@ but for reading the file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -112,9 +112,15 @@ def check_same(contract: Contract, wanted: Object, live: Object) -> None:
     raise DifferentSpecError(
         f"{contract.kind.name} {name} exists in {wanted['metadata']['namespace']} with another spec "
         f"({'; '.join(shown)}{more}). Choose another name, take the one that exists "
-        f"({contract.collection}.get({name!r})), or change that one ({contract.change}).",
+        f"({contract.collection}.get({name!r})), or change that one ({_change(contract, found)}).",
         found,
     )
+
+
+def _change(contract: Contract, differences: Sequence[tuple[str, str, str]]) -> str:
+    """How the object that exists is made to ask for it; no new run where none is needed."""
+    fields = {path.split(".")[1] for path, _, _ in differences}
+    return f"{contract.variable}.change(...)" if fields <= contract.changeable - {"runId"} else contract.change
 
 
 def _known(contract: Contract, live: Object) -> ApiModel:

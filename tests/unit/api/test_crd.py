@@ -15,8 +15,9 @@ import yaml
 
 from finetune_api import reference
 from finetune_api.conditions import METAV1_CONDITION
-from finetune_api.crd import KINDS, Kind, custom_resource_definition, write
+from finetune_api.crd import KINDS, MODEL_DEPLOYMENT, Kind, custom_resource_definition, write
 from finetune_api.finetunesweep import PATHS
+from finetune_api.run import ModelSource
 
 ROOT = Path(__file__).parents[3]
 IN_CHART = ROOT / "charts" / "finetune-operator" / "files" / "crds"
@@ -214,3 +215,13 @@ def test_every_kind_shows_its_age_last_and_what_it_says_with_wide() -> None:
         assert kind.wide_columns[-1][0] == "Message"
         names = [name for name, _, _ in (*kind.columns, *kind.wide_columns)]
         assert len(set(names)) == len(names)
+
+
+def test_the_wide_list_of_deployments_says_which_adapter_or_checkpoint_of_a_base_model_answers() -> None:
+    columns = {name: path for name, _, path in MODEL_DEPLOYMENT.wide_columns}
+    served = ModelSource.model_validate(
+        {"uri": "s3://base", "adapterUri": "s3://adapter", "checkpoint": {"uri": "s3://step-100", "step": 100}}
+    ).to_wire()
+    assert columns["Serves"] == ".status.served.uri" and served["uri"] == "s3://base"
+    assert columns["Adapter"] == ".status.served.adapterUri" and served["adapterUri"] == "s3://adapter"
+    assert columns["Checkpoint"] == ".status.served.checkpoint.uri" and served["checkpoint"]["uri"] == "s3://step-100"

@@ -9,7 +9,7 @@ import pytest
 from finetune_client import FineTuneJob, StorageOptions
 from finetune_client.connecting import Source
 from finetune_client.errors import DifferentSpecError, FineTuneError
-from finetune_client.kinds import FINE_TUNE_JOBS
+from finetune_client.kinds import EVALUATIONS, FINE_TUNE_JOBS
 from finetune_client.manifest import check_same, manifest_of
 from finetune_client.sync.connection import Connection
 from tests.unit.kubectl_finetune.cluster_objects import job
@@ -25,6 +25,21 @@ def stored(**more: Any) -> dict[str, Any]:
 def test_defaults_of_fields_that_only_a_newer_operator_knows_make_no_difference() -> None:
     newer = {**SPEC["dataset"], "shuffling": "Full"}
     check_same(FINE_TUNE_JOBS, WANTED, stored(dataset=newer, schedulingPolicy={"type": "Gang"}))
+
+
+def test_of_gates_and_limits_the_advice_is_a_change_and_of_the_rest_another_run() -> None:
+    measured = {"candidates": [{"name": "tuned", "model": {"uri": "s3://models/tuned"}}]}
+    measured |= {"baseline": {"model": {"uri": "s3://models/base"}}, "dataset": {"uri": "s3://data/test.jsonl"}}
+    spec = {**measured, "graders": [{"name": "exact", "type": "StringCheck"}]}
+    live = {**job(), "kind": "Evaluation", "spec": spec}
+    gates: dict[str, Any] = {"gates": [{"grader": "exact", "minimum": 0.5}]}
+    for changes, advice in (
+        (gates, r"evaluation\.change\(\.\.\.\)"),
+        ({**gates, "onError": "Fail"}, r"evaluation\.rerun\(changes"),
+    ):
+        wanted = manifest_of(EVALUATIONS, {**spec, **changes}, "router", "team-a")
+        with pytest.raises(DifferentSpecError, match=advice):
+            check_same(EVALUATIONS, wanted, live)
 
 
 def test_values_that_only_another_version_admits_are_a_difference() -> None:

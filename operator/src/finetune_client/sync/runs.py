@@ -55,6 +55,16 @@ class Run(ClusterObject):
             again["cancel"] = False
         return self._patch({**(changes or {}), **again})
 
+    def change(self, changes: Mapping[str, Any]) -> Self:
+        """Change the spec (as in YAML) without a new run: the run's limits, and an Evaluation's gates.
+
+        Raises InvalidSpecError for what needs a new run, which `rerun` starts.
+        """
+        if "runId" in changes:
+            raise FineTuneError(f"Another runId is another run: {self.contract.variable}.rerun(changes=...).")
+        self.refresh()
+        return self._patch(changes)
+
     def _within_run(self, spec: Mapping[str, Any]) -> Self:
         self.refresh()
         ends_suspension = spec == {"suspend": False} and self._view.fields.at("spec", "suspend").value is True

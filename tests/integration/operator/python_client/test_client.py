@@ -193,6 +193,16 @@ def test_evaluations_and_deployments_are_objects_too(client: Any, api: Api) -> N
     assert evaluation.passed is None and evaluation.scores == []
     with pytest.raises(NoResultError, match="has no report yet"):
         evaluation.report()
+    stricter = [{**EVALUATION["gates"][0], "minimumDelta": 0.3}]
+    assert evaluation.change({"gates": stricter}).spec.gates[0].minimum_delta == 0.3
+    assert (evaluation.run_id, client.evaluations.create({**EVALUATION, "gates": stricter}, name="router").uid) == (
+        "1",
+        evaluation.uid,
+    )
+    with pytest.raises(InvalidSpecError, match=r"change spec\.runId too \(gates may change at any time\)"):
+        evaluation.change({"onError": "Fail"})
+    with pytest.raises(FineTuneError, match=r"evaluation\.rerun\(changes"):
+        evaluation.change({"runId": "2"})
     with pytest.raises(RunFailedError):
         evaluation.cancel().wait(timeout=SECONDS)
     deployment = client.deployments.create(DEPLOYMENT, name="router")

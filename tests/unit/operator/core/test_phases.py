@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from finetune_api.crd import KINDS
 from finetune_api.evaluation import Phase as EvaluationPhase
 from finetune_api.finetunejob import AttemptState, Phase
 from finetune_api.finetunesweep import Phase as SweepPhase
+from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_api.modeldeployment import Phase as DeploymentPhase
 from finetune_operator import reference
 from finetune_operator.core.conditions import Readiness, failed, progressing, stalled
@@ -20,7 +22,9 @@ from finetune_operator.evaluation.plan import PHASES as EVALUATION_PHASES
 from finetune_operator.finetunejob.attempt_state import progress_reason
 from finetune_operator.finetunejob.plan import PHASES
 from finetune_operator.finetunesweep.plan import PHASES as SWEEP_PHASES
+from finetune_operator.kube.client import ApiError
 from finetune_operator.modeldeployment.plan import PHASES as DEPLOYMENT_PHASES
+from finetune_operator.runtime.reconciler.rejections import refused_write_plan
 from tests.unit.operator.states import attempt_status, trained_status
 
 TABLES: dict[str, tuple[Phases[Any], tuple[str, ...]]] = {
@@ -70,6 +74,18 @@ def test_a_diagnosis_leaves_a_job_where_its_attempt_is(state: AttemptState | Non
     meanwhile = PHASES.of(stalled(Reason.UNSCHEDULABLE, "no node"), progress_reason(status), "Validating")
     ended_early = state in ("Failed", "Disrupted", "Succeeded")  # without a result, a success is none
     assert meanwhile == ("Training" if state == "Running" else "Retrying" if ended_early else "Queued")
+
+
+def test_a_refused_write_leaves_the_phase_of_what_runs_and_the_page_says_so() -> None:
+    serves = ModelDeploymentStatus(phase="Available")
+    parent = {"metadata": {"generation": 1}}
+    refusal = ApiError(422, "Invalid", "spec.ports[1].name: Duplicate value")
+    refusal.written_kind = "Service"
+    found = refused_write_plan(serves, serves, parent, refusal, datetime.now(UTC)).status
+    assert isinstance(found, ModelDeploymentStatus)
+    assert [one.reason for one in found.conditions if one.type == "Stalled"] == ["ObjectRejected"]
+    assert found.phase == "Available"
+    assert "leaves the phase as it was" in reference.phases_page()
 
 
 def test_the_reference_page_is_what_the_tables_say() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -104,8 +104,20 @@ def to_page(
         samples=choose(compared, best) if candidates else {},
         outputs=report.outputs,
         warnings=report.warnings,
+        checkpoints=_checkpoints(run, [score.candidate for score in candidates]),
     )
     return page_html(page).encode(errors="replace")
+
+
+def _checkpoints(run: EvaluateRun, scored: Collection[str]) -> dict[str, list[str]]:
+    """The candidates of which several checkpoints were compared (`checkpoint: All`), by step."""
+    found: dict[str, dict[int, str]] = {}
+    for one in run.models:
+        if one.model is not None and one.model.checkpoint is not None and one.name in scored:
+            step = one.model.checkpoint.step
+            if one.name.endswith(suffix := f"-step-{step}"):
+                found.setdefault(one.name.removesuffix(suffix), {})[step] = one.name
+    return {name: [by_step[step] for step in sorted(by_step)] for name, by_step in found.items() if len(by_step) > 1}
 
 
 def _answer(model: str, output: Output, grades: Sequence[Grade] | None, at: int) -> Answer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
@@ -69,6 +69,8 @@ class EvaluationPage:
     """By heading."""
     outputs: Sequence[OutputsStatus]
     warnings: Sequence[str]
+    checkpoints: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By candidate, the names of its checkpoints; only of those with several."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def page_html(page: EvaluationPage) -> str:
     return template.render(
         page=page,
         verdicts=verdicts(page),
+        best=best_checkpoints(page),
         charts={grader: _bars([one for one in page.scores if one.grader == grader]) for grader in page.graders},
         style=Markup(style),  # noqa: S704  our own file
         style_digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
@@ -106,6 +109,25 @@ def verdicts(page: EvaluationPage) -> list[tuple[str, str]]:
     """For each candidate a word and a sentence, by the first grader: what the examples show, and what they don't."""
     deciding = [score for score in page.scores if score.grader == page.graders[0]]
     return [_verdict(score) for score in deciding if score.candidate != BASELINE]
+
+
+def best_checkpoints(page: EvaluationPage) -> list[str]:
+    """For each candidate with several checkpoints, the highest by the first grader, and its ties."""
+    deciding = [score for score in page.scores if score.grader == page.graders[0]]
+    return [
+        _best_checkpoint(candidate, [score for score in deciding if score.candidate in names])
+        for candidate, names in page.checkpoints.items()
+    ]
+
+
+def _best_checkpoint(candidate: str, scores: Sequence[Score]) -> str:
+    best = max(scores, key=lambda one: one.score)  # of equal ones the earlier, as in status.bestCheckpoints
+    tied = [one.candidate for one in scores if one is not best and one.low <= best.high and best.low <= one.high]
+    told = f"{best.candidate} scores highest of the checkpoints of {candidate} by {best.grader}: "
+    told += f"{_percent(best.score)} ({_percent(best.low)} to {_percent(best.high)})."
+    if tied:
+        told += f" Intervals overlap with it, so these may be as good: {', '.join(tied)}."
+    return f"{told} It was chosen on these examples, so its score is optimistic."
 
 
 def _verdict(score: Score) -> tuple[str, str]:
