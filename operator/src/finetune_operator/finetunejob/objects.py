@@ -114,6 +114,14 @@ def output_uri(owner: Owner, run: str, class_: ResolvedClass) -> str:
     return output_location(class_.spec, owner, run).uri
 
 
+def model_source(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> ModelSource:
+    """The model that the run's Pods load."""
+    found = status.starting_model
+    if found is None:  # A run started by an older operator.
+        return ModelSource(uri=spec.model.uri or "")
+    return ModelSource(uri=found.uri, adapter_uri=found.adapter_uri, digest=found.digest)
+
+
 def preflight_objects(
     owner: Owner,
     spec: FineTuneJobSpec,

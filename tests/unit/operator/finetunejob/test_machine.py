@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from finetune_operator.finetunejob.policies.earlier_pods import all_pods_ended
+from finetune_operator.finetunejob.stale_jobs import all_pods_ended
 from finetune_operator.pods.observed import PodView, is_lost
 from tests.unit.operator.states import CLASS_NOT_FOUND, NETWORK_FAILURE, resolved_class, told
 from tests.unit.operator.world import World

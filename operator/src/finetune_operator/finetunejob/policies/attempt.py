@@ -30,18 +30,18 @@ from finetune_operator.finetunejob.attempt_state import (
     with_checkpoints,
     with_state,
 )
-from finetune_operator.finetunejob.objects import Attempt, attempt_objects, next_job, output_uri, run_key
+from finetune_operator.finetunejob.objects import Attempt, attempt_objects, model_source, next_job, output_uri, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.active_deadline import class_deadline_seconds
 from finetune_operator.finetunejob.policies.class_limits import allowed_class, class_or_refusal
-from finetune_operator.finetunejob.policies.earlier_pods import (
+from finetune_operator.finetunejob.policies.progress import final_progress
+from finetune_operator.finetunejob.policies.run import run_id_refusal
+from finetune_operator.finetunejob.stale_jobs import (
     all_pods_ended,
     lost_pods_message,
     stale_and_old_jobs,
     stale_jobs,
 )
-from finetune_operator.finetunejob.policies.progress import final_progress
-from finetune_operator.finetunejob.policies.run import model_source, run_id_refusal
 from finetune_operator.finetunejob.storage_folders import access_of, at_its_endpoint, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.job_outcome import (
@@ -166,7 +166,7 @@ def _objects(
         owner=observed.owner,
         spec=observed.spec,
         class_=at_its_endpoint(class_, status),
-        model=model_source(observed, status),
+        model=model_source(observed.spec, status),
         hyperparameters=status.resolved,
         number=number,
         run=run,
@@ -335,7 +335,7 @@ def _with_reported_outcome(
     if isinstance(report, TrainReport) and job_succeeded(job, pods, now):
         if status.starting_model is None and run_id_refusal(observed, status) is not None:
             return status  # A run of an older operator: which model it was to tune is known only from its own spec.
-        refusal = _result_refusal(report.result, status.storage_uri, model_source(observed, status).uri)
+        refusal = _result_refusal(report.result, status.storage_uri, model_source(observed.spec, status).uri)
         if refusal is None:
             return with_result(status, attempt, report, now)
         return _failed(status, attempt, refused_report(pods, refusal), now)

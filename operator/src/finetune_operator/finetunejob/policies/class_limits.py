@@ -16,9 +16,9 @@ from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.finetuneclass.resolve import ResolvedClass, deadline_violation, source_violation
 from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.earlier_pods import stale_jobs
-from finetune_operator.finetunejob.policies.run import with_run_id_hint
 from finetune_operator.finetunejob.policies.wrong_clock import clock_is_behind
+from finetune_operator.finetunejob.run_id_hint import with_run_id_hint
+from finetune_operator.finetunejob.stale_jobs import stale_jobs
 
 
 def wait_for_class(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:

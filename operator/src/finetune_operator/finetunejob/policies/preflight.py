@@ -17,11 +17,11 @@ from finetune_operator.core.backoff import retry_time
 from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, preflight_succeeded, run_failed
-from finetune_operator.finetunejob.objects import next_job, output_uri, preflight_objects, run_key
+from finetune_operator.finetunejob.objects import model_source, next_job, output_uri, preflight_objects, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.class_limits import allowed_class, class_or_refusal
-from finetune_operator.finetunejob.policies.earlier_pods import stale_and_old_jobs, stale_jobs
-from finetune_operator.finetunejob.policies.run import model_source, with_run_id_hint
+from finetune_operator.finetunejob.run_id_hint import with_run_id_hint
+from finetune_operator.finetunejob.stale_jobs import stale_and_old_jobs, stale_jobs
 from finetune_operator.finetunejob.storage_folders import access_of, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.job_outcome import first_disruption
@@ -132,7 +132,7 @@ def _objects(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, class_: ResolvedClass, number: int
 ) -> list[Object]:
     """The preflight's objects, built from the current class and spec."""
-    model = model_source(observed, status)
+    model = model_source(observed.spec, status)
     return preflight_objects(observed.owner, observed.spec, class_, model, number, run_key(status))
 
 

@@ -31,9 +31,9 @@ from finetune_operator.finetunejob.attempt_state import (
 )
 from finetune_operator.finetunejob.objects import next_job
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.earlier_pods import next_check, stale_jobs
 from finetune_operator.finetunejob.policies.preflight import preflight_readiness
-from finetune_operator.finetunejob.policies.run import with_run_id_hint
+from finetune_operator.finetunejob.run_id_hint import with_run_id_hint
+from finetune_operator.finetunejob.stale_jobs import next_check, stale_jobs
 from finetune_operator.pods.job_outcome import is_retryable, outcome
 from finetune_operator.pods.retried_job import with_previous_failure
 from finetune_operator.pods.start_diagnosis import diagnose_start, image_pull_message, image_pull_timed_out

@@ -19,36 +19,22 @@ from typing import Any, Literal
 from finetune_api.base import LINE_LENGTH, whole_seconds
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
-from finetune_api.run import ModelSource
-from finetune_operator.core.conditions import Readiness, progressing, sentence, stalled
+from finetune_operator.core.conditions import Readiness, progressing, stalled
 from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision, JobPlan, stopped
-from finetune_operator.finetunejob.objects import next_run_number, preflight_pod_name, run_digest, run_key
+from finetune_operator.finetunejob.objects import model_source, next_run_number, preflight_pod_name, run_digest, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.earlier_pods import (
+from finetune_operator.finetunejob.policies.wrong_clock import no_earlier_than_created
+from finetune_operator.finetunejob.stale_jobs import (
     STOPPING_CHECK_SECONDS,
     next_check,
     others_stopped,
     stale_jobs,
     stopping_message,
 )
-from finetune_operator.finetunejob.policies.wrong_clock import no_earlier_than_created
 from finetune_operator.models.resolve import ResolvedModel
 
 RUNS_KEPT = 10
 SUPERSEDED: Literal["Superseded"] = "Superseded"
-_RUN_ID_HINT = "Changing the spec requires a new runId."
-_OF_THE_SPEC = frozenset(
-    {
-        Reason.CLASS_NOT_FOUND,
-        Reason.DATASET_NOT_FOUND,
-        Reason.INVALID_SPEC,
-        Reason.LIMIT_EXCEEDED,
-        Reason.MODEL_INVALID,
-        Reason.MODEL_NOT_FOUND,
-        Reason.SOURCE_NOT_ALLOWED,
-    }
-)
-"""Reasons that a change of the spec may fix, which the API server rejects within a run."""
 
 
 def refuse_run_id(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
@@ -115,13 +101,6 @@ def is_superseded(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> b
     return status.run_id != observed.spec.run_id and run_id_refusal(observed, status) is None
 
 
-def with_run_id_hint(readiness: Readiness) -> Readiness:
-    """Add to the message that a change of the spec requires a new runId, if such a change may help."""
-    if readiness.reason not in _OF_THE_SPEC or _RUN_ID_HINT in readiness.message:
-        return readiness
-    return replace(readiness, message=f"{sentence(readiness.message)} {_RUN_ID_HINT}")
-
-
 def wait_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
     """Start nothing until the job of fineTuneJobRef has a result."""
     reference, found = observed.spec.model.fine_tune_job_ref, observed.model
@@ -141,7 +120,7 @@ def record_starting_model(observed: ObservedFineTuneJob, plan: JobPlan, now: dat
     if plan.status.starting_model is not None:
         return plan
     found = observed.model
-    source = found.source if isinstance(found, ResolvedModel) else model_source(observed, plan.status)
+    source = found.source if isinstance(found, ResolvedModel) else model_source(observed.spec, plan.status)
     model = StartingModel(uri=source.uri, adapter_uri=source.adapter_uri, digest=source.digest)
     return replace(plan, status=plan.status.model_copy(update={"starting_model": model}))
 
@@ -149,14 +128,6 @@ def record_starting_model(observed: ObservedFineTuneJob, plan: JobPlan, now: dat
 def waits_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
     """Whether the run can't start because the job of fineTuneJobRef has no result."""
     return status.starting_model is None and isinstance(observed.model, Readiness)
-
-
-def model_source(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> ModelSource:
-    """The model that the run's Pods load."""
-    found = status.starting_model
-    if found is None:  # A run started by an older operator.
-        return ModelSource(uri=observed.spec.model.uri or "")
-    return ModelSource(uri=found.uri, adapter_uri=found.adapter_uri, digest=found.digest)
 
 
 def _new_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> FineTuneJobStatus:

@@ -14,7 +14,8 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.conditions import Readiness, cancelled, progressing, suspended
 from finetune_operator.finetunejob.attempt_state import JobDecision, stopped, without_remaining_time
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.earlier_pods import (
+from finetune_operator.finetunejob.policies.run import is_superseded, run_id_refusal
+from finetune_operator.finetunejob.stale_jobs import (
     STOPPING_CHECK_SECONDS,
     lost_pods_message,
     next_check,
@@ -22,7 +23,6 @@ from finetune_operator.finetunejob.policies.earlier_pods import (
     stale_jobs,
     stopping_message,
 )
-from finetune_operator.finetunejob.policies.run import is_superseded, run_id_refusal
 
 
 def suspend_refused_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
