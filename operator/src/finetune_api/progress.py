@@ -123,12 +123,12 @@ def carried(progress: Progress, before: Progress | None) -> Progress:
 
 def _with_logged(progress: Progress, before: Progress) -> Progress:
     """The progress with what `before` knew of the metrics that it does not mention."""
-    told, known = progress.not_finite or [], before.not_finite or []
-    silent = [name for name in _OF_LOGGED_STEPS if getattr(progress, name) is None and to_camel(name) not in told]
+    reported, known = progress.not_finite or [], before.not_finite or []
+    silent = [name for name in _OF_LOGGED_STEPS if getattr(progress, name) is None and to_camel(name) not in reported]
     values = {name: getattr(before, name) for name in silent}
     if {"eval_loss", "valid_reward"} <= set(silent):
         values["eval_step"] = before.eval_step
-    not_finite = [*told, *(to_camel(name) for name in silent if to_camel(name) in known)]
+    not_finite = [*reported, *(to_camel(name) for name in silent if to_camel(name) in known)]
     return progress.model_copy(update={**values, "not_finite": not_finite or None})
 
 

@@ -31,11 +31,11 @@ class Source:
         file = os.fspath(kubeconfig) if kubeconfig is not None else os.environ.get("KUBECONFIG") or None
         return cls(file, context, in_cluster)
 
-    def problem(self, told: str) -> str:
+    def problem(self, reason: str) -> str:
         """Why there is no connection, and what to do."""
         where = "The Pod's service account" if self.in_cluster else f"The kubeconfig {self.file or DEFAULT_KUBECONFIG}"
         return (
-            f"{where} can't be used: {' '.join(told.split())}. Pass FineTuneClient(kubeconfig=..., context=...), set "
+            f"{where} can't be used: {' '.join(reason.split())}. Pass FineTuneClient(kubeconfig=..., context=...), set "
             "KUBECONFIG, or run in a Pod with a service account's token."
         )
 

@@ -107,15 +107,15 @@ def error_of(status: int, body: bytes, request: str) -> ApiError:
     """The error of a response of the API server."""
     try:
         answer = json.loads(body)
-        reason, told = str(answer.get("reason", "")), str(answer.get("message", ""))
+        reason, detail = str(answer.get("reason", "")), str(answer.get("message", ""))
     except (ValueError, AttributeError):
-        reason, told = "", body[:500].decode(errors="replace")
-    message = (told or f"{request} was answered with {status}").rstrip(".")
+        reason, detail = "", body[:500].decode(errors="replace")
+    message = (detail or f"{request} was answered with {status}").rstrip(".")
     if status in (FORBIDDEN, UNAUTHORIZED):
         what = "Log in to the cluster again" if status == UNAUTHORIZED else "Ask the platform team for a role there"
         return ForbiddenError(status, reason, f"{message}. {what}.")
     if status == NOT_FOUND:
-        return NotFoundError(status, reason, f"{message}.{'' if told and reason else _NO_KIND}")
+        return NotFoundError(status, reason, f"{message}.{'' if detail and reason else _NO_KIND}")
     if status == CONFLICT and reason == "AlreadyExists":
         return AlreadyExistsError(status, reason, f"{message}.")
     if status in (400, INVALID):

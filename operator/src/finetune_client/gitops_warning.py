@@ -14,5 +14,5 @@ class GitOpsWarning(UserWarning):
 
 def warn_of_gitops(view: ObjectView) -> None:
     """Say who may set back what was changed."""
-    if told := warning_of_gitops(view):
-        warnings.warn(f"{view.resource}: {told}", GitOpsWarning, stacklevel=4)
+    if warning := warning_of_gitops(view):
+        warnings.warn(f"{view.resource}: {warning}", GitOpsWarning, stacklevel=4)

@@ -33,8 +33,8 @@ class LogPosition:
     def take(self, line: bytes) -> str | None:
         """The line as it is to be shown; None if it was given out before."""
         whole = line.decode(errors="replace").rstrip("\r\n")
-        told, _, text = whole.partition(" ")
-        if (moment := _in_utc(told)) is None:
+        timestamp, _, text = whole.partition(" ")
+        if (moment := _in_utc(timestamp)) is None:
             return clean(whole, lines=True)
         if moment < self.moment:
             return None
@@ -49,8 +49,8 @@ class LogPosition:
         return clean(text.rpartition("\r")[2], lines=True)
 
 
-def _in_utc(told: str) -> str | None:
-    if (found := _MOMENT.fullmatch(told)) is None:
+def _in_utc(timestamp: str) -> str | None:
+    if (found := _MOMENT.fullmatch(timestamp)) is None:
         return None
     seconds, fraction, zone = found.groups(default="")
     try:

@@ -45,7 +45,7 @@ def page() -> str:
     lines += ["## Errors\n", "Each is a `FineTuneError`.\n", "| error | meaning |", "|---|---|"]
     found = [getattr(finetune_client, name) for name in finetune_client.__all__]
     errors = [one for one in found if isinstance(one, type) and issubclass(one, finetune_client.FineTuneError)]
-    lines += [f"| `{one.__name__}` | {_told(one)} |" for one in errors]
+    lines += [f"| `{one.__name__}` | {_docstring(one)} |" for one in errors]
     return "\n".join([*lines, ""])
 
 
@@ -67,9 +67,9 @@ def _members(of: type) -> Iterator[str]:
         if name.startswith("_") or name == "contract":
             continue
         if isinstance(found, property):
-            yield f"| `{name}` | {_told(found)} |"
+            yield f"| `{name}` | {_docstring(found)} |"
         elif inspect.isfunction(found):
-            yield f"| `{name}{_signature(found)}` | {_told(found)} |"
+            yield f"| `{name}{_signature(found)}` | {_docstring(found)} |"
 
 
 def _signature(of: Any) -> str:
@@ -79,7 +79,7 @@ def _signature(of: Any) -> str:
     return str(inspect.Signature(kept)).replace("|", "\\|")
 
 
-def _told(of: Any) -> str:
+def _docstring(of: Any) -> str:
     return " ".join((of.__doc__ or "").split()).replace("|", "\\|")
 
 

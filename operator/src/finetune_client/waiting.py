@@ -60,12 +60,12 @@ def progress_of(view: ObjectView) -> Progress:
     # Until the operator has seen a change, the status is of what was before it.
     progress = view.status.at("progress") if view.current else Fields(None)
     ready, stalled = view.condition("Ready"), view.condition("Stalled")
-    told = stalled if view.stalled else ready
+    condition = stalled if view.stalled else ready
     return Progress(
         name=view.name,
         phase=view.phase if view.current else "",
-        reason=told.reason,
-        message=told.message,
+        reason=condition.reason,
+        message=condition.message,
         stalled=view.stalled,
         percent=progress.whole("percent"),
         step=progress.whole("step"),

@@ -61,7 +61,7 @@ def wrong_fields(error: ValidationError) -> RefusedError:
     """The first wrong field of a request, as OpenAI words it."""
     found = error.errors(include_url=False)
     path = _path(found[0]["loc"])
-    # Of a union's branches, the last one is told: the first is "auto".
+    # Of a union's branches, the last one is reported: the first is "auto".
     first = next(one for one in reversed(found) if _path(one["loc"]) == path)
     if first["type"] == "extra_forbidden":
         return invalid(f"Unrecognized request argument supplied: {shown(path)}", path[:LONGEST_SHOWN])

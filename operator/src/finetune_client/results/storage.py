@@ -135,10 +135,10 @@ def _client(session: Any, place: Place, files: ExitStack) -> Any:
     )
 
 
-def _refused(uri: str, code: str, told: str) -> str:
+def _refused(uri: str, code: str, detail: str) -> str:
     if code in ("NoSuchKey", "404", "NoSuchBucket"):
-        return f"{uri} does not exist (any more): {told}"
-    return f"The storage refused {uri}: {told}. Do these credentials have s3:GetObject there?"
+        return f"{uri} does not exist (any more): {detail}"
+    return f"The storage refused {uri}: {detail}. Do these credentials have s3:GetObject there?"
 
 
 def _by_hand(uri: str, place: Place) -> str:

@@ -154,8 +154,8 @@ def transition_events(previous: Sequence[Condition], current: Sequence[Condition
             asked_for = is_stalled.reason == Reason.CANCELLED
             return (EventNote("Normal" if asked_for else "Warning", is_stalled.reason, is_stalled.message),)
         return ()
-    is_told = is_ready.reason not in PASSED_THROUGH or was_stalled == "True"
-    if is_told and before.get(ConditionType.READY) != (is_ready.status, is_ready.reason):
+    is_recorded = is_ready.reason not in PASSED_THROUGH or was_stalled == "True"
+    if is_recorded and before.get(ConditionType.READY) != (is_ready.status, is_ready.reason):
         is_diagnosis = is_ready.status != "True" and is_ready.reason in DIAGNOSES
         return (EventNote("Warning" if is_diagnosis else "Normal", is_ready.reason, is_ready.message),)
     return ()

@@ -116,24 +116,24 @@ def watched(output: Iterable[str]) -> Iterator[tuple[str, Object]]:
 
 def error_of(stderr: str) -> PluginError:
     """The error in kubectl's words, and what to do about it."""
-    told = clean(_told(stderr))
-    if "(NotFound)" in told:
-        return NotFoundError(told)
-    if _NO_KIND.search(told):
+    message = clean(_own_message(stderr))
+    if "(NotFound)" in message:
+        return NotFoundError(message)
+    if _NO_KIND.search(message):
         return NotFoundError(
-            f"{told}. finetune-operator's CRDs are not installed in this cluster. Is it the right one? "
+            f"{message}. finetune-operator's CRDs are not installed in this cluster. Is it the right one? "
             "`kubectl config current-context` names it, --context chooses another"
         )
-    if "(Forbidden)" in told:
-        return ForbiddenError(f"{told}. Ask the platform team for a role in this namespace")
-    if "(Unauthorized)" in told or "must be logged in" in told:
-        return NoAccessError(f"{told}. Log in to the cluster again")
-    if _UNREACHABLE.search(told):
-        return NoAccessError(f"{told}. Check --context, --kubeconfig, KUBECONFIG and the network")
-    return PluginError(told or "kubectl failed without a message", ExitCode.FAILED)
+    if "(Forbidden)" in message:
+        return ForbiddenError(f"{message}. Ask the platform team for a role in this namespace")
+    if "(Unauthorized)" in message or "must be logged in" in message:
+        return NoAccessError(f"{message}. Log in to the cluster again")
+    if _UNREACHABLE.search(message):
+        return NoAccessError(f"{message}. Check --context, --kubeconfig, KUBECONFIG and the network")
+    return PluginError(message or "kubectl failed without a message", ExitCode.FAILED)
 
 
-def _told(stderr: str) -> str:
+def _own_message(stderr: str) -> str:
     """kubectl's message without klog's lines (`E1126 23:59:08.1 ...`), of which there is one for each request."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     own = [line for line in lines if not re.match(r"[EIWF]\d{4} ", line)]

@@ -28,8 +28,8 @@ def validate(
     documents = validating.documents(text)
     if not documents:
         raise PluginError(f"{file} has no objects.")
-    problems = [f"{one.title}: {told}" for one in documents for told in validating.local_problems(one)]
-    if not local and not problems:  # What both refuse is told once, in the words that name the field.
+    problems = [f"{one.title}: {problem}" for one in documents for problem in validating.local_problems(one)]
+    if not local and not problems:  # What both refuse is printed once, in the words that name the field.
         problems += validating.server_problems(kubectl, text)
     for problem in problems:
         typer.echo(problem)

@@ -138,9 +138,9 @@ def events(kubectl: Kubectl, name: NameArgument) -> None:
         own = [*kubectl.items("jobs,pods", "-l", selector(found))]
     except ForbiddenError:
         own = []
-    told = events_of(kubectl, found, own)
-    if not told:
+    recorded = events_of(kubectl, found, own)
+    if not recorded:
         tell(f"There are no Events about {found.resource}: clusters keep them for an hour. `status` has what lasts.")
         return
-    rows = [(age(one.moment, now), one.type, one.about, one.text_and_count) for one in told]
+    rows = [(age(one.moment, now), one.type, one.about, one.text_and_count) for one in recorded]
     print_table(console(), ("AGE", "TYPE", "ABOUT", "EVENT"), rows, styled=1)

@@ -94,8 +94,8 @@ def _objects(
             yield f"{name}.json", _json(found[name])
     alone = [pod for pod in found["pods"] if Pod(Fields(pod)).is_alone]
     configurations = [*found["configmaps"], *map(_annotated, [*found["jobs"], *alone])]
-    if told := [_parsed(item) for item in configurations if item.get("data")]:
-        yield "run-configurations.json", _json(told)
+    if parsed := [_parsed(item) for item in configurations if item.get("data")]:
+        yield "run-configurations.json", _json(parsed)
     if platform is not None:
         yield "class.json", _json(platform)
     if version is not None:

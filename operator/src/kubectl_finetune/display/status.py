@@ -271,7 +271,7 @@ def _result(result: Fields) -> Iterator[Row]:
 
 
 def _failure(view: ObjectView, most: int | None) -> Iterator[Row]:
-    """What failed last, unless that is all of why the run ended, which is told already."""
+    """What failed last, unless that is all of why the run ended, which is shown already."""
     failure, stalled = view.status.at("failure"), view.condition("Stalled")
     if not failure or (stalled.status == "True" and failure.text("message") == stalled.message):
         return

@@ -57,10 +57,10 @@ def show_logs(
 
 def _check_end(process: subprocess.Popen[str], view: ObjectView) -> None:
     assert process.stderr is not None
-    told = process.stderr.read()
+    stderr = process.stderr.read()
     if process.wait(END_SECONDS) == 0:
         return
-    error = error_of(told)
+    error = error_of(stderr)
     if "waiting to start" in str(error):
         error = PluginError(f"{error}. Why it waits: {command(view, 'events')}", ExitCode.NOT_FOUND)
     raise error

@@ -72,8 +72,8 @@ class Watches:
     def _read(self, source: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None and process.stderr is not None
         error: PluginError | None = None
-        told: list[str] = []
-        reader = threading.Thread(target=lambda: told.extend(process.stderr or ()), daemon=True)
+        stderr: list[str] = []
+        reader = threading.Thread(target=lambda: stderr.extend(process.stderr or ()), daemon=True)
         reader.start()
         try:
             for kind, found in watched(process.stdout):
@@ -82,7 +82,7 @@ class Watches:
             error = broken if isinstance(broken, PluginError) else None
         reader.join(timeout=5)
         if process.wait() != 0 and error is None:
-            error = error_of("".join(told))
+            error = error_of("".join(stderr))
         if self._processes.get(source) is process:
             self.changes.put(Change(source, error=error, ended=True))
 

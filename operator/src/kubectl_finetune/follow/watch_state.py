@@ -35,7 +35,7 @@ class WatchState:
     losses: list[tuple[int, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _key: tuple[object, ...] = ()
-    _told: set[str] = field(default_factory=set)
+    _printed: set[str] = field(default_factory=set)
 
     def take_object(self, kind: str, found: Object) -> list[str]:
         """A new state of the object. Returns the lines to print where there is no terminal."""
@@ -77,9 +77,9 @@ class WatchState:
             return []
         self.events[uid] = event
         line = f"{event.type} {event.about} {event.text_and_count}"
-        if line in self._told or event.fields.text("involvedObject", "kind") == self.view.kind.name:
+        if line in self._printed or event.fields.text("involvedObject", "kind") == self.view.kind.name:
             return []  # The headline says what the object's own Events say.
-        self._told.add(line)
+        self._printed.add(line)
         return [line]
 
 

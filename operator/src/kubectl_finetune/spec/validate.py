@@ -94,10 +94,10 @@ def local_problems(document: Document) -> Iterator[str]:
 def server_problems(kubectl: Kubectl, text: str) -> Iterator[str]:
     """What the API server refuses: schema, rules, policies, quota; nothing is written. Raises NoAccessError."""
     words = ("apply", "--dry-run=server", "--validate=strict", "-f", "-", "-o", "name")
-    fine, _, told = kubectl.try_run(*words, given=text)
+    fine, _, stderr = kubectl.try_run(*words, given=text)
     if fine:
         return
-    error = error_of(told)
+    error = error_of(stderr)
     if isinstance(error, NoAccessError) or error.code is ExitCode.NOT_FOUND:
         raise error
-    yield from (line for line in map(clean, told.splitlines()) if line.strip())
+    yield from (line for line in map(clean, stderr.splitlines()) if line.strip())

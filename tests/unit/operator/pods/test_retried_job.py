@@ -10,7 +10,7 @@ from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import Failure, PreflightReport
 from finetune_operator.core.backoff import retry_time
-from finetune_operator.evaluation.tries import evaluation_job
+from finetune_operator.evaluation.current_job import evaluation_job
 from finetune_operator.finetunejob.deletion.plan import DELETION
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.finetunejob.policies.preflight import PREFLIGHT

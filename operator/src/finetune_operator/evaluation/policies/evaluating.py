@@ -11,9 +11,9 @@ from finetune_operator.core.conditions import Readiness, progressing, sentence
 from finetune_operator.core.plan import earliest
 from finetune_operator.evaluation.candidates import models_to_evaluate
 from finetune_operator.evaluation.class_limits import allowed_class
+from finetune_operator.evaluation.current_job import objects_of, try_result, try_to_watch
 from finetune_operator.evaluation.objects import evaluate_job_name, tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
-from finetune_operator.evaluation.tries import objects_of, try_result, try_to_watch
 from finetune_operator.finetuneclass.resolve import output_location
 from finetune_operator.pods.job_outcome import first_disruption, next_sidecar_check
 from finetune_operator.pods.retried_job import Running, retry_readiness, with_previous_failure

@@ -17,12 +17,12 @@ from finetune_operator.core.conditions import (
     sentence,
 )
 from finetune_operator.core.plan import ENDED_UNSUCCESSFULLY, Child, earliest
+from finetune_operator.evaluation.current_job import is_same_run
 from finetune_operator.evaluation.gates import summary
 from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
 from finetune_operator.evaluation.policies.progress import without_remaining_time
 from finetune_operator.evaluation.policies.verdict import decide_verdict
-from finetune_operator.evaluation.tries import is_same_run
 
 _JUDGED = frozenset({"Passed", "GateFailed", "Inconclusive"})
 LEFTOVER_SECONDS = 30

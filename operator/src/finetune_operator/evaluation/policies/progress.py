@@ -11,8 +11,8 @@ from finetune_api.evaluation_progress import EvaluationProgress
 from finetune_api.progress import human_duration
 from finetune_operator.core.plan import earliest
 from finetune_operator.evaluation.candidates import names_in_results
+from finetune_operator.evaluation.current_job import current_job
 from finetune_operator.evaluation.observed import EvaluationPlan, ObservedEvaluation
-from finetune_operator.evaluation.tries import current_job
 
 
 def record_progress(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:

@@ -10,16 +10,16 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.backoff import retry_time, waits
 from finetune_operator.core.conditions import Readiness, failed, failure_message, known_reason, progressing, sentence
-from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
-from finetune_operator.evaluation.policies.finished import end_run
-from finetune_operator.evaluation.policies.progress import without_remaining_time
-from finetune_operator.evaluation.tries import (
+from finetune_operator.evaluation.current_job import (
     asks_another_revision,
     current_job,
     evaluation_job,
     try_result,
     try_to_watch,
 )
+from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
+from finetune_operator.evaluation.policies.finished import end_run
+from finetune_operator.evaluation.policies.progress import without_remaining_time
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import Disrupted, Failed, retry_readiness
 

@@ -10,9 +10,9 @@ from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Child
 from finetune_operator.evaluation.candidates import models_to_evaluate
 from finetune_operator.evaluation.class_limits import class_or_refusal
+from finetune_operator.evaluation.current_job import current_job, is_same_run
 from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
-from finetune_operator.evaluation.tries import current_job, is_same_run
 from finetune_operator.models.resolve import Undecided
 from finetune_operator.pods.retried_job import with_previous_failure
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS

@@ -15,7 +15,7 @@ def applied_model(observed: ObservedModelDeployment) -> ModelSource | None:
     known = observed.status.applied or observed.status.served
     if known is None:
         return _applied_by_an_older_version(observed)
-    # What this version knows of it: nothing else is told to Pods.
+    # What this version knows of it: Pods get nothing else.
     of = known.checkpoint
     checkpoint = of and CheckpointSource(uri=of.uri, step=of.step, digest=of.digest, adapter=of.adapter)
     return ModelSource(uri=known.uri, adapter_uri=known.adapter_uri, digest=known.digest, checkpoint=checkpoint)

@@ -1,4 +1,4 @@
-"""The tries of a run: the current Job and its result."""
+"""The Job of the current try, and its result."""
 
 from __future__ import annotations
 
