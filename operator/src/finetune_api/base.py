@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
@@ -212,8 +213,20 @@ def cel(*rules: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
 
 def problems(error: ValidationError) -> str:
     """The invalid fields and their errors, at most five, on one line."""
-    found = error.errors(include_url=False)[:5]
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg']}" for one in found)
+    return "; ".join(f"{path or 'the whole'}: {fault}" for path, fault in list(faults(error).items())[:5])
+
+
+_UNION_TAG = re.compile(r"constrained-\w+|[\w-]+\[.*\]")
+"""Pydantic adds the alternatives of a union to the path (`literal['Best','Last']`, `constrained-int`)."""
+
+
+def faults(error: ValidationError) -> dict[str, str]:
+    """What is wrong, by the path of the field. A value that is none of several alternatives is one fault."""
+    found: dict[str, list[str]] = {}
+    for one in error.errors(include_url=False):
+        path = ".".join(str(part) for part in one["loc"] if not _UNION_TAG.fullmatch(str(part)))
+        found.setdefault(path, []).append(one["msg"])
+    return {path: " or ".join(dict.fromkeys(said)) for path, said in found.items()}
 
 
 class LocalObjectReference(ApiModel):

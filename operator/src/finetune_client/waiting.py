@@ -140,12 +140,17 @@ def stalled(contract: Contract, view: ObjectView, seconds: float) -> StalledErro
     )
 
 
+def _still(view: ObjectView) -> str:
+    return "nothing runs until it is resumed" if view.phase == "Suspended" else "it goes on"
+
+
 def timed_out(contract: Contract, view: ObjectView, until: Until, seconds: float) -> WaitTimeoutError:
     """The error of a wait whose time is over."""
     progress = progress_of(view)
     waited_for = "become available" if contract.kind is MODEL_DEPLOYMENT else until.lower()
+    waited = f"has not {waited_for} after {seconds:g} s; {_still(view)}"
     return WaitTimeoutError(
-        f"{view.resource} in {view.namespace} has not {waited_for} after {seconds:g} s; it goes on. Now: {progress}",
+        f"{view.resource} in {view.namespace} {waited}. Now: {progress}",
         reason=progress.reason,
         detail=progress.message,
         next_steps=_advice(contract, view),

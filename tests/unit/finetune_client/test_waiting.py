@@ -8,7 +8,7 @@ import pytest
 
 from finetune_client.errors import ApiError, RunFailedError, StalledError, error_of
 from finetune_client.kinds import FINE_TUNE_JOBS
-from finetune_client.waiting import PAUSES, Outage, Until, Waiting, progress_of
+from finetune_client.waiting import PAUSES, Outage, Until, Waiting, progress_of, timed_out
 from tests.unit.kubectl_finetune.cluster_objects import FAILED, SUCCEEDED, TRAINING, UID, condition, seen
 
 STALLED = {
@@ -33,6 +33,12 @@ def test_it_is_over_when_what_was_waited_for_is_true() -> None:
     assert waiting("Ended").look(seen(FAILED), 0)
     with pytest.raises(RunFailedError, match=r"ended as Failed \(CUDAOutOfMemory\)"):
         waiting("Started").look(seen(FAILED), 0)
+
+
+def test_a_wait_that_is_over_says_whether_anything_goes_on() -> None:
+    assert "after 5 s; it goes on. Now: " in str(timed_out(FINE_TUNE_JOBS, seen(TRAINING), "Succeeded", 5))
+    suspended = seen({**TRAINING, "phase": "Suspended"})
+    assert "; nothing runs until it is resumed." in str(timed_out(FINE_TUNE_JOBS, suspended, "Succeeded", 5))
 
 
 def test_a_status_of_an_earlier_spec_says_nothing() -> None:

@@ -68,7 +68,7 @@ def _flat(value: Fields, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from _flat(item, f"{prefix}.{name}" if prefix else name)
     elif isinstance(value.value, list):
         yield prefix, ", ".join(item.text() or "{...}" for item in value)
-    else:
+    elif value.value is not None:
         yield prefix, value.text()
 
 

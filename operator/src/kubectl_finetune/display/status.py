@@ -44,12 +44,14 @@ def _state(view: ObjectView, now: datetime) -> Iterator[Row]:
     if not view.current and view.status:
         yield Row("Outdated", ["The spec was changed; what follows is of before the change."], "yellow")
     if stalled.status == "True":
-        label = "Failed" if view.outcome == "Failed" else "Stalled"
-        yield Row(label, [f"{stalled.reason}: {stalled.message}"], "bold red")
+        # Of a run that ended as Inconclusive or GateFailed nothing failed: its phase says what it is.
+        label = view.phase if view.outcome == "Failed" else "Stalled"
+        reason = "" if stalled.reason == label else f"{stalled.reason}: "
+        yield Row(label, [f"{reason}{stalled.message}"], "bold red")
     if ready.message and not (stalled.status == "True" and ready.message == stalled.message):
         yield Row("Why", [ready.message])
     passed = view.condition("Passed")
-    if passed.status:
+    if passed.status and passed.message not in (ready.message, stalled.message):
         yield Row("Passed", [f"{passed.status}: {passed.message}"])
 
 
@@ -84,7 +86,9 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
         yield from _trials(status, most, is_highest_best=_is_highest_best(view))
         return
     wanted = view.fields.text("spec", "replicas") or "1"
-    yield Row("Replicas", [f"{status.text('readyReplicas') or '0'} of {wanted} ready"])
+    pods = status.text("replicas") or "0"
+    there = "" if pods in ("0", wanted) else f", {pods} Pods"  # a class may allow fewer; a rollout may add one
+    yield Row("Replicas", [f"{status.text('readyReplicas') or '0'} of {wanted} ready{there}"])
     if status.text("revision"):  # The Pods that answer have one.
         served = [text for path in ("modelName", "url", "revision") if (text := status.text(path))]
         yield Row("Serves", [*served, *_served_model(status.at("served"))])

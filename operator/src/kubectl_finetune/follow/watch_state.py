@@ -80,7 +80,7 @@ class WatchState:
         if line in self._printed or event.fields.text("involvedObject", "kind") == self.view.kind.name:
             return []  # The headline says what the object's own Events say.
         self._printed.add(line)
-        return [line]
+        return [f"{line} ({event.moment.astimezone():%H:%M:%S})" if event.moment is not None else line]
 
 
 def headline(view: ObjectView) -> str:

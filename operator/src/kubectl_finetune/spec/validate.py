@@ -61,6 +61,7 @@ def local_problems(document: Document) -> Iterator[str]:
     """What can't work in an object of one of our kinds, whatever is in the cluster: path and error."""
     from pydantic import ValidationError
 
+    from finetune_api.base import faults
     from finetune_api.crd import KINDS
     from finetune_api.evaluation import EvaluationSpec
     from finetune_api.finetunejob import FineTuneJobSpec
@@ -80,9 +81,8 @@ def local_problems(document: Document) -> Iterator[str]:
     try:
         spec = kind.spec.from_wire(value.get("spec"))
     except ValidationError as error:
-        for one in error.errors(include_url=False):
-            path = ".".join(["spec", *(str(part) for part in one["loc"])])
-            yield clean(f"{path}: {one['msg']}")
+        for path, fault in faults(error).items():
+            yield clean(f"{'.'.join(filter(None, ('spec', path)))}: {fault}")
         return
     problem = grading_problem(spec) if isinstance(spec, EvaluationSpec) else None
     if isinstance(spec, FineTuneJobSpec) and spec.method.rft is not None:

@@ -19,6 +19,11 @@ def test_what_differs_is_shown_and_what_is_the_same_is_not() -> None:
     assert "model.uri" not in rows and "retryLimit" not in rows
 
 
+def test_a_job_that_has_chosen_nothing_yet_differs_in_what_the_other_chose_and_in_no_row_without_a_name() -> None:
+    rows = {name for name, _, _ in comparison(seen({**TRAINING, "resolved": {"batchSize": 8}}), object_view({}))}
+    assert "resolved.batchSize" in rows and "resolved." not in rows
+
+
 def test_scores_are_those_of_the_jobs_result() -> None:
     spec = {
         "candidates": [

@@ -206,6 +206,30 @@ def test_a_cancelled_job_is_no_failure_to_be_fixed() -> None:
     assert shown(found).splitlines()[-1] == "Next         Run again: kubectl finetune rerun router -n team-a"
 
 
+@pytest.mark.parametrize("phase", ["Inconclusive", "Cancelled"])
+def test_what_did_not_fail_is_not_called_failed_and_its_reason_is_told_once(phase: str) -> None:
+    told = "exact of tuned: 0.75 [0.7, 0.8] includes 0.72."
+    conditions = [condition(type_, "True", phase, told) for type_ in ("Stalled", "Failed")]
+    conditions += [condition(type_, "False", phase, told) for type_ in ("Ready", "Passed")]
+    status = {
+        "observedGeneration": 1,
+        "phase": phase,
+        "completionTime": "2026-11-26T23:00:00Z",
+        "conditions": conditions,
+    }
+    metadata = {"name": "router", "namespace": "team-a", "generation": 1}
+    text = shown(object_view({"kind": "Evaluation", "metadata": metadata, "spec": {}, "status": status}))
+    assert text.count(told) == 1
+    assert not any(line.startswith("Failed") for line in text.splitlines())
+
+
+def test_replicas_that_the_class_does_not_allow_are_told_with_the_pods_there_are() -> None:
+    metadata = {"name": "router", "namespace": "team-a", "generation": 1}
+    status = {"observedGeneration": 1, "phase": "Blocked", "replicas": 2, "readyReplicas": 1}
+    found = {"kind": "ModelDeployment", "metadata": metadata, "spec": {"replicas": 5}, "status": status}
+    assert "1 of 5 ready, 2 Pods" in shown(object_view(found))
+
+
 def test_an_evaluation_is_told_with_intervals_and_gates() -> None:
     score = {"candidate": "tuned", "grader": "exact", "score": 0.75, "low": 0.7, "high": 0.8, "examples": 250}
     gain = {"delta": 0.5, "deltaLow": 0.45, "deltaHigh": 0.55}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import re
+from datetime import datetime
 
 import pytest
 from rich.console import Console
@@ -65,7 +66,9 @@ def test_pods_and_their_events_get_a_line_when_they_change() -> None:
     assert state.take_pod("MODIFIED", waiting) == []
     assert state.take_pod("MODIFIED", pod("router-train-2")) == ["Pod router-train-2-0-abcde: Running"]
     told = event(waiting, "Failed", "can't pull")
-    assert state.take_event("ADDED", told) == ["Warning Pod/router-train-2-0-abcde Failed: can't pull"]
+    recorded = datetime.fromisoformat(told["lastTimestamp"]).astimezone()
+    line = f"Warning Pod/router-train-2-0-abcde Failed: can't pull ({recorded:%H:%M:%S})"
+    assert state.take_event("ADDED", told) == [line], "with its own time: the line is printed now"
     assert state.take_event("MODIFIED", told) == []
     assert state.take_event("MODIFIED", {**told, "count": 2}) != []
     assert state.take_pod("DELETED", waiting) == ["Pod router-train-2-0-abcde: gone"]

@@ -88,6 +88,16 @@ def test_graders_that_can_not_work_are_found_without_a_cluster(grader: str, told
     assert problems(evaluation("{name: both, type: StringCheck}")) == []
 
 
+def test_a_value_that_is_none_of_the_alternatives_is_one_problem_with_the_path_of_its_field() -> None:
+    candidates = "[{name: tuned, model: {fineTuneJobRef: {name: router}, checkpoint: Newest}}]"
+    graders = "[{name: a, type: StringCheck}]"
+    spec = f"{{candidates: {candidates}, dataset: {{uri: s3://data/d.jsonl}}, graders: {graders}}}"
+    (problem,) = problems(f"{{apiVersion: finetune.dev/v1alpha1, kind: Evaluation, spec: {spec}}}")
+    assert "spec.candidates.0.model.checkpoint: " in problem
+    assert "constrained-int" not in problem and "literal[" not in problem
+    assert "'Best'" in problem and " or " in problem
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -198,8 +198,10 @@ def test_a_trial_that_would_exceed_the_accelerator_hours_is_not_started() -> Non
 
 def test_hours_that_cannot_be_counted_start_nothing() -> None:
     world = SweepWorld(sweep_spec(budget={"acceleratorHours": 10}))
-    world.accelerators = stalled(Reason.CLASS_NOT_FOUND, "There is no default class.")
+    world.accelerators = stalled(Reason.CLASS_NOT_FOUND, "There is no default class. Set spec.className.")
     world.settle()
+    (told,) = [one for one in world.status.conditions if one.type == "Stalled"]
+    assert told.message.endswith("Set spec.template.spec.className.")
     assert not world.status.trials
     assert world.reason("Stalled") == ("True", "ClassNotFound")
     world.accelerators = 4
@@ -227,6 +229,8 @@ def test_suspended_trials_keep_their_place_and_none_starts() -> None:
     assert world.status.phase == "Running", "their Pods are still stopping"
     world.settle()
     assert (world.status.phase, world.reason()) == ("Suspended", ("False", "Suspended"))
+    (ready,) = [one for one in world.status.conditions if one.type == "Ready"]
+    assert "2 trials that have begun are suspended too, and no other starts." in ready.message
     world.ends(1)
     world.settle()
     assert world.states() == ["Succeeded", "Running"], "one had ended already; none takes its place"
@@ -335,9 +339,11 @@ def test_while_every_trial_is_stalled_so_is_the_search() -> None:
     world = started()
     for trial in world.status.trials:
         world.jobs[trial.fine_tune_job_name] = world.jobs[trial.fine_tune_job_name].__class__(
-            "1", "Queued", reason="Unschedulable", message="No node has a GPU.", is_stalled=True
+            "1", "Queued", reason="Unschedulable", message="Raise spec.className's limit.", is_stalled=True
         )
     world.settle()
+    (told,) = [one for one in world.status.conditions if one.type == "Stalled"]
+    assert told.message.endswith(" Raise spec.template.spec.className's limit."), "which is where it is set"
     assert world.reason("Stalled") == ("True", "Unschedulable")
     assert world.status.phase == "Running"
     world.reports(1, 1, 0.5)

@@ -6,6 +6,7 @@ stored, for at most STORAGE_DEADLINE_SECONDS: what could not be deleted stays, a
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -134,11 +135,23 @@ def _keep_storage(
     places = [f"{', '.join(folder.uri for folder in folders if folder.why == why)}: {sentence(why)}" for why in whys]
     message = (
         f"FineTuneJob {owner.namespace}/{owner.name} (uid {owner.uid}) was deleted, but not its objects in "
-        f"{' Nor those in '.join(places)} To remove them, with the credentials of their class: aws s3 rm --recursive "
-        f"FOLDER/ --exclude '*' --include '*{run_folder('', owner.uid)}/*' --endpoint-url ENDPOINT"
+        f"{' Nor those in '.join(places)} To remove them, with the credentials of their class: "
+        f"{_removal_command(observed, folders)}"
     )
     note = EventNote("Warning", STORAGE_KEPT, message)
     return _release(observed, now, LeftBehind(observed.class_name, note))
+
+
+def _removal_command(observed: ObservedDeletion, folders: Sequence[Folder]) -> str:
+    """What a person runs for each folder; complete if it is one, at an endpoint that the status knows."""
+    uris = sorted({folder.uri for folder in folders})
+    folder = shlex.quote(uris[0]) if len(uris) == 1 else "FOLDER"
+    command = f"aws s3 rm --recursive {folder}/ --exclude '*' --include '*{run_folder('', observed.owner.uid)}/*'"
+    known = {one.endpoint for one in observed.status.storage_folders if one.uri in uris}
+    endpoint = known.pop() if len(known) == 1 else None
+    if endpoint == "":
+        return command  # AWS's
+    return f"{command} --endpoint-url {'ENDPOINT' if endpoint is None else shlex.quote(endpoint)}"
 
 
 def _result(observed: ObservedDeletion, now: datetime) -> Running | Succeeded | Disrupted | Failed | None:

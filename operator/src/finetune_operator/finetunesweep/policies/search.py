@@ -67,7 +67,7 @@ def refuse(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: da
     """Start nothing with a template that can't have what is searched, or whose accelerators can't be counted."""
     refusal = observed.refusal
     if refusal is None and isinstance(observed.accelerators, Readiness):
-        refusal = observed.accelerators
+        refusal = replace(observed.accelerators, message=_of_template(observed.accelerators.message))
     return None if refusal is None else _going_on(observed, status, refusal, now)
 
 
@@ -77,9 +77,17 @@ def suspend(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: d
         return None
     busy = [trial.fine_tune_job_name for trial in running(status) if _is_busy(observed, trial.fine_tune_job_name)]
     if not busy:
-        return _going_on(observed, status, suspended(" No trial starts."), now)
+        return _going_on(observed, status, suspended(_suspended_trials(status)), now)
     message = f"spec.suspend is true. Waiting for {len(busy)} trials to save a checkpoint, among them {busy[0]!r}."
     return _going_on(observed, status, progressing(Reason.STOPPING, message), now)
+
+
+def _suspended_trials(status: FineTuneSweepStatus) -> str:
+    """Those that the sweep counts as running have saved, and wait."""
+    if not (waiting := len(running(status))):
+        return " No trial starts."
+    trials = "1 trial that has begun is" if waiting == 1 else f"{waiting} trials that have begun are"
+    return f" {trials} suspended too, and no other starts."
 
 
 def search(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision:
@@ -93,8 +101,14 @@ def search(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: da
         Reason.SEARCHING, f"At most {most_trials(observed.spec)} trials, {observed.spec.parallel} at a time."
     )
     if stuck and len(stuck) == len(alive):
-        readiness = stalled(known_reason(stuck[0].reason), f"Every trial that runs is Stalled. {stuck[0].message}")
+        message = f"Every trial that runs is Stalled. {_of_template(stuck[0].message)}"
+        readiness = stalled(known_reason(stuck[0].reason), message)
     return _going_on(observed, status, readiness, now)
+
+
+def _of_template(message: str) -> str:
+    """What is said of a trial's class, with the field of the sweep that sets it."""
+    return message.replace("spec.className", "spec.template.spec.className")
 
 
 def _next_record(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> datetime | None:

@@ -11,6 +11,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.finetunejob.status import StorageFolder
 from finetune_api.outcome import Failure
 from finetune_api.run import DeleteRun
 from finetune_operator.finetunejob.deletion.objects import STORAGE_DEADLINE_SECONDS
@@ -23,6 +24,7 @@ from tests.unit.operator.finetunejob.deletion.deletions import (
     DELETING,
     FOLDER,
     RECLAIMING,
+    STATUS,
     deletion,
     removal,
     tried,
@@ -218,6 +220,20 @@ def test_the_class_hears_what_stays_where_and_why(observed: ObservedDeletion, wh
         in left.note.message
     )
     assert why in left.note.message
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "end"),
+    [("http://s3:8333", " --endpoint-url http://s3:8333"), ("", "/*'"), (None, " --endpoint-url ENDPOINT")],
+    ids=["its own", "AWS's", "not known"],
+)
+def test_the_command_for_what_stays_can_be_run_as_it_is(endpoint: str | None, end: str) -> None:
+    known = [StorageFolder(uri=FOLDER, class_name="cpu", endpoint=endpoint)]
+    status = STATUS.model_copy(update={"storage_folders": known})
+    left = plan(deletion(status=status, namespace_ends=True), NOW).left_behind
+    assert left is not None
+    assert f"aws s3 rm --recursive {FOLDER}/ --exclude '*' --include '*" in left.note.message
+    assert left.note.message.endswith(end)
 
 
 def test_the_deletion_job_has_its_whole_configuration_in_its_own_object() -> None:
