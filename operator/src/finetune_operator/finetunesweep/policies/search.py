@@ -1,9 +1,8 @@
 """What has become of the trials, which of them are pruned, and which ones begin.
 
 A trial is written into the status before its job is created, so an operator that starts after a crash creates the job
-with the same values. While the API server refuses a job (a quota, an admission webhook), the other
-trials go on, and those that are not refused begin. Ends that come within ten seconds are written together, as a job's
-progress is.
+with the same values. While the API server refuses a job (a quota, an admission webhook), the other trials go on, and
+those that are not refused begin. Ends that come within ten seconds are written together, as a job's progress is.
 """
 
 from __future__ import annotations
