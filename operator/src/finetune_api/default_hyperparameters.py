@@ -116,8 +116,8 @@ def resolve_hyperparameters(
 def packs_by_default(spec: Hyperparameters, rules: MethodRules, *, examples: int, rows: int, processes: int) -> bool:
     """Whether rows are packed on accelerators where the spec does not say, if the model's architecture can.
 
-    Not where a step of one packed row per process would hold more examples than a step without packing: small sets need
-    many steps. And a spec's batchSize counts examples unless it also asks for packing.
+    Not where a step of one packed row per process would hold more than twice the examples of a step without packing:
+    small sets need many steps. And a spec's batchSize counts examples unless it also asks for packing.
 
     `rows`: the number of packed rows that the examples make.
     """

@@ -31,14 +31,17 @@ class TrialStatus(ApiModel):
         default=[], max_length=32, description="Validation loss at each step at which trials are compared (prune)."
     )
     seconds: int | None = Field(None, description="Seconds that it trained.")
+    attempt_seconds: int | None = Field(
+        None, description="Of these, the seconds of the attempt that succeeded, if it was not the only one."
+    )
     accelerator_seconds: int | None = Field(
-        None, description="The same, multiplied by its accelerators; absent if its class could not be read."
+        None, description="`seconds`, multiplied by its accelerators; absent if its class could not be read."
     )
     reason: Line | None = Field(None, description="Failed: the diagnosis.")
 
 
 class BestTrial(ApiModel):
-    """The trial with the best score; of those that can't be told apart from it, the cheapest to train."""
+    """The trial with the best score, or one whose interval overlaps with its own and that takes a fifth less time."""
 
     number: int = Field(description="Number of the trial.")
     fine_tune_job_name: Name = Field(description="Name of its FineTuneJob.")
@@ -48,8 +51,8 @@ class BestTrial(ApiModel):
     tied_with: list[int] | None = Field(
         None,
         max_length=MOST_TRIALS,
-        description="Numbers of the other trials that can't be told apart from the one with the best score: their "
-        "intervals overlap with its own.",
+        description="Numbers of the other trials whose intervals overlap with that of the best score, and of the one "
+        "with that score.",
     )
     values: dict[str, Any] = Field(default={}, description="Values of the searched fields, by path.")
 

@@ -1,4 +1,4 @@
-"""The best trial: the one with the best score, or the cheapest that can't be told apart from it. Pure."""
+"""The best trial: the one with the best score, or a cheaper one whose interval overlaps with that one's. Pure."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from collections.abc import Sequence
 
 from finetune_api.finetunesweep import BestTrial, TrialStatus
 
+LEAST_SAVING = 0.2
+"""Seconds vary by some percent from run to run: less is no reason to prefer a worse score."""
+
 
 def best_trial(trials: Sequence[TrialStatus], sign: int) -> BestTrial | None:
     """None: no trial has a score. `sign`: what a score is multiplied by, so that lower is better."""
-    scored = [(sign * trial.score, trial.number, trial) for trial in trials if trial.score is not None]
+    scored = by_score(trials, sign)
     if not scored:
         return None
-    first = min(scored, key=lambda one: one[:2])[2]
-    tied = [first, *(trial for _, _, trial in scored if trial is not first and _overlap(trial, first))]
-    best = min(tied, key=lambda trial: (_cost(trial), sign * (trial.score or 0.0), trial.number))
+    best = first = scored[0]
+    tied = [first, *(trial for trial in scored[1:] if _overlap(trial, first))]
+    for trial in tied:
+        if _is_cheaper(trial, best):
+            best = trial
     assert best.score is not None
     return BestTrial(
         number=best.number,
@@ -27,6 +32,12 @@ def best_trial(trials: Sequence[TrialStatus], sign: int) -> BestTrial | None:
     )
 
 
+def by_score(trials: Sequence[TrialStatus], sign: int) -> list[TrialStatus]:
+    """Those that have a score, the best one first."""
+    scored = [(sign * trial.score, trial.number, trial) for trial in trials if trial.score is not None]
+    return [trial for _, _, trial in sorted(scored, key=lambda one: one[:2])]
+
+
 def _overlap(one: TrialStatus, other: TrialStatus) -> bool:
     """Whether both have intervals, and a score that would be in both."""
     if one.low is None or one.high is None or other.low is None or other.high is None:
@@ -34,5 +45,11 @@ def _overlap(one: TrialStatus, other: TrialStatus) -> bool:
     return one.low <= other.high and other.low <= one.high
 
 
-def _cost(trial: TrialStatus) -> int:
-    return trial.accelerator_seconds or trial.seconds or 0
+def _is_cheaper(one: TrialStatus, other: TrialStatus) -> bool:
+    """Whether training it again would save that much for sure. All trials have the same accelerators.
+
+    What a disrupted trial needs is between its last attempt, which may have resumed, and all of them, which may have
+    repeated steps.
+    """
+    most, least = one.seconds, other.seconds if other.attempt_seconds is None else other.attempt_seconds
+    return most is not None and least is not None and most < least and most <= (1 - LEAST_SAVING) * least

@@ -47,7 +47,8 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         spec=spec,
         status=status,
         jobs=await _jobs(reader, owner, spec, status),
-        refusal=search_refusal(spec) if is_new and not is_over else None,
+        # Schemas of graders are untrusted and may take long to check: other objects must not wait for them.
+        refusal=await asyncio.to_thread(search_refusal, spec) if is_new and not is_over else None,
         accelerators=await _accelerators(reader, spec, trainer_image) if not is_over else None,
     )
 
@@ -60,12 +61,15 @@ async def _jobs(
     ours = {job["metadata"]["name"]: job for job in found if job is not None and is_controlled_by(job, owner.uid)}
     jobs = {name: view(job, trials[name], datetime.now(UTC)) for name, job in ours.items()}
     measured = spec.measured
-    if measured is None or not any(job.phase == "Succeeded" for job in jobs.values()):
+    # Before another runId begins, the trials are those of the run before, whatever that one measured.
+    is_measured = measured is not None or status.run_id != spec.run_id
+    if not is_measured or not any(job.phase == "Succeeded" for job in jobs.values()):
         return jobs
     listed = await reader.list(EVALUATIONS, owner.namespace, owner_selector(owner.uid))
     evaluations = {one["metadata"]["name"]: one for one in listed if is_controlled_by(one, owner.uid)}
     names = {name: evaluation_name(owner, status.run_number, trials[name].number) for name in jobs}
-    return {name: with_evaluation(job, evaluations.get(names[name]), measured.grader) for name, job in jobs.items()}
+    grader = "" if measured is None else measured.grader
+    return {name: with_evaluation(job, evaluations.get(names[name]), grader) for name, job in jobs.items()}
 
 
 def view(body: Object, trial: TrialStatus, now: datetime) -> TrialJob:
@@ -95,6 +99,7 @@ def view(body: Object, trial: TrialStatus, now: datetime) -> TrialJob:
         eval_loss=eval_loss,
         eval_step=eval_step,
         seconds=_seconds(status, now),
+        attempt_seconds=next((one.pod_seconds for one in status.ended_attempts if one.outcome == "Succeeded"), None),
         completed=status.completion_time,
     )
 

@@ -39,6 +39,8 @@ class TrialJob:
     """The step at which it was measured; None if that is not known."""
     seconds: int = 0
     """How long the Pods of its attempts have run."""
+    attempt_seconds: int | None = None
+    """How long those of the attempt that succeeded have."""
     completed: datetime | None = None
     score: Score | None = None
     """From the grader that counts."""

@@ -76,7 +76,7 @@ def ended(
     reason: str | None = None,
 ) -> TrialStatus:
     """The trial that has ended so. `accelerators`: None if that is not known."""
-    seconds = 0 if job is None else job.seconds
+    seconds, of_attempt = (0, None) if job is None else (job.seconds, job.attempt_seconds)
     return trial.model_copy(
         update={
             "state": state,
@@ -86,6 +86,7 @@ def ended(
             "reason": reason,
             "evaluation_name": None if job is None else job.evaluation_name,
             "seconds": seconds,
+            "attempt_seconds": None if of_attempt == seconds else of_attempt,
             "accelerator_seconds": None if accelerators is None else seconds * accelerators,
         }
     )

@@ -88,6 +88,18 @@ def test_a_cancelled_search_cancels_the_evaluation_of_a_trial_that_has_trained(a
     assert api.get("FineTuneJob", trial["fineTuneJobName"])["status"]["phase"] == "Succeeded"
 
 
+def test_another_run_that_compares_losses_cancels_the_evaluations_of_the_one_before(api: Api) -> None:
+    search = {"algorithm": "Grid", "parameters": [{**RANK, "numbers": [8]}]}
+    api.create("FineTuneSweep", "router", {**SWEEP, "search": search, "objective": OBJECTIVE})
+    trial = wait_trial(api, 1)
+    trains(api, trial, 0.3)
+    evaluation = evaluation_of(api, trial)
+    api.patch(
+        "FineTuneSweep", "router", {"spec": {"runId": "2", "objective": {"type": "EvalLoss", "evaluation": None}}}
+    )
+    api.wait_reason("Evaluation", evaluation["metadata"]["name"], "Cancelled")
+
+
 def evaluation_of(api: Api, trial: Object) -> Object:
     """The Evaluation of a trial that has trained."""
     name, found = trial["fineTuneJobName"], list[Object]()

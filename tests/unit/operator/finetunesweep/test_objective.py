@@ -61,7 +61,7 @@ def test_the_highest_score_is_the_best() -> None:
     assert "has the highest score from grader 'exact', 0.7 (0.65 to 0.75)." in ready.message
 
 
-def test_of_scores_that_cannot_be_told_apart_the_cheapest_is_the_best() -> None:
+def test_of_trials_whose_intervals_overlap_a_much_cheaper_one_is_the_best() -> None:
     world = started(budget={"trials": 3}, parallel=3)
     for number, score, seconds in ((1, 0.70, 900), (2, 0.72, 3600), (3, 0.4, 60)):
         world.ends(number, "Evaluating", eval_loss=None, has_trained=True, completed=None, seconds=seconds)
@@ -72,14 +72,41 @@ def test_of_scores_that_cannot_be_told_apart_the_cheapest_is_the_best() -> None:
     assert best is not None
     assert (best.number, best.tied_with) == (1, [2])
     ready = next(one for one in world.status.conditions if one.type == "Ready")
-    assert (
-        "is the cheapest to train of those that can't be told apart by grader 'exact' (the others: 2)" in ready.message
-    )
+    assert "has the score 0.7 (0.65 to 0.75) from grader 'exact'. It took less time to train" in ready.message
+    assert f"{world.trial(2).fine_tune_job_name!r} with 0.72, and their intervals overlap." in ready.message
 
 
-def scored(number: int, score: float, low: float | None, high: float | None, seconds: int = 60) -> TrialStatus:
+def test_a_score_that_is_the_best_is_said_to_overlap_with_others() -> None:
+    world = started(budget={"trials": 2})
+    for number, score in ((1, 0.70), (2, 0.72)):
+        world.has_trained(number)
+        world.settle()
+        world.is_evaluated(number, score)
+        world.settle()
+    ready = next(one for one in world.status.conditions if one.type == "Ready")
+    assert "0.72 (0.67 to 0.77). The intervals of trials 1 overlap with it." in ready.message
+
+
+def test_a_trial_that_was_disrupted_is_not_compared_by_the_time_that_was_lost() -> None:
+    world = started(budget={"trials": 2})
+    for number, score, seconds, attempt_seconds in ((1, 0.85, 3600, 900), (2, 0.75, 1000, 1000)):
+        fields = {"completed": None, "seconds": seconds, "attempt_seconds": attempt_seconds}
+        world.ends(number, "Evaluating", eval_loss=None, has_trained=True, **fields)
+        world.settle()
+        world.is_evaluated(number, score)
+        world.settle()
+    assert world.status.best is not None
+    assert (world.status.best.number, world.status.best.tied_with) == (1, [2])
+    assert [(trial.seconds, trial.attempt_seconds) for trial in world.status.trials] == [(3600, 900), (1000, None)]
+
+
+def scored(
+    number: int, score: float, low: float | None, high: float | None, seconds: int = 600, last: int | None = None
+) -> TrialStatus:
+    """`last`: the seconds of the attempt that succeeded, if there were others."""
+    took = {"seconds": seconds, "attempt_seconds": last}
     return TrialStatus(
-        number=number, fine_tune_job_name="t", state="Succeeded", score=score, low=low, high=high, seconds=seconds
+        number=number, fine_tune_job_name="t", state="Succeeded", score=score, low=low, high=high, **took
     )
 
 
@@ -90,7 +117,12 @@ def scored(number: int, score: float, low: float | None, high: float | None, sec
         ([scored(1, 0.5, None, None), scored(2, 0.5, None, None, 1)], 1, 1, []),  # losses have no intervals
         ([scored(1, 0.5, 0.4, 0.6), scored(2, 0.7, 0.61, 0.8)], -1, 2, []),
         ([scored(1, 0.5, 0.4, 0.6), scored(2, 0.7, 0.6, 0.8)], -1, 2, [1]),  # both cost the same: the higher score
-        ([scored(1, 0.5, 0.4, 0.6), scored(2, 0.7, 0.6, 0.8, 61)], -1, 1, [2]),
+        ([scored(1, 0.5, 0.4, 0.6), scored(2, 0.7, 0.6, 0.8, 601)], -1, 2, [1]),  # a second is no reason
+        ([scored(1, 0.5, 0.4, 0.6), scored(2, 0.7, 0.6, 0.8, 749)], -1, 2, [1]),
+        ([scored(1, 0.5, 0.4, 0.6), scored(2, 0.7, 0.6, 0.8, 750)], -1, 1, [2]),  # a fifth less
+        ([scored(1, 0.5, 0.4, 0.6), scored(2, 0.7, 0.6, 0.8, 3000, 700)], -1, 2, [1]),  # disrupted, or it had won
+        ([scored(1, 0.5, 0.4, 0.6, 900, 100), scored(2, 0.7, 0.6, 0.8, 900)], -1, 2, [1]),  # it resumed: no cheaper
+        ([scored(1, 0.5, 0.4, 0.6, 0), scored(2, 0.7, 0.6, 0.8, 0)], -1, 2, [1]),  # times that are not known
         ([scored(1, 0.5, 0.4, 0.6), scored(2, 0.7, 0.61, 0.8, 1)], 1, 1, []),
         # The third is like the second, and the first is not: what counts is the one with the best score.
         ([scored(1, 0.9, 0.8, 1.0), scored(2, 0.75, 0.65, 0.85), scored(3, 0.7, 0.6, 0.79, 1)], -1, 1, [2]),

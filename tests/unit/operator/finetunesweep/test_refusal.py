@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from finetune_operator.finetunesweep import observe as observing
 from finetune_operator.finetunesweep.refusal import search_refusal
+from finetune_operator.kube.reader import Reader
+from finetune_operator.kube.resources import Object, Resource
 from tests.unit.operator.finetunesweep.sweeps import RANK, RATE, TEMPLATE, SweepWorld, sweep_spec
 
 
@@ -66,3 +71,39 @@ def test_what_it_can(parameter: dict[str, Any]) -> None:
 def test_a_default_that_the_api_server_fills_in_does_not_set_the_field() -> None:
     template = {"adapter": {"type": "LoRA", "lora": {"rank": 16, "alpha": 64}}}
     assert search_refusal(sweep_spec(template)) is None
+
+
+class EmptyCluster:
+    """There is nothing in it."""
+
+    @property
+    def live(self) -> Reader:
+        return self
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
+        return None
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
+        limit: int | None = None,
+    ) -> list[Object]:
+        return []
+
+
+async def test_other_objects_do_not_wait_while_a_search_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schemas of its graders are untrusted and may take long."""
+    checked_in: list[threading.Thread] = []
+
+    def noting(spec: Any) -> None:
+        checked_in.append(threading.current_thread())
+
+    monkeypatch.setattr(observing, "search_refusal", noting)
+    meta = {"namespace": "team-a", "name": "router", "uid": "5a3c", "generation": 1}
+    sweep = {"kind": "FineTuneSweep", "metadata": meta, "spec": sweep_spec().to_wire()}
+    await observing.observe(EmptyCluster(), sweep, trainer_image=None)
+    assert [one is threading.main_thread() for one in checked_in] == [False]

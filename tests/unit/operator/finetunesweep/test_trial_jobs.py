@@ -62,6 +62,13 @@ def test_a_trial_has_run_as_long_as_the_pods_of_all_its_attempts() -> None:
     assert viewed({}, endedAttempts=ended, attempt={**running, "number": 14}).seconds == 100, "it is in the list"
 
 
+def test_the_attempt_that_succeeded_is_also_counted_by_itself() -> None:
+    ended = [attempt(1, "Disrupted", waited=500, ran=1000), attempt(2, "Succeeded", waited=5, ran=600)]
+    found = viewed({}, endedAttempts=ended)
+    assert (found.seconds, found.attempt_seconds) == (1600, 600)
+    assert viewed({}, endedAttempts=ended[:1]).attempt_seconds is None
+
+
 TRAINED = TrialJob("7", "Succeeded", eval_loss=0.5, completed=NOW)
 
 

@@ -9,7 +9,7 @@ from finetune_api.run import ModelSource
 from finetune_operator.modeldeployment.plan import plan
 from finetune_operator.modeldeployment.policies.history import MOST_REVISIONS, with_rollout
 from finetune_operator.models.resolve import ResolvedModel
-from tests.unit.operator.deployment_states import observed_deployment
+from tests.unit.operator.deployment_states import deployment_spec, observed_deployment
 from tests.unit.operator.evaluation_states import tuned
 from tests.unit.operator.modeldeployment.plans import decide, serving
 from tests.unit.operator.states import NOW
@@ -35,6 +35,11 @@ def test_it_says_when_it_was_complete_and_that_stays() -> None:
     assert observed.deployment is not None
     lost = replace(observed, deployment={**observed.deployment, "status": {}}, pods=())
     assert plan(lost, LATER).status.history == [served], "a Pod that went is no rollout"
+
+
+def test_a_model_that_was_scaled_to_zero_before_it_served_was_not_available() -> None:
+    idle = serving(spec=deployment_spec(replicas=0))
+    assert [one.available_time for one in idle.status.history] == [None]
 
 
 def test_the_next_model_comes_first_and_one_that_was_superseded_has_no_time() -> None:

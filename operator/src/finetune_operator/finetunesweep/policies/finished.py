@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.finetunesweep import BestTrial, FineTuneSweepStatus, Phase
+from finetune_api.finetunesweep import BestTrial, FineTuneSweepStatus, Phase, TrialStatus
 from finetune_operator.core.conditions import Readiness, cancelled, failed, missing_failure, ready
+from finetune_operator.finetunesweep.best import by_score
 from finetune_operator.finetunesweep.objects import cancelled as cancelled_job
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
 from finetune_operator.finetunesweep.trials import (
@@ -104,22 +106,24 @@ def _found(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Read
     early = ""
     if is_early and accelerator_hours_are_used_up(observed.spec, status):
         early = " Another trial would exceed budget.acceleratorHours."
-    return ready(
-        Reason.SUCCEEDED,
-        f"Of {len(status.trials)} trials, FineTuneJob {best.fine_tune_job_name!r} {_why_best(observed, best)}{early}",
-    )
+    why = _why_best(observed, status.trials, best)
+    found = f"Of {len(status.trials)} trials, FineTuneJob {best.fine_tune_job_name!r} {why}{early}"
+    return ready(Reason.SUCCEEDED, found)
 
 
-def _why_best(observed: ObservedFineTuneSweep, best: BestTrial) -> str:
+def _why_best(observed: ObservedFineTuneSweep, trials: Sequence[TrialStatus], best: BestTrial) -> str:
     measured = observed.spec.measured
     if measured is None:
         return f"has the lowest validation loss, {best.score:.5g}."
+    first = by_score(trials, observed.spec.sign)[0]
     score = f"{best.score:.4g} ({best.low:.4g} to {best.high:.4g})"
-    if best.tied_with:
-        others = ", ".join(map(str, best.tied_with))
+    if best.number != first.number:
         return (
-            f"is the cheapest to train of those that can't be told apart by grader {measured.grader!r} (the others: "
-            f"{others}). Its score is {score}."
+            f"has the score {score} from grader {measured.grader!r}. It took less time to train than the one with the "
+            f"best score, {first.fine_tune_job_name!r} with {first.score:.4g}, and their intervals overlap."
         )
+    others = (
+        f" The intervals of trials {', '.join(map(str, best.tied_with))} overlap with it." if best.tied_with else ""
+    )
     extreme = "highest" if measured.goal == "Maximize" else "lowest"
-    return f"has the {extreme} score from grader {measured.grader!r}, {score}."
+    return f"has the {extreme} score from grader {measured.grader!r}, {score}.{others}"

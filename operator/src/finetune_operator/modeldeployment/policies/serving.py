@@ -127,7 +127,9 @@ def _with_rollout(
     }
     if applied is not None:
         update |= {"url": service_url(observed.owner), "model_name": observed.owner.name}
-        update["history"] = with_rollout(status.history, applied, complete=rollout.complete, now=now)
+        # With no replicas the rollout is complete too, but nothing has served.
+        is_available = rollout.complete and wanted_replicas(observed) > 0
+        update["history"] = with_rollout(status.history, applied, complete=is_available, now=now)
     if applied is not None and not isinstance(observed.class_, Readiness):
         update["class_name"] = observed.class_.name
     return status.model_copy(update=update)
