@@ -158,6 +158,19 @@ async def test_a_client_that_leaves_frees_its_place(watched: Watched) -> None:
     assert len(watched.rows) < 10
 
 
+async def test_each_cancelled_request_ends_with_an_error_of_its_own(watched: Watched) -> None:
+    """An error keeps the frames through which it was raised, and with them all that its request had in memory."""
+    engine = Engine(watched.generator)
+    errors = []
+    for _ in range(2):
+        generation = engine.submit([watched.order("a", max_tokens=100)])
+        generation.cancel()
+        with pytest.raises(GenerationError) as cancelled:
+            await text_of(generation)
+        errors.append(cancelled.value)
+    assert errors[0] is not errors[1]
+
+
 async def test_what_the_memory_has_no_room_for_waits(watched: Watched, plain_tuned: PlainGeneration) -> None:
     engine = Engine(watched.generator, Capacity(tokens=2 * CONTEXT))
     orders = [watched.order(text, max_tokens=CONTEXT) for text in PROMPTS]

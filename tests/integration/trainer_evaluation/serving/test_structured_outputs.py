@@ -77,11 +77,33 @@ def test_a_schema_that_can_not_be_followed_is_refused(server: Server) -> None:
         ({"not": {"type": "string"}}, "not"),
         ({"$ref": "http://127.0.0.1:1/schema"}, "http://127.0.0.1:1/schema"),
         ({"type": "nonsense"}, "nonsense"),
+        ({"$ref": "#"}, "no text matches it"),
+        ({"type": "string", "pattern": "("}, "unclosed group"),
+        ({"type": "string", "pattern": f"^{'(a?)' * 500}a{{500}}$"}, "too many"),
     ):
         with pytest.raises(openai.BadRequestError) as refused:
             ask(server, response_format=format_of(schema))
         assert why in refused.value.message
         assert refused.value.param == "response_format"
+
+
+def test_a_schema_that_takes_minutes_to_compile_is_refused_and_holds_up_no_other_request(server: Server) -> None:
+    """Each multiple takes seconds, and hundreds of megabytes."""
+    multiples = {f"p{number}": {"type": "integer", "multipleOf": 100_003 + number} for number in range(200)}
+    with pytest.raises(openai.BadRequestError, match="simplify its patterns and multiples") as refused:
+        ask(server, response_format=format_of({"type": "object", "properties": multiples}))
+    assert refused.value.param == "response_format"
+    test_an_answer_matches_its_schema(server, 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_that_fails_within_an_answer_is_the_requests_fault(server: Server, stream: bool) -> None:
+    """After the first brace, more may follow than the grammar's limits allow. A client would repeat a 503."""
+    wide = {"type": "object", "properties": {f"p{number}": {"type": "string"} for number in range(2000)}}
+    with pytest.raises(openai.APIError, match="can't be followed") as refused:
+        list(ask(server, response_format=format_of(wide), stream=stream))
+    assert refused.value.code == "invalid_value"
+    assert stream or isinstance(refused.value, openai.BadRequestError)
 
 
 def test_a_request_without_a_schema_is_free_beside_one_with_it(server: Server, plain_tuned: PlainGeneration) -> None:

@@ -33,15 +33,22 @@ from finetune_trainer.model.loading import LocalModel
 from finetune_trainer.process.environment import end_well_on_sigterm
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.serving.bodies import BodyError, discard, longest_body, read_json
-from finetune_trainer.serving.engine.constraints import Constraint, SchemaError, UnsupportedTokenizerError
+from finetune_trainer.serving.engine.constraints import Constraint
 from finetune_trainer.serving.engine.engine import MOST_WAITING, Engine
-from finetune_trainer.serving.engine.orders import EngineBusyError, Generation, GenerationError, Order
+from finetune_trainer.serving.engine.orders import (
+    EngineBusyError,
+    Generation,
+    GenerationError,
+    Order,
+    UnfollowableSchemaError,
+)
 from finetune_trainer.serving.metrics import CountRequests, ServingMetrics
 from finetune_trainer.serving.openai_requests import ChatRequest, CompletionRequest, TextRequest
 from finetune_trainer.serving.prompts import Prompt, PromptRefusedError, Prompts, PromptsBusyError
 from finetune_trainer.serving.request_errors import explain
 from finetune_trainer.serving.responses.answer_parser import AnswerParser, marks_in
 from finetune_trainer.serving.responses.response import DONE, Answer, Choice, Route, to_event
+from finetune_trainer.serving.schemas import SchemaError, UnsupportedTokenizerError
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 (a Pod is reached from outside itself)
 OWNER = "finetune-operator"
@@ -225,8 +232,11 @@ class _Server:
 
     async def _constraint(self, schema: dict[str, Any]) -> Constraint:
         try:
+            await self.prompts.try_schema(schema, self.engine.constraints.ends)
             return await asyncio.to_thread(self.engine.constraints.of_schema, schema)
-        except SchemaError as error:
+        except PromptsBusyError:
+            raise _overloaded() from None
+        except (PromptRefusedError, SchemaError) as error:
             message = f"Invalid schema for response_format: {error}"
             raise _refusal(400, message, "invalid_value", "response_format") from error
         except UnsupportedTokenizerError as error:
@@ -282,7 +292,7 @@ class _Server:
         try:
             return JSONResponse(await answer.whole(pieces))
         except GenerationError as error:
-            raise _refusal(503, f"The model could not answer: {error}", "generation_failed") from error
+            raise HTTPException(*_failure(error)) from error
         finally:
             gone.cancel()
 
@@ -324,7 +334,7 @@ async def _events(generation: Generation, chunks: AsyncGenerator[dict[str, Any],
             async for chunk in chunks:
                 yield to_event(chunk)
     except GenerationError as error:
-        yield to_event(_error(503, f"The model could not answer: {error}", "generation_failed"))
+        yield to_event(_failure(error)[1])
     finally:
         generation.cancel()
     yield DONE
@@ -335,6 +345,13 @@ async def _cancel_when_gone(request: Request, generation: Generation) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     generation.cancel()
+
+
+def _failure(error: GenerationError) -> tuple[int, Any]:
+    """The status and OpenAI's error object; a client asks again after a 503, and not after a 400."""
+    if isinstance(error, UnfollowableSchemaError):
+        return 400, _error(400, str(error), "invalid_value", "response_format")
+    return 503, _error(503, f"The model could not answer: {error}", "generation_failed")
 
 
 def _overloaded() -> HTTPException:

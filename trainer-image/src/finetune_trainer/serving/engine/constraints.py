@@ -1,31 +1,18 @@
 """Constrained decoding: which tokens may follow, so that an output is JSON that matches a schema.
 
-The grammars, and the limits of what they may cost, are llguidance's: a schema is a client's, and may be anything.
+The grammars are llguidance's (schemas.py), and so are the limits of what each token may cost.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import orjson
 import torch
-from llguidance import LLMatcher, LLTokenizer
-from llguidance.hf import from_tokenizer
+from llguidance import LLMatcher
 
-from finetune_trainer.process.failures import first_line
+from finetune_trainer.serving.schemas import SchemaError, compile_schema, reason, to_constraint_tokenizer
 
-OPTIONS: Any = {"whitespace_pattern": r"\n?[ \t]{0,32}"}
-"""Whitespace in a JSON value: enough for any indentation, and no more, for a model may write it forever."""
-LONGEST_REASON = 500
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
-
-
-class SchemaError(ValueError):
-    """No output can be constrained by the schema; the message says why."""
-
-
-class UnsupportedTokenizerError(ValueError):
-    """It is not known which text the tokens of this model's tokenizer stand for."""
 
 
 class Constraint:
@@ -55,41 +42,19 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise SchemaError(f"The schema can't be followed: {_reason(self._matcher.get_error())}")
+            raise SchemaError(f"The schema can't be followed: {reason(self._matcher.get_error())}")
 
 
 class Constraints:
     """Makes constraints for one tokenizer. `ends`: the tokens that end an output."""
 
     def __init__(self, tokenizer: Any, ends: frozenset[int]) -> None:
-        self._hf = tokenizer
-        self._ends = sorted(ends)
-        self._tokenizer: LLTokenizer | None = None
+        self._tokenizer = tokenizer
+        self.ends = tuple(sorted(ends))
 
     def of_schema(self, schema: dict[str, Any]) -> Constraint:
         """An output that is a JSON value which matches a JSON schema; the first one takes a second or more.
 
         Raises SchemaError, UnsupportedTokenizerError.
         """
-        tokenizer = self._ready()
-        try:
-            grammar = LLMatcher.grammar_from_json_schema(orjson.dumps(schema).decode(), overrides=OPTIONS)
-        except ValueError as error:
-            raise SchemaError(_reason(str(error))) from error
-        matcher = LLMatcher(tokenizer, grammar, log_level=0)
-        if matcher.is_error():
-            raise SchemaError(_reason(matcher.get_error()))
-        return Constraint(matcher)
-
-    def _ready(self) -> LLTokenizer:
-        if self._tokenizer is None:
-            try:
-                self._tokenizer = from_tokenizer(self._hf, eos_token=self._ends or None)
-            except Exception as error:  # whatever a tokenizer of a new kind lacks
-                raise UnsupportedTokenizerError(first_line(error)) from error
-        return self._tokenizer
-
-
-def _reason(message: str) -> str:
-    """The first line of a message, which may quote a schema of any length."""
-    return (message.splitlines() or ["no reason is known"])[0][:LONGEST_REASON]
+        return Constraint(compile_schema(to_constraint_tokenizer(self._tokenizer, self.ends), schema))

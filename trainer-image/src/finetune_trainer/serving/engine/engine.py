@@ -23,7 +23,7 @@ from finetune_trainer.serving.engine.batch import Batch
 from finetune_trainer.serving.engine.capacity import Capacity
 from finetune_trainer.serving.engine.constraints import Constraints
 from finetune_trainer.serving.engine.orders import EngineBusyError, Generation, GenerationError, Order
-from finetune_trainer.serving.engine.rows import CANCELLED, Row, Vocabulary
+from finetune_trainer.serving.engine.rows import Row, Vocabulary
 
 MOST_WAITING = 64
 """The maximum number of queued outputs, in addition to those in the batch; more are rejected."""
@@ -91,7 +91,7 @@ class Engine:
         """Answer and drop what waits and was cancelled: its place is free."""
         for row in self._waiting:
             if row.is_cancelled:
-                row.fail(CANCELLED)
+                row.cancel()
         self._waiting = deque(row for row in self._waiting if not row.ended)
 
     def _on_module(self, *_: Any) -> None:
@@ -133,7 +133,7 @@ class Engine:
             self._free_memory()
         for row in rows:
             if row.is_cancelled:
-                row.fail(CANCELLED)
+                row.cancel()
             elif len(rows) > 1 and self.lost is None:
                 self._alone(row)
             else:

@@ -22,6 +22,10 @@ class GenerationError(RuntimeError):
     """The model could not generate; the message says why."""
 
 
+class UnfollowableSchemaError(GenerationError):
+    """The schema of the request can't be followed any further: the same request would fail again."""
+
+
 @dataclass(frozen=True)
 class Order:
     """A request for one output. A sampling parameter of None means the model's own.

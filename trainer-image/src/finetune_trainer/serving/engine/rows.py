@@ -8,13 +8,18 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from finetune_trainer.serving.engine.constraints import SchemaError
 from finetune_trainer.serving.engine.logprobs import token_logprob
-from finetune_trainer.serving.engine.orders import End, FinishReason, Generation, GenerationError, Order
+from finetune_trainer.serving.engine.orders import (
+    End,
+    FinishReason,
+    Generation,
+    GenerationError,
+    Order,
+    UnfollowableSchemaError,
+)
 from finetune_trainer.serving.engine.sampling import Sampler, generation_config
 from finetune_trainer.serving.engine.text_stream import TextStream
-
-CANCELLED = GenerationError("the request was cancelled")
+from finetune_trainer.serving.schemas import SchemaError
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,13 @@ class Row:
         try:
             return self._sampler.choose(tokens, scores)
         except SchemaError as error:
-            self.fail(GenerationError(str(error)))
+            self.fail(UnfollowableSchemaError(str(error)))
             return tokens.new_tensor(self._vocabulary.padding)
 
     def take(self, token: int) -> None:
         """Add the token that was chosen, and end if it is the last one."""
         if self.is_cancelled:
-            self.fail(CANCELLED)
+            self.cancel()
         if self.ended:
             return
         logprob = self._logprob_of(token)
@@ -103,6 +108,10 @@ class Row:
             self._end("stop")
         elif len(self.tokens) >= self.longest:
             self._end("stop" if self._text.end() else "length")
+
+    def cancel(self) -> None:
+        """End it, for its client has left."""
+        self.fail(GenerationError("the request was cancelled"))
 
     def fail(self, error: GenerationError) -> None:
         """End it with an error, if it has not ended."""
@@ -123,7 +132,7 @@ class Row:
         try:
             return self._order.constraint.advance(token)
         except SchemaError as error:
-            self.fail(GenerationError(str(error)))
+            self.fail(UnfollowableSchemaError(str(error)))
             return False
 
     def _end(self, reason: FinishReason) -> None:
