@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import socket
+import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -203,6 +206,33 @@ def test_64_streams_at_once_are_all_answered_each_in_its_order(server: Server, p
     questions = [f"{'What is ' * (number % 5)}number {number}?" for number in range(64)]
     said = asyncio.run(_all_at_once(server, questions))
     assert said == [plain_tuned.answer(question, 16) for question in questions]
+
+
+def ask_and_leave(server: Server, body: bytes, length: int) -> None:
+    """Send a request to the server, and leave."""
+    address = urlsplit(server.url)
+    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=10) as connection:
+        connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode() + body)
+
+
+@pytest.mark.parametrize("sent", ["all of the body", "a part of it"])
+def test_a_client_that_leaves_is_no_fault_of_the_server(server: Server, sent: str) -> None:
+    """It counts as 499, as nginx has it: an alert on 5xx is about the server."""
+
+    def counted(code: str) -> float:
+        lines = requests.get(f"{server.url}/metrics", timeout=10).text.splitlines()
+        found = [line for line in lines if line.startswith(f'finetune_serving_requests_total{{code="{code}"')]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
+    before = {code: counted(code) for code in ("499", "500", "503")}
+    body = json.dumps({"model": NAME, "messages": MESSAGES, "max_tokens": 90, "n": 16}).encode()
+    ask_and_leave(server, body if sent == "all of the body" else body[:20], len(body))
+    for _ in range(200):
+        after = {code: counted(code) for code in before}
+        if after != before:
+            break
+        time.sleep(0.1)
+    assert after == {**before, "499": before["499"] + 1}
 
 
 def test_metrics_count_requests_tokens_and_times(server: Server) -> None:

@@ -15,6 +15,10 @@ BYTES_PER_TOKEN = 16
 MOST_SECONDS = 30.0
 
 
+CLIENT_LEFT = 499
+"""nginx's status of a request whose client did not wait for the answer: nobody reads it, but metrics count it."""
+
+
 class BodyError(ValueError):
     """The body is rejected. `status`: the HTTP status."""
 
@@ -50,6 +54,8 @@ async def read_json(request: Request, most_bytes: int) -> Any:
                     body += chunk
     except TimeoutError:
         raise BodyError(408, f"The body was not complete within {MOST_SECONDS:g} seconds.") from None
+    except ClientDisconnect:
+        raise BodyError(CLIENT_LEFT, "The client left before its body was complete.") from None
     if received > most_bytes:
         raise BodyError(
             413, f"The body has {received} bytes; a request that fits into the context has at most {most_bytes}."

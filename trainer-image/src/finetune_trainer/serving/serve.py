@@ -32,10 +32,11 @@ from finetune_trainer.generate.tool_calls import response_template
 from finetune_trainer.model.loading import LocalModel
 from finetune_trainer.process.environment import end_well_on_sigterm
 from finetune_trainer.process.progress_log import log_progress
-from finetune_trainer.serving.bodies import BodyError, discard, longest_body, read_json
+from finetune_trainer.serving.bodies import CLIENT_LEFT, BodyError, discard, longest_body, read_json
 from finetune_trainer.serving.engine.constraints import Constraint
 from finetune_trainer.serving.engine.engine import MOST_WAITING, Engine
 from finetune_trainer.serving.engine.orders import (
+    CancelledRequestError,
     EngineBusyError,
     Generation,
     GenerationError,
@@ -351,6 +352,8 @@ def _failure(error: GenerationError) -> tuple[int, Any]:
     """The status and OpenAI's error object; a client asks again after a 503, and not after a 400."""
     if isinstance(error, UnfollowableSchemaError):
         return 400, _error(400, str(error), "invalid_value", "response_format")
+    if isinstance(error, CancelledRequestError):
+        return CLIENT_LEFT, _error(CLIENT_LEFT, str(error))
     return 503, _error(503, f"The model could not answer: {error}", "generation_failed")
 
 

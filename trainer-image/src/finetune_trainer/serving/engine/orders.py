@@ -22,6 +22,10 @@ class GenerationError(RuntimeError):
     """The model could not generate; the message says why."""
 
 
+class CancelledRequestError(GenerationError):
+    """The client has left."""
+
+
 class UnfollowableSchemaError(GenerationError):
     """The schema of the request can't be followed any further: the same request would fail again."""
 

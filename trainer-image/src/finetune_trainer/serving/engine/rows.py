@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 
 from finetune_trainer.serving.engine.logprobs import token_logprob
 from finetune_trainer.serving.engine.orders import (
+    CancelledRequestError,
     End,
     FinishReason,
     Generation,
@@ -111,7 +112,7 @@ class Row:
 
     def cancel(self) -> None:
         """End it, for its client has left."""
-        self.fail(GenerationError("the request was cancelled"))
+        self.fail(CancelledRequestError("the request was cancelled"))
 
     def fail(self, error: GenerationError) -> None:
         """End it with an error, if it has not ended."""
