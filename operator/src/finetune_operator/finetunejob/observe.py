@@ -69,8 +69,7 @@ async def observe(reader: Reader, parent: Object, *, environment: Environment) -
         created=parse_time(parent["metadata"]["creationTimestamp"]),
         status_written=status_written(parent),
         model=model,
-        # Schemas are untrusted and may take long to check: other objects must not wait for them.
-        refusal=None if spec.method.rft is None else await asyncio.to_thread(reward_refusal, spec.method.rft),
+        refusal=await refusal_before_start(spec, status),
         jobs=children.jobs,
         pods=pods,
         disowned=children.disowned,
@@ -81,6 +80,15 @@ async def observe(reader: Reader, parent: Object, *, environment: Environment) -
         budget=budget,
         progress_endpoint=environment.progress_endpoint,
     )
+
+
+async def refusal_before_start(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> Readiness | None:
+    """Why the run can't begin. Once it has, its spec stays the same, and is not checked again at each event."""
+    has_begun = status.run_id == spec.run_id and (status.preflight is not None or status.phase in FINISHED)
+    if spec.method.rft is None or has_begun:
+        return None
+    # Schemas are untrusted and may take long to check: other objects must not wait for them.
+    return await asyncio.to_thread(reward_refusal, spec.method.rft)
 
 
 async def observe_children(

@@ -60,7 +60,11 @@ def lost_pods_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str
 
 
 def stale_jobs(observed: ObservedFineTuneJob, *, keep: str | None = None) -> tuple[Child, ...]:
-    """The active Jobs to delete: all but the one to keep and those whose end is not yet in the stored status."""
+    """The active Jobs to delete: all but the one to keep and those whose end is not yet in the stored status.
+
+    The status may be one that is only held (held_statuses.py). That is harmless: what runs by the stored one is then
+    the preflight, which has ended, and what has ended is not deleted here.
+    """
     running = running_jobs(observed.status)
     stale = [*_other_active_jobs(observed, keep), *_stuck_jobs(observed, keep)]
     return jobs_to_delete(observed.owner.namespace, [job for job in stale if job.name not in running], observed.pods)

@@ -39,9 +39,11 @@ async def an_operator(stage: Stage) -> AsyncIterator[None]:
     )
     stop = asyncio.Event()
     running = asyncio.create_task(run(settings, stop))
-    yield
-    stop.set()
-    await running
+    try:
+        yield
+    finally:
+        stop.set()
+        await running
 
 
 @pytest.fixture

@@ -84,7 +84,9 @@ def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) ->
         return replace(plan, status=end_attempt(status, attempt, "Replaced", now, reason="Changed", message=message))
     starts = [pod.started_time for pod in pods if pod.started_time is not None]
     if attempt.pods_start_time is None and starts:
-        attempt = attempt.model_copy(update={"pods_start_time": whole_seconds(min(starts))})
+        # It is by the node's clock, which may be wrong.
+        started = min(now, max(job.created, min(starts)))
+        attempt = attempt.model_copy(update={"pods_start_time": whole_seconds(started)})
     is_running = is_running or (not job.deleting and has_started(job, pods))
     if attempt.job_uid is None and (starts or is_running):  # No Pod reports before, and a status write costs as much.
         attempt = attempt.model_copy(update={"job_uid": job.uid})

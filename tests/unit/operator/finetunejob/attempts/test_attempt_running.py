@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from finetune_api.finetunejob import CorruptCheckpoint
@@ -17,11 +19,13 @@ from tests.unit.operator.finetunejob.attempts.attempt_states import (
 )
 from tests.unit.operator.states import (
     CHECKPOINT,
+    NOW,
     TRAIN_1,
     Decision,
     ago,
     attempt_status,
     job,
+    later,
     observed_job,
     of_job,
     pod,
@@ -104,6 +108,12 @@ def test_when_the_first_pod_began_to_run_is_remembered() -> None:
     assert decide(gang("Active", *pods)).status.attempt.pods_start_time == ago(9)
     before = trained_status(attempt_status(pods_start_time=ago(50)), conditions=TRAINING)
     assert decide(gang("Active", *pods, status=before)).status.attempt.pods_start_time == ago(50)
+
+
+@pytest.mark.parametrize(("clock", "recorded"), [(ago(3600), ago(60)), (later(3600), NOW)])
+def test_no_pod_began_before_its_job_was_created_or_later_than_now(clock: datetime, recorded: datetime) -> None:
+    """Its node's clock is wrong: hours would count that nobody used, or none of those that were."""
+    assert decide(gang("Active", pod(TRAIN_1, 0, started_time=clock))).status.attempt.pods_start_time == recorded
 
 
 def test_the_newest_progress_report_is_shown() -> None:
