@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,14 +42,20 @@ class Counted:
             resource, *name = rest.split("/")
             self.requests[f"{request.method} {'/'.join([resource, *name[1:]])}"] += 1
 
-    def play_until_ended(self, jobs: int) -> None:
-        """Play all Pods until so many FineTuneJobs have succeeded."""
+    def play_until_ended(self, jobs: int, create: Callable[[int], object] | None = None) -> None:
+        """Play all Pods until so many FineTuneJobs have succeeded. `create`: what makes one, if no sweep does."""
         end = time.monotonic() + PLAYED_SECONDS
         while True:
             self.operator.keep_running()
             phases = {job["metadata"]["uid"]: _phase(job) for job in self.api.items("FineTuneJob")}
-            if list(phases.values()).count("Succeeded") == jobs:
+            succeeded = list(phases.values()).count("Succeeded")
+            if succeeded == jobs:
                 return
+            if (
+                create is not None
+            ):  # As many at once as a sweep does: under more load, more of them are stored as Queued.
+                for number in range(len(phases), min(jobs, succeeded + AT_ONCE)):
+                    create(number)
             assert time.monotonic() < end, phases
             for pod in self.api.items("Pod"):
                 if "deletionTimestamp" not in pod["metadata"]:
@@ -87,9 +93,8 @@ def counted(stage: Stage, folder: Path) -> Iterator[Counted]:
 def test_a_sweep_adds_at_most_a_twentieth_to_the_requests_of_its_trials(quiet_stage: Stage, tmp_path: Path) -> None:
     """Thirty that train for no time at all: a real one's progress alone is written every ten seconds."""
     with counted(quiet_stage, tmp_path) as plain:
-        for number in range(TRIALS):
-            plain.api.create("FineTuneJob", f"router-{number}", {**TEMPLATE, "className": "cpu"})
-        plain.play_until_ended(TRIALS)
+        spec = {**TEMPLATE, "className": "cpu"}
+        plain.play_until_ended(TRIALS, lambda number: plain.api.create("FineTuneJob", f"router-{number}", spec))
     with counted(quiet_stage, tmp_path) as sweep:
         sweep.api.create("FineTuneSweep", "router", {**SWEEP, "budget": {"trials": TRIALS}, "parallel": AT_ONCE})
         sweep.play_until_ended(TRIALS)
