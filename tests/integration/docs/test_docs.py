@@ -45,7 +45,7 @@ FILES = {
     "--from-file=valid.jsonl": "--from-file=examples/quickstart/data/valid.jsonl",
 }
 CHANGING = frozenset(["apply", "create", "delete", "patch", "scale", "annotate", "label"])
-FOREIGN_KINDS = frozenset(["Certificate"])
+FOREIGN_KINDS = frozenset(["Certificate", "PodMonitor"])
 """Of operators that the control plane has not."""
 OF_AN_UPGRADE = frozenset(["--reuse-values", "--reset-then-reuse-values"])
 """Flags that `helm template` has not."""
