@@ -266,6 +266,36 @@ def test_a_run_whose_completions_cant_be_graded_fails_with_the_first_errors(
     assert "calculateOutput with exact=0" in str(caught.value)
 
 
+@pytest.mark.parametrize("ungraded", [1, 4])
+def test_an_evaluation_is_judged_once_over_all_its_prompts(workplace: Workplace, tmp_path: Path, ungraded: int) -> None:
+    """Each batch has one prompt: of one that can't be graded it has nothing but errors."""
+
+    def put(name: str, kinds: list[str]) -> str:
+        lines = [{**prompt(number), "kind": kind} for number, kind in enumerate(kinds)]
+        return workplace.bucket.put_lines(f"data/{name}-{ungraded}.jsonl", lines)
+
+    graders = method().settings.to_wire()["graders"]
+    kinds = {"input": "{{sample.output_text}}{{item.kind}}", "reference": "{{sample.output_text}}known"}
+    known = {"name": "known", "type": "StringCheck", "stringCheck": kinds}
+    run = workplace.train_run(
+        f"rft-judged-{ungraded}",
+        {"batch_size": 1, "epochs": 0.1, "total_steps": 2, "checkpoint_every_steps": 2},
+        method=method(graders=[*graders, known], reward="close / known", evaluation={"completionsPerPrompt": 4}),
+        adapter=FULL,
+        dataset=Dataset(
+            training=TrainingData(uri=put("known", ["known"] * 20)),
+            validation=ValidationData(uri=put("mixed", ["known"] * (10 - ungraded) + ["unknown"] * ungraded)),
+        ),
+    )
+    if ungraded == 1:
+        train_here(run, tmp_path / "train")
+        (row,) = measured_rows(workplace, f"rft-judged-{ungraded}")
+        assert float(row["valid_unresponsive_rewards_mean"]) == 0.1
+        return
+    with pytest.raises(DiagnosedError, match=r"16 of 40 completions could not be graded, 40 %"):
+        train_here(run, tmp_path / "train")
+
+
 def test_a_run_whose_rewards_are_all_alike_ends_before_it_has_used_much(
     workplace: Workplace, dataset: Dataset, tmp_path: Path
 ) -> None:

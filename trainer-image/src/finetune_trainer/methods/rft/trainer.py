@@ -114,9 +114,9 @@ class CompletionGrader:
         outputs = [row.sample.output_text for row in rows[missing]]
         texts = [readable_prompt(self._tokenizer, prompt) for prompt in prompts[missing]]
         self.tally.add([len(ids) for ids in completion_ids], rewarded, list(zip(texts, outputs, strict=True)))
-        self._refuse_errors(rewarded)
         rewards = [one.reward for one in rewarded]
-        if not self.evaluates:
+        if not self.evaluates:  # an evaluation is judged as a whole, not batch by batch
+            self.refuse_errors(rewarded)
             self._first.add(trainer_state.global_step, rewards)
         return rewards
 
@@ -124,10 +124,11 @@ class CompletionGrader:
         item = parse_json(written)
         return Row(item, to_sample(self._tokenizer, self._template, item.get("tools") or (), prompt, completion))
 
-    def _refuse_errors(self, rewarded: Sequence[Rewarded]) -> None:
+    def refuse_errors(self, rewarded: Sequence[Rewarded]) -> None:
+        """Raises DiagnosedError, with GraderFailed, if too many of a step's or an evaluation's were not graded."""
         errors = [one.total.error for one in rewarded if one.reward is None and one.total.error is not None]
-        percent = 100 * len(errors) / len(rewarded)
-        if not errors or percent <= self._most_errors_percent:
+        percent = 100 * len(errors) / max(1, len(rewarded))
+        if percent <= self._most_errors_percent:
             return
         told = "; ".join(dict.fromkeys(f"{error.code}: {error.details}" for error in errors[:TOLD_ERRORS]))
         raise DiagnosedError(
@@ -200,6 +201,7 @@ class ResumableGRPOTrainer(LimitedWarmup, Resumable, GRPOTrainer):
         torch.manual_seed(self.args.seed)
         try:
             output = super().evaluation_loop(*inputs, **more)
+            self.grader.refuse_errors(self.grader.tally.rewarded)
             measured = self.grader.tally.metrics()
             self._note_completions(self.grader.tally)
         finally:
