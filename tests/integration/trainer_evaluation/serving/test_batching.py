@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from finetune_trainer.model.loading import LocalModel
 from finetune_trainer.serving.engine.capacity import Capacity
 from finetune_trainer.serving.engine.engine import Engine
 from finetune_trainer.serving.engine.orders import End, Generation, GenerationError, Order, Text
+from finetune_trainer.serving.engine.rows import Row
 from tests.integration.trainer_evaluation.tiny_models import CONTEXT, PlainGeneration, make_byte_level_tokenizer
 
 PROMPTS = ["import ", "a", "The theme of that thesis is thin, and the rest is", "x = 1", "def f(", "So, "]
@@ -56,7 +58,7 @@ async def text_of(generation: Generation) -> str:
         )
 
 
-async def texts_of(generations: list[Generation]) -> list[str]:
+async def texts_of(generations: Iterable[Generation]) -> list[str]:
     return list(await asyncio.gather(*(text_of(generation) for generation in generations)))
 
 
@@ -210,7 +212,85 @@ async def test_after_the_memory_did_not_suffice_batches_are_smaller(
 
     generations = await held_until_all_are_queued(watched, engine, [watched.order(text) for text in PROMPTS])
     watched.before_step = fail
-    assert await texts_of(generations) == [plain_tuned.complete(text, TOKENS) for text in PROMPTS]
+    texts = [plain_tuned.complete(text, TOKENS) for text in PROMPTS]
+    assert await texts_of(generations) == texts
+    watched.rows.clear()
+    watched.before_step = lambda ids: None
+    assert await texts_of(engine.submit([watched.order(text)]) for text in PROMPTS) == texts
+    assert max(watched.rows) <= 3
+
+
+async def test_batches_grow_again_after_a_while(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(watched.generator)
+    monkeypatch.setattr("finetune_trainer.serving.engine.engine.GROW_AGAIN_SECONDS", 0.0)
+
+    def fail(ids: torch.Tensor) -> None:
+        if len(ids) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    generations = await held_until_all_are_queued(watched, engine, [watched.order(text) for text in PROMPTS])
+    watched.before_step = fail
+    await texts_of(generations)
+    watched.rows.clear()
+    watched.before_step = lambda ids: None
+    for _ in range(3):  # twice the rows after each that ends
+        await text_of(engine.submit([watched.order(PROMPTS[1])]))
+    await texts_of(await held_until_all_are_queued(watched, engine, [watched.order(text) for text in PROMPTS]))
+    assert max(watched.rows) == len(PROMPTS)
+
+
+async def test_one_that_does_not_fit_alone_leaves_the_others_their_room(watched: Watched) -> None:
+    engine = Engine(watched.generator)
+
+    def fail(ids: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    watched.before_step = fail
+    for _ in range(5):
+        with pytest.raises(GenerationError):
+            await text_of(engine.submit([watched.order(PROMPTS[0])]))
+    watched.rows.clear()
+    await texts_of(await held_until_all_are_queued(watched, engine, [watched.order(text) for text in PROMPTS]))
+    assert max(watched.rows) == len(PROMPTS)
+
+
+async def test_the_cache_of_a_batch_that_failed_is_free_before_its_rows_go_on(watched: Watched) -> None:
+    engine = Engine(watched.generator)
+    caches: list[weakref.ref[torch.Tensor]] = []
+    kept: list[bool] = []
+
+    def fail(ids: torch.Tensor) -> None:
+        if caches:
+            kept.append(caches[0]() is not None)
+        elif len(ids) > 1 and engine._batch._cache is not None and engine._batch._cache.get_seq_length():
+            caches.append(weakref.ref(engine._batch._cache.layers[0].keys))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    generations = await held_until_all_are_queued(watched, engine, [watched.order(text) for text in PROMPTS])
+    watched.before_step = fail
+    await texts_of(generations)
+    assert kept and not any(kept)
+
+
+async def test_a_seed_gives_the_same_answer_after_its_batch_failed(watched: Watched) -> None:
+    engine = Engine(watched.generator)
+    sampled = watched.order(PROMPTS[0], temperature=1.2, seed=7)
+    alone = await text_of(engine.submit([sampled]))
+    others = [watched.order(text, temperature=1.5, seed=number) for number, text in enumerate(PROMPTS)]
+    generations = await held_until_all_are_queued(watched, engine, [sampled, *others])
+    choose, failed = Row.choose, list[int]()
+
+    def choose_or_fail(row: Row, tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        chosen = choose(row, tokens, scores)
+        if not failed and engine.running > 1 and row is engine._batch.rows[-1]:
+            failed.append(1)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return chosen
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Row, "choose", choose_or_fail)
+        assert (await texts_of(generations))[0] == alone
+    assert failed
 
 
 async def test_the_outputs_of_one_request_are_told_apart(watched: Watched, plain_tuned: PlainGeneration) -> None:

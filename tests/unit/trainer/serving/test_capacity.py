@@ -27,8 +27,16 @@ def test_no_more_rows_than_allowed_and_half_of_them_after_the_memory_did_not_suf
     capacity = Capacity(tokens=10**6, rows=4)
     assert capacity.fits([row(1, 2)] * 3, [], row(1, 2))
     assert not capacity.fits([row(1, 2)] * 4, [], row(1, 2))
-    assert capacity.halved() == Capacity(tokens=500_000, rows=2)
-    assert Capacity(tokens=1, rows=1).halved().rows == 1
+    assert capacity.halved(4) == Capacity(tokens=500_000, rows=2)
+    assert Capacity(tokens=10**6).halved(6).rows == 3
+    assert Capacity(tokens=1, rows=1).halved(2).rows == 1
+
+
+def test_the_room_grows_again_up_to_what_it_was() -> None:
+    most = Capacity(tokens=103, rows=4)
+    once = most.halved(4)
+    assert once.doubled(most) == most
+    assert once.halved(2).doubled(most) == once
 
 
 def test_prompts_that_are_processed_together_are_bounded() -> None:

@@ -10,10 +10,12 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from finetune_trainer.serving.bodies import CLIENT_LEFT
 from finetune_trainer.serving.engine.orders import End, Piece
 
 ROUTES = frozenset({"/v1/chat/completions", "/v1/completions"})
 """Those that are counted."""
+_ENDED_AS = "finetune_serving_ended_as"
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 SECONDS_PER_TOKEN = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2)
 
@@ -25,7 +27,10 @@ class ServingMetrics:
         self._registry = CollectorRegistry()
         name = "finetune_serving"
         self.requests = Counter(
-            f"{name}_requests", "Requests by route and HTTP status code.", ["route", "code"], registry=self._registry
+            f"{name}_requests",
+            "Requests by route and HTTP status code; that of the error if a stream broke; 499: the client left.",
+            ["route", "code"],
+            registry=self._registry,
         )
         self.seconds = Histogram(
             f"{name}_request_seconds",
@@ -74,8 +79,13 @@ class ServingMetrics:
             yield output, piece
 
 
+def count_as(scope: Scope, status: int) -> None:
+    """Count the request with a status, although its answer began with 200: its stream broke."""
+    scope.setdefault("state", {})[_ENDED_AS] = status
+
+
 class CountRequests:
-    """ASGI middleware: counts requests of the counted routes once their answers are complete."""
+    """ASGI middleware: counts requests of the counted routes once their answers are complete, by how they ended."""
 
     def __init__(self, app: ASGIApp, metrics: ServingMetrics) -> None:
         self._app = app
@@ -87,16 +97,26 @@ class CountRequests:
             return
         started = time.monotonic()
         status: int = HTTPStatus.INTERNAL_SERVER_ERROR
+        left = complete = False
+
+        async def received() -> Message:
+            nonlocal left
+            message = await receive()
+            left = left or (message["type"] == "http.disconnect" and not complete)
+            return message
 
         async def sent(message: Message) -> None:
-            nonlocal status
+            nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif not message.get("more_body", False):
+                complete = True
             await send(message)
 
         try:
-            await self._app(scope, receive, sent)
+            await self._app(scope, received, sent)
         finally:
             route: Any = scope["path"]
-            self._metrics.requests.labels(route, str(status)).inc()
+            status = CLIENT_LEFT if left else scope.get("state", {}).get(_ENDED_AS, status)
+            self._metrics.requests.labels(route, str(int(status))).inc()
             self._metrics.seconds.labels(route).observe(time.monotonic() - started)

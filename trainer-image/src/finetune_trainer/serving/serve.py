@@ -43,7 +43,7 @@ from finetune_trainer.serving.engine.orders import (
     Order,
     UnfollowableSchemaError,
 )
-from finetune_trainer.serving.metrics import CountRequests, ServingMetrics
+from finetune_trainer.serving.metrics import CountRequests, ServingMetrics, count_as
 from finetune_trainer.serving.openai_requests import ChatRequest, CompletionRequest, TextRequest
 from finetune_trainer.serving.prompts import Prompt, PromptRefusedError, Prompts, PromptsBusyError
 from finetune_trainer.serving.request_errors import explain
@@ -287,7 +287,7 @@ class _Server:
         pieces = self.metrics.watched(generation.pieces(), len(prompt.tokens), started)
         if asked.stream:
             with_usage = asked.stream_options is not None and asked.stream_options.include_usage
-            events = _events(generation, answer.events(pieces, with_usage=with_usage))
+            events = _events(request, generation, answer.events(pieces, with_usage=with_usage))
             return StreamingResponse(events, media_type="text/event-stream", headers=STREAM_HEADERS)
         gone = asyncio.create_task(_cancel_when_gone(request, generation))
         try:
@@ -328,14 +328,18 @@ async def _made(prompt: Any) -> Prompt:
         raise _overloaded() from None
 
 
-async def _events(generation: Generation, chunks: AsyncGenerator[dict[str, Any], None]) -> AsyncIterator[bytes]:
+async def _events(
+    request: Request, generation: Generation, chunks: AsyncGenerator[dict[str, Any], None]
+) -> AsyncIterator[bytes]:
     """The stream, with the `[DONE]` that OpenAI's protocol ends with. A client that leaves ends the generation."""
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield to_event(chunk)
     except GenerationError as error:
-        yield to_event(_failure(error)[1])
+        status, body = _failure(error)
+        count_as(request.scope, status)
+        yield to_event(body)
     finally:
         generation.cancel()
     yield DONE

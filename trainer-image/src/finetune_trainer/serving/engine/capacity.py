@@ -40,9 +40,13 @@ class Capacity:
             return False
         return count == 1 or (count <= self.rows and count * longest <= self.tokens)
 
-    def halved(self) -> Capacity:
-        """After the memory did not suffice."""
-        return Capacity(self.tokens // 2, max(1, self.rows // 2))
+    def halved(self, rows: int) -> Capacity:
+        """After the memory did not suffice for so many rows."""
+        return Capacity(self.tokens // 2, max(1, min(self.rows, rows) // 2))
+
+    def doubled(self, most: Capacity) -> Capacity:
+        """Of twice the room, up to the most."""
+        return Capacity(min(self.tokens * 2 + 1, most.tokens), min(self.rows * 2, most.rows))
 
 
 def _bytes_per_token(model: Any) -> int:

@@ -29,6 +29,8 @@ MOST_WAITING = 64
 """The maximum number of queued outputs, in addition to those in the batch; more are rejected."""
 STUCK_SECONDS = 120.0
 """If no module of the model is called for this long during a request, the accelerator hangs."""
+GROW_AGAIN_SECONDS = 300.0
+"""After a batch that the memory did not suffice for, its room is doubled each time this has passed, up to the first."""
 
 _log = structlog.get_logger()
 
@@ -46,7 +48,9 @@ class Engine:
         self.lost: str | None = None
         """Why the device is unusable in this process: only a new process can use it again."""
         self._model.generation_config = GenerationConfig(pad_token_id=self._vocabulary.padding)
-        self._capacity = capacity or Capacity.of(self._model)
+        self._most = self._capacity = capacity or Capacity.of(self._model)
+        self._changed = 0.0
+        """When the capacity changed last."""
         self._batch = Batch(self._model, self._vocabulary.padding)
         self._waiting: deque[Row] = deque()
         self._change = threading.Condition()
@@ -102,16 +106,20 @@ class Engine:
         while True:
             new = self._joining()
             self._beat = time.monotonic()
+            failed: Exception | None = None
             try:
                 self._batch.run(new, self._someone_can_join)
             except Exception as error:
-                self._go_on_one_by_one(error)
+                failed = _without_frames(error)
+            if failed is not None:  # after the block: while an error is handled, its frames hold the batch's cache
+                self._go_on_one_by_one(failed)
             self._beat = None
 
     def _joining(self) -> list[Row]:
         """The queued rows for which there is room; waits for one if the batch is empty."""
         new: list[Row] = []
         with self._change:
+            self._grow_again()
             self._forget_cancelled()
             while not self._waiting and not self._batch.rows:
                 self._change.wait()
@@ -129,7 +137,8 @@ class Engine:
         rows = self._batch.abandon()
         _log.error(f"a batch of {len(rows)} failed: {first_line(error)}")
         if isinstance(error, torch.OutOfMemoryError):
-            self._capacity = self._capacity.halved()
+            if len(rows) > 1:  # one alone always fits: a smaller batch would not help it
+                self._capacity, self._changed = self._capacity.halved(len(rows)), time.monotonic()
             self._free_memory()
         for row in rows:
             if row.is_cancelled:
@@ -138,6 +147,10 @@ class Engine:
                 self._alone(row)
             else:
                 self._fail(row, error)
+
+    def _grow_again(self) -> None:
+        if self._capacity != self._most and time.monotonic() - self._changed >= GROW_AGAIN_SECONDS:
+            self._capacity, self._changed = self._capacity.doubled(self._most), time.monotonic()
 
     def _alone(self, row: Row) -> None:
         try:
@@ -156,6 +169,12 @@ class Engine:
     def _free_memory(self) -> None:
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _without_frames(error: Exception) -> Exception:
+    """The error alone: the frames that it and its causes went through hold tensors."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _why_lost(device: torch.device) -> str | None:

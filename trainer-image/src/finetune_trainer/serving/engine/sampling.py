@@ -1,6 +1,7 @@
 """Chooses the next token of one output, by its own settings and its own random numbers.
 
-So an output does not depend on what else is generated in the same batch, except for ties decided by rounding.
+So an output does not depend on what else is generated in the same batch, up to rounding: in half precision, scores of
+a batch differ a little from those of one output alone, and answers may differ with them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from transformers import (
 )
 
 from finetune_trainer.serving.engine.orders import Order
+from finetune_trainer.serving.schemas import SchemaError
 
 DEFAULT_NEW_TOKENS = 1024
 DEFAULT_TOP_K = 50
@@ -42,16 +44,28 @@ class Sampler:
             self._random.seed()
         else:
             self._random.manual_seed(order.seed)
+        self._place, self._at_place = len(order.prompt), self._random.get_state()
+        """The number of tokens before the one chosen last, and the state of the random numbers there."""
 
     def choose(self, tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The next token, after `tokens` (those of the prompt first). Raises SchemaError."""
         ids, scores = tokens[None], self._before(tokens[None], scores[None])
         if self._constraint is not None:
             scores = self._constraint.apply(scores)
+            if bool(torch.isneginf(scores).all()):
+                raise SchemaError("All the tokens that the schema allows here are banned by the model's own settings.")
         if self._warpers is None:
             return scores[0].argmax()
         probabilities = self._warpers(ids, scores).softmax(dim=-1)
+        self._rewind(len(tokens))
         return torch.multinomial(probabilities, 1, generator=self._random)[0, 0]
+
+    def _rewind(self, length: int) -> None:
+        """The random numbers are those of the place: a token chosen again, after a batch failed, is the same one."""
+        if length == self._place:
+            self._random.set_state(self._at_place)
+        else:
+            self._place, self._at_place = length, self._random.get_state()
 
 
 def generation_config(of_model: GenerationConfig, order: Order, context_length: int) -> GenerationConfig:
