@@ -1,8 +1,7 @@
-"""The process that renders messages with the model's chat template and tokenizes them, and compiles JSON schemas.
+"""The process that renders messages with the model's chat template and tokenizes them.
 
-A template is code from a model's folder, a text may have megabytes, and a small schema may take minutes and gigabytes.
-In a process of their own all are bounded: the server kills the process when it takes too long, and the kernel limits
-its memory to MOST_MEMORY_BYTES.
+A template is code from a model's folder, and a text may have megabytes. In a process of their own both are bounded: the
+server kills the process when it takes too long, and the kernel limits its memory to MOST_MEMORY_BYTES.
 """
 
 from __future__ import annotations
@@ -61,8 +60,6 @@ def answer(processor: Any, request: Mapping[str, Any], left_out: frozenset[Promp
     from finetune_trainer.data.encode.prompt_parts import PromptPart, part_of
     from finetune_trainer.process.failures import DiagnosedError
 
-    if "schema" in request:
-        return _refusal_of_schema(processor, request)
     if "messages" in request and (part := part_of(request["messages"], request["tools"], left_out)) is not None:
         parameter = "tools" if part is PromptPart.TOOLS else "messages"
         why = f"The model's chat template has no place for {part.value}: the model would not see them. Send none."
@@ -78,25 +75,6 @@ def answer(processor: Any, request: Mapping[str, Any], left_out: frozenset[Promp
         return {"refused": "The model's chat template takes too much memory for these messages."}
     except Exception as error:
         return {"refused": f"The model's chat template rejects these messages: {str(error)[:LONGEST_MESSAGE]}"}
-
-
-def _refusal_of_schema(processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Why a schema is refused; nothing if it can be followed."""
-    from finetune_trainer.data.encode.chat_template import text_tokenizer
-    from finetune_trainer.serving.schemas import (
-        SchemaError,
-        UnsupportedTokenizerError,
-        compile_schema,
-        to_constraint_tokenizer,
-    )
-
-    try:
-        compile_schema(to_constraint_tokenizer(text_tokenizer(processor), tuple(request["ends"])), request["schema"])
-    except SchemaError as error:
-        return {"refused": str(error)}
-    except UnsupportedTokenizerError:
-        return {}  # the server says so itself
-    return {}
 
 
 def _encode(processor: Any, request: Mapping[str, Any]) -> list[int]:

@@ -1,11 +1,11 @@
-"""Renders prompts, and tries schemas, in a separate process with limits of time and memory. See prompt_worker.py."""
+"""Renders prompts in a separate process, with limits of time and memory. See prompt_worker.py."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,25 +27,6 @@ class PromptRefusedError(ValueError):
     def __init__(self, message: str, parameter: str | None = None) -> None:
         super().__init__(message)
         self.parameter = parameter
-
-
-@dataclass(frozen=True)
-class _Limits:
-    """What a client is told of a limit that its request went beyond."""
-
-    too_slow: str
-    too_large: str
-
-
-_PROMPT = _Limits(
-    f"The prompt was not ready within {MOST_SECONDS:g} seconds: the text is too long, or the model's chat template "
-    "does not end.",
-    "The prompt takes more memory than the server allows for one request.",
-)
-_SCHEMA = _Limits(
-    f"it was not compiled within {MOST_SECONDS:g} seconds; simplify its patterns and multiples",
-    "it takes more memory than the server allows for one request; simplify its patterns and multiples",
-)
 
 
 class PromptsBusyError(RuntimeError):
@@ -89,18 +70,7 @@ class Prompts:
         """A plain text, tokenized. Raises PromptRefusedError, PromptsBusyError."""
         return await self._make({"prompt": text})
 
-    async def try_schema(self, schema: Mapping[str, Any], ends: Sequence[int]) -> None:
-        """Compile a JSON schema for an output that ends with one of `ends`: what passes costs little to compile again.
-
-        Raises PromptRefusedError, PromptsBusyError.
-        """
-        await self._ask({"schema": schema, "ends": ends}, _SCHEMA)
-
     async def _make(self, request: Mapping[str, Any]) -> Prompt:
-        answer = await self._ask(request, _PROMPT)
-        return Prompt(answer["tokens"], answer["text"])
-
-    async def _ask(self, request: Mapping[str, Any], limits: _Limits) -> dict[str, Any]:
         try:
             framed = frame(request)
         except orjson.JSONEncodeError as error:
@@ -112,10 +82,10 @@ class Prompts:
                     answer = await _exchange(worker, framed)
             except BaseException as error:
                 await self.stop()  # Its late response must not go to the next request.
-                raise _explained(error, limits) from error
+                raise _explained(error) from error
         if "refused" in answer:
             raise PromptRefusedError(answer["refused"], answer.get("parameter"))
-        return answer
+        return Prompt(answer["tokens"], answer["text"])
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -163,9 +133,12 @@ async def _receive(worker: Process) -> dict[str, Any]:
     return answer
 
 
-def _explained(error: BaseException, limits: _Limits) -> BaseException:
+def _explained(error: BaseException) -> BaseException:
     if isinstance(error, TimeoutError):
-        return PromptRefusedError(limits.too_slow)
+        return PromptRefusedError(
+            f"The prompt was not ready within {MOST_SECONDS:g} seconds: the text is too long, or the model's chat "
+            "template does not end."
+        )
     if isinstance(error, EOFError | ConnectionError):
-        return PromptRefusedError(limits.too_large)
+        return PromptRefusedError("The prompt takes more memory than the server allows for one request.")
     return error
