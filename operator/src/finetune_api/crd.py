@@ -176,6 +176,7 @@ FINE_TUNE_SWEEP = Kind(
     ),
     (
         _RUN,
+        ("Mode", "string", ".spec.mode"),
         ("Algorithm", "string", ".spec.search.algorithm"),
         ("Model", "string", ".spec.template.spec.model.uri"),
         ("Dataset", "string", ".spec.template.spec.dataset.training.uri"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from finetune_api.base import MOST_EXAMPLES, ApiModel, cel
 from finetune_api.kubernetes_types import ConfigMapKey, SubdomainName
@@ -15,13 +15,21 @@ DatasetFormat = Literal["Chat", "PromptCompletion", "Preference", "Reinforcement
 KeepOrDrop = Literal["Keep", "Drop"]
 
 
+Percent = Annotated[
+    int | float,
+    Field(gt=0, le=100),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 100}),
+]
+"""A whole number stays one, so that it has the digest that it always had."""
+
+
 class Limit(OneOf):
     """Trains on a subset. Subsets with the same seed are nested."""
 
     choices = ("examples", "percent")
 
     examples: int | None = Field(None, ge=1, le=MOST_EXAMPLES, description="Maximum number of examples.")
-    percent: int | None = Field(None, ge=1, le=100, description="Percentage of the examples, at least one example.")
+    percent: Percent | None = Field(None, description="Percentage of the examples, at least one example.")
 
 
 class ConfigMapKeys(ApiModel):

@@ -1,5 +1,6 @@
 """FineTuneSweep: a search for the hyperparameters of a FineTuneJob; runs again when runId changes."""
 
+from finetune_api.finetunesweep.learning_curve import CurvePoint, CurveStatus, LearningCurve
 from finetune_api.finetunesweep.objective import GraderScore, Objective
 from finetune_api.finetunesweep.parameters import (
     PATHS,
@@ -21,9 +22,12 @@ __all__ = [
     "PATHS",
     "BestTrial",
     "Budget",
+    "CurvePoint",
+    "CurveStatus",
     "FineTuneSweepSpec",
     "FineTuneSweepStatus",
     "GraderScore",
+    "LearningCurve",
     "Median",
     "Objective",
     "Parameter",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import MOST_STEPS, ApiModel, cel
 from finetune_api.finetunejob import SETTINGS, TrainingSpec
+from finetune_api.finetunesweep.learning_curve import LearningCurve
 from finetune_api.finetunesweep.objective import GraderScore, Objective
 from finetune_api.finetunesweep.parameters import Parameter
 from finetune_api.kubernetes_types import keyed_by
@@ -110,6 +112,37 @@ class Budget(ApiModel):
     )
 
 
+def _rules_of_a_curve() -> Iterator[tuple[str, str, str]]:
+    """CEL: what differs between the trials of a learning curve is the number of examples and the seed."""
+    other, template = "self.mode != 'LearningCurve'", "self.template.spec"
+    settings, dataset = f"{template}.hyperparameters", f"{template}.dataset"
+    yield (
+        "self.mode == 'LearningCurve' || !has(self.learningCurve)",
+        "learningCurve is only allowed with mode LearningCurve",
+        "learningCurve",
+    )
+    yield (
+        f"{other} || (has({settings}.epochs) && has({settings}.batchSize) && has({settings}.maxLength))",
+        "mode LearningCurve needs epochs, batchSize and maxLength: those omitted depend on the number of examples",
+        "template.spec.hyperparameters",
+    )
+    yield (
+        f"{other} || !has({dataset}.training.limit)",
+        "mode LearningCurve sets dataset.training.limit itself",
+        "template.spec.dataset.training.limit",
+    )
+    yield (
+        f"{other} || !has({dataset}.validation) || !has({dataset}.validation.splitPercent)",
+        "mode LearningCurve needs validation files: splitPercent holds out other examples for each seed",
+        "template.spec.dataset.validation.splitPercent",
+    )
+    yield (
+        f"{other} || !has(self.prune)",
+        "prune is only allowed with mode Search: trials of few examples would lose",
+        "prune",
+    )
+
+
 def _rules_of_a_sweep(schema: dict[str, Any]) -> None:
     """CEL: what is searched stays what it was within a run, and can be compared."""
     schema |= cel(
@@ -125,16 +158,23 @@ def _rules_of_a_sweep(schema: dict[str, Any]) -> None:
             "template.spec.method.type",
         ),
         (
-            "self.search.algorithm != 'Grid' || self.search.parameters.all(one, has(one.numbers) || has(one.texts))",
+            "!has(self.search) || self.search.algorithm != 'Grid' || "
+            "self.search.parameters.all(one, has(one.numbers) || has(one.texts))",
             "search.algorithm Grid needs numbers or texts, not a range, for each parameter",
             "search.parameters",
         ),
+        (
+            "(self.mode == 'Search') == has(self.search)",
+            "search is required with mode Search, and only allowed with it",
+            "search",
+        ),
+        *_rules_of_a_curve(),
     )
     schema["x-kubernetes-validations"].insert(0, a_change_is_a_new_run(schema, CHANGEABLE_WITHIN_A_SWEEP))
 
 
 class FineTuneSweepSpec(ApiModel):
-    """A search for the hyperparameters of the best model: its trials are FineTuneJobs."""
+    """Many trainings, compared: for the best hyperparameters, or for what more data would bring."""
 
     model_config = ConfigDict(json_schema_extra=_rules_of_a_sweep)
 
@@ -148,8 +188,14 @@ class FineTuneSweepSpec(ApiModel):
         "cancel false) searches again. Checkpoints and results stay.",
     )
     template: Template
+    mode: Literal["Search", "LearningCurve"] = Field(
+        "Search",
+        description="Search: for the best hyperparameters. LearningCurve: on parts of the training examples, to see "
+        "what more of them would bring.",
+    )
     objective: Objective | None = Field(None, description="Omitted: EvalLoss.")
-    search: Search
+    search: Search | None = Field(None, description="Required with mode Search.")
+    learning_curve: LearningCurve | None = Field(None, description="With mode LearningCurve. Omitted: the defaults.")
     parallel: int = Field(2, ge=1, le=50, description="Trials that run at the same time. May be changed during a run.")
     budget: Budget = Field(Budget(), description="Limits of the search. May be changed during a run.")
     prune: Prune | None = Field(None, description="Omitted: every trial trains to its end.")

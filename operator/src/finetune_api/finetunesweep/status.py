@@ -8,6 +8,7 @@ from pydantic import Field
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, Name, Timestamp
 from finetune_api.conditions import KindStatus, UnreadableStatusError
+from finetune_api.finetunesweep.learning_curve import CurveStatus
 from finetune_api.finetunesweep.spec import MOST_TRIALS
 
 Phase = Literal["Running", "Suspended", "Succeeded", "Failed", "Cancelled"]
@@ -30,6 +31,7 @@ class TrialStatus(ApiModel):
     rungs: list[float] = Field(
         default=[], max_length=32, description="Validation loss at each step at which trials are compared (prune)."
     )
+    examples: int | None = Field(None, description="Number of training examples.")
     seconds: int | None = Field(None, description="Seconds that it trained.")
     attempt_seconds: int | None = Field(
         None, description="Of these, the seconds of the attempt that succeeded, if it was not the only one."
@@ -72,6 +74,7 @@ class FineTuneSweepStatus(KindStatus):
         None, description="When ends of trials were recorded. Those of the next ten seconds are recorded together."
     )
     best: BestTrial | None = None
+    learning_curve: CurveStatus | None = None
     trials: list[TrialStatus] = Field(
         default=[], max_length=MOST_TRIALS, description="Every trial of the run, in the order in which they began."
     )

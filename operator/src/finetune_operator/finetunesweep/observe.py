@@ -38,7 +38,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     spec, status = FineTuneSweepSpec.from_storage(parent["spec"]), status_of(FineTuneSweepStatus, parent)
     is_over = status.run_id == spec.run_id and status.completion_time is not None
     is_new = status.run_id != spec.run_id or not status.trials
-    if not is_over and spec.search.algorithm != "Grid":
+    if not is_over and spec.search is not None and spec.search.algorithm != "Grid":
         # Its import takes a second or more, in which other objects must not wait.
         await asyncio.to_thread(importlib.import_module, "optuna")
     return ObservedFineTuneSweep(
@@ -101,6 +101,7 @@ def view(body: Object, trial: TrialStatus, now: datetime) -> TrialJob:
         seconds=_seconds(status, now),
         attempt_seconds=next((one.pod_seconds for one in status.ended_attempts if one.outcome == "Succeeded"), None),
         completed=status.completion_time,
+        examples=status.dataset.training.examples if status.dataset and status.dataset.training else None,
     )
 
 

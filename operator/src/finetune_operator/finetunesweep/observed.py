@@ -42,6 +42,8 @@ class TrialJob:
     attempt_seconds: int | None = None
     """How long those of the attempt that succeeded have."""
     completed: datetime | None = None
+    examples: int | None = None
+    """That it trains on."""
     score: Score | None = None
     """From the grader that counts."""
     has_trained: bool = False

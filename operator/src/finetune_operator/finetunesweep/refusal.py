@@ -13,6 +13,7 @@ from finetune_api.evaluation import EvaluationSpec
 from finetune_api.finetunesweep import FineTuneSweepSpec, GraderScore, Parameter, accepts, is_number, set_value
 from finetune_grading.evaluation_check import grading_problem
 from finetune_operator.core.conditions import Readiness, stalled
+from finetune_operator.finetunesweep.learning_curve.verdict import curve_values
 from finetune_operator.finetunesweep.objects import evaluation_spec
 
 _BATCH_SIZE = "hyperparameters.batchSize"
@@ -27,6 +28,8 @@ def search_refusal(spec: FineTuneSweepSpec) -> Readiness | None:
         if problem is not None:
             place = "spec.objective.evaluation.template"
             return stalled(Reason.INVALID_SPEC, f"{place}: {problem} Change it, and spec.runId.")
+    if spec.search is None:
+        return _curve_refusal(spec)
     template = spec.template.spec.to_wire()
     for position, parameter in enumerate(spec.search.parameters):
         fault = next(_faults(spec, template, parameter), None)
@@ -34,6 +37,14 @@ def search_refusal(spec: FineTuneSweepSpec) -> Readiness | None:
             place = f"spec.search.parameters[{position}] ({parameter.path})"
             return stalled(Reason.INVALID_SPEC, f"{place}: {fault}. Change it, and spec.runId.")
     return None
+
+
+def _curve_refusal(spec: FineTuneSweepSpec) -> Readiness | None:
+    needed = len(curve_values(spec))
+    if needed <= spec.budget.trials:
+        return None
+    message = f"spec.budget.trials is {spec.budget.trials}, but the learning curve has {needed} trials: allow so many."
+    return stalled(Reason.INVALID_SPEC, message)
 
 
 def _measuring_problem(spec: FineTuneSweepSpec, measured: GraderScore) -> str | None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from finetune_api.base import LINE_LENGTH
-from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, TrialState, TrialStatus
+from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, TrialState, TrialStatus, Value
 from finetune_operator.core.ownership import Owner
 from finetune_operator.finetunesweep.best import best_trial
+from finetune_operator.finetunesweep.learning_curve.verdict import curve_values
 from finetune_operator.finetunesweep.objects import trial_name
 from finetune_operator.finetunesweep.observed import TrialJob
 from finetune_operator.finetunesweep.pruning import Runner, losers, rungs_at
@@ -85,6 +86,7 @@ def ended(
             "high": high,
             "reason": reason,
             "evaluation_name": None if job is None else job.evaluation_name,
+            "examples": None if job is None else job.examples,
             "seconds": seconds,
             "attempt_seconds": None if of_attempt == seconds else of_attempt,
             "accelerator_seconds": None if accelerators is None else seconds * accelerators,
@@ -126,7 +128,7 @@ def with_next_trials(owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSwee
         trial = TrialStatus(
             number=number,
             fine_tune_job_name=trial_name(owner, status.run_number, number),
-            values=dict(suggest(spec.search, spec.prune, status.trials, number, spec.sign)),
+            values=_values(spec, status, number),
             state="Running",
         )
         status = status.model_copy(update={"trials": [*status.trials, trial]})
@@ -149,7 +151,14 @@ def may_begin(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> bool:
 
 def most_trials(spec: FineTuneSweepSpec) -> int:
     """How many trials there are if nothing ends the sweep before."""
-    return min(spec.budget.trials, combinations(spec.search) or spec.budget.trials)
+    possible = len(curve_values(spec)) if spec.search is None else combinations(spec.search)
+    return min(spec.budget.trials, possible or spec.budget.trials)
+
+
+def _values(spec: FineTuneSweepSpec, status: FineTuneSweepStatus, number: int) -> dict[str, Value]:
+    if spec.search is None:
+        return curve_values(spec)[number - 1]
+    return suggest(spec.search, spec.prune, status.trials, number, spec.sign)
 
 
 def accelerator_hours_are_used_up(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> bool:

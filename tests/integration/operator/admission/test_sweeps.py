@@ -87,6 +87,60 @@ def test_what_no_search_can_have_is_refused(api: Api, changes: dict[str, Any], t
     assert_refused(api, "FineTuneSweep", changes, told)
 
 
+FROZEN = {"epochs": 1, "batchSize": 8, "maxLength": 512}
+FILES = {**JOB["dataset"], "validation": {"uri": "s3://data/valid.jsonl"}}
+CURVE: dict[str, Any] = {
+    "mode": "LearningCurve",
+    "search": None,
+    "template": {"spec": {**JOB, "dataset": FILES, "hyperparameters": FROZEN}},
+}
+
+
+def curve_of(**changes: Any) -> dict[str, Any]:
+    """A learning curve with changes of its template."""
+    return {**CURVE, "template": {"spec": {**CURVE["template"]["spec"], **changes}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"search": None}, ["search is required with mode Search, and only allowed with it"]),
+        ({**CURVE, "search": SWEEP["search"]}, ["search is required with mode Search, and only allowed with it"]),
+        ({"learningCurve": {}}, ["learningCurve is only allowed with mode LearningCurve"]),
+        ({**CURVE, "prune": {"asha": {"minimumSteps": 10}}}, ["prune is only allowed with mode Search"]),
+        (curve_of(hyperparameters={"epochs": 1}), ["mode LearningCurve needs epochs, batchSize and maxLength"]),
+        (curve_of(hyperparameters=None), ["mode LearningCurve needs epochs, batchSize and maxLength"]),
+        (curve_of(dataset={**JOB["dataset"], "validation": {"splitPercent": 10}}), ["needs validation files"]),
+        (curve_of(dataset=JOB["dataset"]), ["compared by the loss on template.spec.dataset.validation"]),
+        (
+            curve_of(dataset={**FILES, "training": {**FILES["training"], "limit": {"percent": 50}}}),
+            ["mode LearningCurve sets dataset.training.limit itself"],
+        ),
+        ({**CURVE, "learningCurve": {"percents": [25, 50, 100]}}, ["spec.learningCurve.percents"]),
+        ({**CURVE, "learningCurve": {"percents": [0, 25, 50, 100]}}, ["spec.learningCurve.percents[0]"]),
+        ({**CURVE, "learningCurve": {"seeds": 1}}, ["spec.learningCurve.seeds"]),
+    ],
+    ids=str,
+)
+def test_what_no_learning_curve_can_have_is_refused(api: Api, changes: dict[str, Any], told: list[str]) -> None:
+    assert_refused(api, "FineTuneSweep", changes, told)
+
+
+def test_a_learning_curve_needs_no_fields_of_its_own(api: Api) -> None:
+    spec = {name: value for name, value in {**SWEEP, **CURVE}.items() if value is not None}
+    assert "learningCurve" not in api.create("FineTuneSweep", "good", spec, query=DRY_RUN)["spec"]
+    full = {**spec, "learningCurve": {}}
+    curve = api.create("FineTuneSweep", "good", full, query=DRY_RUN)["spec"]["learningCurve"]
+    assert curve == {"percents": [6.25, 12.5, 25, 50, 100], "seeds": 2, "worthwhileGain": 0.01}
+
+
+def test_a_share_of_the_examples_may_be_a_fraction(api: Api) -> None:
+    training = {**JOB["dataset"]["training"], "limit": {"percent": 6.25}}
+    api.create("FineTuneJob", "good", {**JOB, "dataset": {"training": training}}, query=DRY_RUN)
+    training["limit"] = {"percent": 0}
+    assert_refused(api, "FineTuneJob", {"dataset": {"training": training}}, ["spec.dataset.training.limit.percent"])
+
+
 def test_what_is_compared_by_a_grader_needs_no_validation_data(api: Api) -> None:
     objective = {"type": "Evaluation", "evaluation": scoring()}
     spec = {**SWEEP, "template": {"spec": JOB}, "objective": objective}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune_api.finetunejob import CheckpointStatus
+from finetune_api.finetunejob import CheckpointStatus, FileStatistics
 from finetune_api.outcome import TrainReport
 from finetune_operator.core.ownership import owner_of
 from finetune_operator.finetunesweep.objects import trial_name
@@ -17,11 +17,13 @@ from tests.unit.operator.finetunesweep.sweeps import OBJECTIVE, RANK, TEMPLATE
 pytestmark = pytest.mark.usefixtures("operator")
 
 
-def trains(api: Api, trial: Object, eval_loss: float) -> None:
+def trains(api: Api, trial: Object, eval_loss: float, examples: int = 1500) -> None:
     """Play the Pods of a trial up to a result with this loss."""
     job = api.get("FineTuneJob", trial["fineTuneJobName"])
     (pod,) = api.wait_children(job, "preflight", "Pod")
-    played.ends(api, pod, PREFLIGHT_REPORT)
+    statistics = FileStatistics(examples=examples, tokens=90_000, max_tokens=120)
+    dataset = PREFLIGHT_REPORT.dataset.model_copy(update={"training": statistics})
+    played.ends(api, pod, PREFLIGHT_REPORT.model_copy(update={"dataset": dataset}))
     (pod,) = api.wait_children(job, "train", "Pod")
     played.runs(api, pod)
     api.wait_reason("FineTuneJob", trial["fineTuneJobName"], "Training")
@@ -74,6 +76,26 @@ def test_trials_are_compared_by_the_score_of_a_grader(api: Api) -> None:
     assert "highest score from grader 'exact', 0.75 (0.7 to 0.8)." in condition(done, "Ready")["message"]
     evaluated = {one["metadata"]["name"] for one in api.items("Evaluation")}
     assert {trial["evaluationName"] for trial in trials(api)} == evaluated
+
+
+def test_a_learning_curve_trains_on_parts_of_the_examples_and_says_what_more_would_bring(api: Api) -> None:
+    frozen = {"epochs": 1, "batchSize": 8, "maxLength": 512}
+    template = {"spec": {**TEMPLATE, "className": "cpu", "hyperparameters": frozen}}
+    curve = {"percents": [6.25, 12.5, 25, 50, 100], "seeds": 2}
+    spec = {"mode": "LearningCurve", "template": template, "learningCurve": curve, "parallel": 10}
+    api.create("FineTuneSweep", "router", spec)
+    wait_trial(api, 10)
+    for trial in trials(api):
+        job = api.get("FineTuneJob", trial["fineTuneJobName"])
+        share = job["spec"]["dataset"]["training"]["limit"]["percent"]
+        loss = 0.5 + (share / 100) ** -0.5 + job["spec"]["hyperparameters"]["seed"] % 2 * 0.01
+        trains(api, trial, loss, examples=int(1600 * share / 100))
+    done = api.wait_reason("FineTuneSweep", "router", "Succeeded")
+    found = done["status"]["learningCurve"]
+    assert found["verdict"] == "WorthIt"
+    assert [point["examples"] for point in found["points"]] == [100, 200, 400, 800, 1600]
+    assert condition(done, "Ready")["message"] == found["message"]
+    assert found["message"].startswith("Twice the data, 1,600 to 3,200 training examples, would lower the validation")
 
 
 def test_a_cancelled_search_cancels_the_evaluation_of_a_trial_that_has_trained(api: Api) -> None:

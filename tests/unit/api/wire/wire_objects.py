@@ -22,8 +22,9 @@ def objects_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         return _objects(schema)
     if kind == "array":
         unique = schema["x-kubernetes-list-type"] == "set"
-        most = min(schema["maxItems"], 3)
-        items = st.lists(objects_of(schema["items"]), min_size=schema.get("minItems", 0), max_size=most, unique=unique)
+        least = schema.get("minItems", 0)
+        most = min(schema["maxItems"], max(3, least))
+        items = st.lists(objects_of(schema["items"]), min_size=least, max_size=most, unique=unique)
         keys = schema.get("x-kubernetes-list-map-keys")
         return items if keys is None else items.map(lambda found: [*{_key(one, keys): one for one in found}.values()])
     if kind == "string":

@@ -135,14 +135,14 @@ class SweepWorld:
         """The job of a trial has succeeded, and its model is to be evaluated."""
         self.ends(number, "Evaluating", eval_loss=None, has_trained=True, completed=None)
 
-    def is_evaluated(self, number: int, score: float, margin: float = 0.05) -> None:
+    def is_evaluated(self, number: int, score: float, margin: float = 0.05, **fields: Any) -> None:
         """Its Evaluation has ended with this score."""
         found = Score(
             candidate=CANDIDATE, grader="exact", score=score, low=score - margin, high=score + margin, examples=250
         )
         assert self.jobs[self.trial(number).fine_tune_job_name].evaluation_name is not None
         seconds = self.jobs[self.trial(number).fine_tune_job_name].seconds
-        self.ends(number, "Succeeded", eval_loss=None, score=found, seconds=seconds)
+        self.ends(number, "Succeeded", **{"eval_loss": None, "score": found, "seconds": seconds, **fields})
 
     def reports(self, number: int, eval_step: int | None, eval_loss: float) -> None:
         """The job of a trial tells its most recent validation loss, and of which step it is."""

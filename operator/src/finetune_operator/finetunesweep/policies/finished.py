@@ -10,6 +10,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunesweep import BestTrial, FineTuneSweepStatus, Phase, TrialStatus
 from finetune_operator.core.conditions import Readiness, cancelled, failed, missing_failure, ready
 from finetune_operator.finetunesweep.best import by_score
+from finetune_operator.finetunesweep.learning_curve.verdict import learning_curve
 from finetune_operator.finetunesweep.objects import cancelled as cancelled_job
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
 from finetune_operator.finetunesweep.trials import (
@@ -58,6 +59,8 @@ def complete(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: 
     status = counted(observed.spec, status)
     if status.best is None:
         return _ended(observed, status, "Failed", _failed(status), now)
+    if observed.spec.mode == "LearningCurve":
+        status = status.model_copy(update={"learning_curve": learning_curve(observed.spec, status.trials)})
     return _ended(observed, status, "Succeeded", _found(observed, status), now)
 
 
@@ -100,6 +103,8 @@ def _failed(status: FineTuneSweepStatus) -> Readiness:
 
 def _found(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Readiness:
     best = status.best
+    if status.learning_curve is not None:
+        return ready(Reason.SUCCEEDED, status.learning_curve.message)
     if best is None:
         return ready(Reason.SUCCEEDED, "The search is over.")
     is_early = len(status.trials) < most_trials(observed.spec)

@@ -42,6 +42,9 @@ def test_of_nothing_nothing_is_held_out() -> None:
         (10, Limit(examples=3), 3),
         (10, Limit(percent=1), 1),
         (10, Limit(percent=25), 2),
+        (1500, Limit(percent=6.25), 93),
+        (10_000, Limit(percent=0.57), 57),  # in floating point, 10,000 * 0.57 is less than 5,700
+        (10_000, Limit(percent=0.01), 1),
     ],
 )
 def test_a_limit_keeps_at_least_one_and_at_most_all(count: int, limit: Limit | None, expected: int) -> None:

@@ -8,6 +8,7 @@ limit, so that smaller subsets stay inside larger ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +107,8 @@ def take(shuffled: Positions, limit: Limit | None) -> Positions:
     if limit is not None and limit.examples is not None:
         kept = min(kept, limit.examples)
     if limit is not None and limit.percent is not None:
-        kept = min(kept, max(1, count * limit.percent // 100))
+        # As it is written: in floating point, 10,000 * 0.57 is less than 5,700.
+        kept = min(kept, max(1, int(count * Decimal(str(limit.percent)) / 100)))
     return shuffled[:kept]
 
 

@@ -1,0 +1,116 @@
+"""Mode LearningCurve: which trials there are, and the sentence about what more data would bring. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import mean
+
+from finetune_api.default_hyperparameters import DEFAULT_SEED
+from finetune_api.finetunesweep import (
+    CurvePoint,
+    CurveStatus,
+    FineTuneSweepSpec,
+    LearningCurve,
+    TrialStatus,
+    Value,
+)
+from finetune_operator.finetunesweep.learning_curve.curve import (
+    FEWEST_SIZES,
+    Doubled,
+    Measured,
+    doubled,
+    errors_by_size,
+    grows,
+    variances,
+)
+
+PERCENT, SEED = "dataset.training.limit.percent", "hyperparameters.seed"
+SURE = 0.9
+_OF_95, _OF_90 = 1.96, 1.645
+"""Half the width of an interval in standard errors."""
+
+
+def curve_values(spec: FineTuneSweepSpec) -> list[dict[str, Value]]:
+    """The values of each trial: seed by seed, the largest size first, which takes longest."""
+    curve, seed = spec.learning_curve or LearningCurve(), spec.template.spec.hyperparameters.seed
+    first = DEFAULT_SEED if seed is None else seed
+    sizes = sorted(set(curve.percents), reverse=True)
+    return [{PERCENT: size, SEED: first + number} for number in range(curve.seeds) for size in sizes]
+
+
+def learning_curve(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> CurveStatus:
+    """What the trials say of twice the largest number of examples."""
+    measured = _measured(spec, trials)
+    by_size, variance = errors_by_size(measured), variances(measured)
+    if len(by_size) < FEWEST_SIZES or variance is None:
+        found = f"Only {len(by_size)} sizes of at least {FEWEST_SIZES} have scores that can be compared"
+        return CurveStatus(message=f"{found}: what more data would bring can't be told.")
+    points = [_point(spec, size, errors, variance[size]) for size, errors in by_size.items()]
+    if grows(measured, variance):
+        message = "More examples made the model worse somewhere, so that what even more would bring can't be told."
+        return CurveStatus(message=message, points=points)
+    worthwhile = (spec.learning_curve or LearningCurve()).worthwhile_gain
+    gain = doubled(measured, variance, worthwhile)
+    unlikely, likely = gain.probability <= 1 - SURE, gain.probability >= SURE
+    return CurveStatus(
+        verdict="WorthIt" if likely else "NotWorthIt" if unlikely else "CantTell",
+        message=_sentence(spec, max(by_size), gain, worthwhile),
+        # The curve can't rise, so that its lower bound is above 0 even where there is no gain.
+        gain=_rounded(gain.gain) if likely else None,
+        gain_low=_rounded(gain.low) if likely else None,
+        gain_high=_rounded(gain.high),
+        probability=_rounded(gain.probability),
+        points=points,
+    )
+
+
+def _measured(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> list[Measured]:
+    return [
+        Measured(
+            trial.examples,
+            _flipped(spec, trial.score),
+            None if trial.low is None or trial.high is None else (trial.high - trial.low) / 2 / _OF_95,
+        )
+        for trial in trials
+        if trial.score is not None and trial.examples is not None
+    ]
+
+
+def _flipped(spec: FineTuneSweepSpec, value: float) -> float:
+    """An error as a score, and a score as an error: lower is better. Grades are at most 1."""
+    return value if spec.sign > 0 else 1 - value
+
+
+def _point(spec: FineTuneSweepSpec, size: int, errors: Sequence[float], variance: float) -> CurvePoint:
+    score, margin = _flipped(spec, mean(errors)), _OF_90 * math.sqrt(variance / len(errors))
+    return CurvePoint(
+        examples=size,
+        score=_rounded(score),
+        low=_rounded(score - margin),
+        high=_rounded(score + margin),
+        trials=len(errors),
+    )
+
+
+def _sentence(spec: FineTuneSweepSpec, size: int, gain: Doubled, worthwhile: float) -> str:
+    """A gain only where there is one for sure: the curve can't rise, so that its lower bound is above 0 by itself."""
+    measured = spec.measured
+    what = "the validation loss" if measured is None else f"the score from grader {measured.grader!r}"
+    change = "improve" if measured is not None else "lower"
+    twice, high = f"{size:,} to {2 * size:,} training examples", f"{gain.high:.3g}"
+    if gain.probability >= SURE:
+        numbers = f"by {gain.gain:.3g} (90 %: {gain.low:.3g} to {high})"
+        return f"Twice the data, {twice}, would {change} {what} {numbers}: worth it, as it is {worthwhile:g} or more."
+    if gain.probability <= 1 - SURE:
+        return f"Twice the data, {twice}, would {change} {what} by at most {high}: not worth it, as {worthwhile:g} is."
+    chance = f"{worthwhile:g} or more has a probability of {gain.probability:.0%}"
+    more = "seeds" if measured is None else "seeds, or more examples to evaluate,"
+    return (
+        f"Twice the data, {twice}, would {change} {what} by at most {high}, and {chance}: can't tell whether it is "
+        f"worth it. More {more} would tell."
+    )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -1,0 +1,113 @@
+"""Mode LearningCurve: from its trials to a sentence about what more data would bring."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_api.finetunesweep import CurveStatus, FineTuneSweepSpec
+from finetune_operator.finetunesweep.learning_curve.verdict import curve_values, learning_curve
+from finetune_operator.finetunesweep.refusal import search_refusal
+from tests.unit.operator.finetunesweep.sweeps import OBJECTIVE, TEMPLATE, SweepWorld
+
+FROZEN = {"epochs": 3, "batchSize": 8, "maxLength": 512}
+EXAMPLES = 1600
+
+
+def curve_spec(hyperparameters: dict[str, Any] | None = None, **rest: Any) -> FineTuneSweepSpec:
+    template = {**TEMPLATE, "hyperparameters": {**FROZEN, **(hyperparameters or {})}}
+    return FineTuneSweepSpec.from_wire({"mode": "LearningCurve", "template": {"spec": template}, **rest})
+
+
+def finished(spec: FineTuneSweepSpec, score: Any, margin: float | None = None) -> SweepWorld:
+    """Each trial has the score that this function has for its number of examples and its seed."""
+    world = SweepWorld(spec)
+    world.settle()
+    while world.status.completion_time is None:
+        number = next(trial.number for trial in world.status.trials if trial.state == "Running")
+        values = world.trial(number).values
+        examples = int(EXAMPLES * values["dataset.training.limit.percent"] / 100)
+        found = score(examples, values["hyperparameters.seed"])
+        if margin is None:
+            world.ends(number, eval_loss=found, examples=examples)
+        else:
+            world.has_trained(number)
+            world.settle()
+            world.is_evaluated(number, found, margin, examples=examples)
+        world.settle()
+    return world
+
+
+def of(world: SweepWorld) -> CurveStatus:
+    assert world.status.learning_curve is not None
+    return world.status.learning_curve
+
+
+def test_its_trials_differ_in_size_and_seed_alone() -> None:
+    spec = curve_spec({"seed": 5, "learningRate": 0.001}, learningCurve={"percents": [50, 6.25, 100, 25], "seeds": 2})
+    world = finished(spec, lambda examples, seed: 1.0)
+    jobs = [body["spec"] for body in world.created]
+    limits = [job["dataset"]["training"]["limit"]["percent"] for job in jobs]
+    assert limits == [100, 50, 25, 6.25] * 2, "the largest first: it takes longest"
+    assert [job["hyperparameters"].pop("seed") for job in jobs] == [5] * 4 + [6] * 4
+    assert all(job["hyperparameters"] == {**FROZEN, "learningRate": 0.001} for job in jobs)
+
+
+def test_a_steep_loss_is_worth_more_data() -> None:
+    found = of(finished(curve_spec(), lambda n, seed: 0.5 + (n / EXAMPLES) ** -0.5 + seed % 2 * 0.01))
+    assert found.verdict == "WorthIt"
+    assert found.gain == pytest.approx(1 - 2**-0.5, abs=0.1)
+    assert found.message.startswith(
+        "Twice the data, 1,600 to 3,200 training examples, would lower the validation loss by"
+    )
+    assert [point.examples for point in found.points] == [100, 200, 400, 800, 1600]
+    assert all(point.trials == 2 for point in found.points)
+
+
+def test_a_truly_flat_loss_gains_at_most_something_and_is_not_worth_more_data() -> None:
+    found = of(finished(curve_spec(), lambda n, seed: 1.0 + seed % 2 * 0.001))
+    assert found.verdict == "NotWorthIt"
+    assert "would lower the validation loss by at most" in found.message
+    assert "(90 %" not in found.message, "a gain of which nobody knows whether it is one"
+
+
+def test_scores_of_few_examples_cannot_tell() -> None:
+    spec = curve_spec(objective=OBJECTIVE)
+    found = of(finished(spec, lambda n, seed: 0.7 - 0.06 * (n / EXAMPLES) ** -0.4 + seed % 2 * 0.02, margin=0.06))
+    assert found.verdict == "CantTell"
+    assert "can't tell whether it is worth it. More seeds, or more examples to evaluate, would tell." in found.message
+    assert "the score from grader 'exact'" in found.message
+    assert [point.score for point in found.points] == sorted(point.score for point in found.points), "not the errors"
+
+
+def test_more_data_that_made_it_worse_is_no_curve() -> None:
+    found = of(finished(curve_spec(), lambda n, seed: 1.0 + n / EXAMPLES + seed % 2 * 0.01))
+    assert (found.verdict, found.gain) == ("CantTell", None)
+    assert "made the model worse" in found.message
+
+
+def test_three_sizes_are_too_few() -> None:
+    """The smallest two are the same number of examples, of a small dataset."""
+    spec = curve_spec()
+    world = finished(spec, lambda n, seed: 1.0 / n)
+    few = [trial.model_copy(update={"examples": max(300, trial.examples or 0)}) for trial in world.status.trials]
+    found = learning_curve(spec, few[:4])
+    assert (found.verdict, found.points) == ("CantTell", [])
+
+
+def test_the_sentence_is_the_sweeps_message() -> None:
+    world = finished(curve_spec(), lambda n, seed: 1.0 + seed % 2 * 0.001)
+    ready = next(one for one in world.status.conditions if one.type == "Ready")
+    assert ready.message == of(world).message
+    before = world.status
+    world.settle()
+    assert world.status == before
+
+
+def test_a_budget_of_fewer_trials_than_the_curve_has_is_named_before_one_starts() -> None:
+    spec = curve_spec(learningCurve={"seeds": 5})
+    assert len(curve_values(spec)) == 25
+    refused = search_refusal(spec)
+    assert refused is not None
+    assert "spec.budget.trials is 20, but the learning curve has 25 trials" in refused.message
