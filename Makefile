@@ -18,7 +18,8 @@ demo: ## fine-tune, evaluate and serve a model on a real Kubernetes (MODEL=hf://
 test: ## lint, types, import contracts, and every test
 	@$(PYTHON) e2e/environment.py dev
 	@$(MAKE) --no-print-directory --jobs=2 prepare lint
-	@$(MAKE) --no-print-directory --jobs=2 end-to-end tests
+	@$(MAKE) --no-print-directory tests
+	@$(MAKE) --no-print-directory end-to-end
 
 prepare: $(VENV)/.dev ## build everything slow: the programs of the cluster, the images, the cluster
 	@$(RUN) -m e2e.prepare
@@ -26,9 +27,8 @@ prepare: $(VENV)/.dev ## build everything slow: the programs of the cluster, the
 end-to-end: $(VENV)/.dev ## the tests on the real cluster only
 	@$(RUN) -m pytest --durations=20 e2e
 
-# Nice: for the kernel, all Pods of the cluster together are one process beside each of these.
 tests: $(VENV)/.dev ## the other tests only
-	@nice -n 8 $(RUN) -m pytest --numprocesses=$(WORKERS) --durations=60 tests
+	@$(RUN) -m pytest --numprocesses=$(WORKERS) --durations=60 tests
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet .
