@@ -17,8 +17,7 @@ ORDER = (
     "tests/integration/",
     "tests/unit/",
 )
-"""What takes longest without a pause begins first; what is short and independent fills the end. The operator's tests
-mostly wait, and `make test` runs them beside the Pods of the real cluster, which compute."""
+"""What takes longest without a pause begins first; what is short and independent fills the end."""
 
 SHARED = ("quiet_stage", "release", "service")
 """Fixtures of a session that keep all their tests to one worker: they take longer to make than the tests gain by two
