@@ -141,7 +141,15 @@ def test_kubectl_get_shows_what_a_person_looks_for(cluster: ControlPlane, api: A
     attempt = {"number": 2, "retries": 1, "disruptions": 0}
     api.put_status("FineTuneJob", name, {**status, "progress": progress, "attempt": attempt})
     narrow = table(kubectl(cluster, api, "get", "ftj", name))
-    shown = {"PHASE": "Training", "REASON": "Training", "STEP": "3", "OF": "7", "LOSS": "0.5", "ETA": "12m"}
+    shown = {
+        "PHASE": "Training",
+        "REASON": "Training",
+        "STEP": "3",
+        "OF": "7",
+        "LOSS": "0.5",
+        "REWARD": "",
+        "ETA": "12m",
+    }
     assert {**shown, "NAME": name, "CLASS": "gpus", "AGE": narrow["AGE"]} == narrow
     wide = table(kubectl(cluster, api, "get", "ftj", name, "-o", "wide"))
     assert narrow.keys() < wide.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -34,13 +35,27 @@ class Counted:
     api: Api
     operator: ForkedOperator
     requests: Counter[str] = field(default_factory=Counter)
+    phases: set[tuple[str, str | None]] = field(default_factory=set)
+    """Of each job's status, what has been written."""
 
     def saw(self, request: Request) -> None:
-        """Not counted: watches, what is listed at the start, who leads, the class."""
+        """Not counted: watches, what is listed at the start, who leads, the class.
+
+        Of a job's status each phase counts once, and Queued not at all: how often they are written depends on how long
+        its Pods take, not on who made it.
+        """
         _, is_of_the_namespace, rest = request.path.partition(f"/namespaces/{self.api.namespace}/")
-        if not request.is_watch and is_of_the_namespace:
+        if not request.is_watch and is_of_the_namespace and not self._is_repeated(request):
             resource, *name = rest.split("/")
             self.requests[f"{request.method} {'/'.join([resource, *name[1:]])}"] += 1
+
+    def _is_repeated(self, request: Request) -> bool:
+        if request.method != "PATCH" or "/finetunejobs/" not in request.path:
+            return False
+        phase = (request.path, json.loads(request.body).get("status", {}).get("phase"))
+        repeated = phase in self.phases or phase[1] == "Queued"
+        self.phases.add(phase)
+        return repeated
 
     def play_until_ended(self, jobs: int, create: Callable[[int], object] | None = None) -> None:
         """Play all Pods until so many FineTuneJobs have succeeded. `create`: what makes one, if no sweep does."""
@@ -51,9 +66,7 @@ class Counted:
             succeeded = list(phases.values()).count("Succeeded")
             if succeeded == jobs:
                 return
-            if (
-                create is not None
-            ):  # As many at once as a sweep does: under more load, more of them are stored as Queued.
+            if create is not None:  # as many at once as a sweep does
                 for number in range(len(phases), min(jobs, succeeded + AT_ONCE)):
                     create(number)
             assert time.monotonic() < end, phases
