@@ -317,5 +317,5 @@ def test_a_checkpoint_read_back_from_the_status_is_served_by_the_same_objects() 
     stored = json.loads(json.dumps(asked.to_wire(), sort_keys=True).replace("16.0", "16").replace("0.0", "0"))
     known = CheckpointSource.from_wire(stored)
     models = [ModelSource(uri="s3://models/base", checkpoint=one) for one in (asked, known)]
-    made, made_again = (serving_objects(DEPLOYMENT, 1, resolved_class(), one, makes_room=False) for one in models)
+    made, made_again = (serving_objects(DEPLOYMENT, 1, resolved_class(), one, {}) for one in models)
     assert made == made_again
