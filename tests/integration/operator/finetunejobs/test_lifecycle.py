@@ -207,8 +207,9 @@ def test_limits_that_are_changed_within_a_run_hold_for_what_runs_and_begin_nothi
     api.wait("FineTuneJob", "router", lambda found: found["status"]["observedGeneration"] == raised)
     for pod in pods:
         played.is_bound(api, pod)
-    for pod in pods:
-        played.ends(api, pod, LOST_PEER)
+    crashed = LOST_PEER.model_copy(update={"lost_peer": False})
+    for pod in pods:  # of Pods that all lost another one, a look between the two ends tells a disruption
+        played.ends(api, pod, crashed if pod is pods[0] else LOST_PEER)
     retrying = api.wait_reason("FineTuneJob", "router", "Retrying")["status"]
     assert (retrying["attempt"]["retries"], retrying["runDigest"]) == (1, before["runDigest"])
     api.patch("FineTuneJob", "router", {"spec": {"activeDeadlineSeconds": 1}})
