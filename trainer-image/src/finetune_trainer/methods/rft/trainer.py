@@ -37,7 +37,7 @@ UNSCALED = "DrGRPO"
 """Its advantages are not divided by the standard deviation of the group."""
 MOST_TOKENS_AT_ONCE = 32_768
 """Prompt and new tokens that are generated in one batch: bounds the key-value cache, and how long a SIGTERM waits."""
-TOLD_ERRORS = 3
+SHOWN_ERRORS = 3
 SHOWN = 4
 """Completions of each evaluation that the report shows."""
 SHOWN_CHARACTERS = 1000
@@ -130,11 +130,11 @@ class CompletionGrader:
         percent = 100 * len(errors) / max(1, len(rewarded))
         if percent <= self._most_errors_percent:
             return
-        told = "; ".join(dict.fromkeys(f"{error.code}: {error.details}" for error in errors[:TOLD_ERRORS]))
+        first = "; ".join(dict.fromkeys(f"{error.code}: {error.details}" for error in errors[:SHOWN_ERRORS]))
         raise DiagnosedError(
             Reason.GRADER_FAILED,
             f"{len(errors)} of {len(rewarded)} completions could not be graded, {percent:.0f} % "
-            f"(method.rft.graderErrors.maximumPercent is {self._most_errors_percent:g}). The first: {told}",
+            f"(method.rft.graderErrors.maximumPercent is {self._most_errors_percent:g}). The first: {first}",
         )
 
 
