@@ -31,12 +31,19 @@ STEPS_APART = 30
 BATCH = 8
 FAULT_SECONDS = 300.0
 TRAIN_PODS = "finetune.dev/role=train"
-# The trainer's own process is a child of the container's first one.
+# The trainer's own process is a child of the container's first one, which starts it some time after the Pod is Running:
+# the newest checkpoint may be the last save of the attempt before.
 KILL_TRAINER = """
-import os, pathlib, signal
-children = [int(p.name) for p in pathlib.Path("/proc").iterdir() if p.name.isdigit() and p.name != "1"
-            and (p / "stat").read_text().rpartition(")")[2].split()[1] == "1" and int(p.name) != os.getpid()]
-os.kill(max(children, key=lambda pid: int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])), signal.SIGKILL)
+import os, pathlib, signal, time
+def children():
+    stats = [(process, process / "stat") for process in pathlib.Path("/proc").iterdir() if process.name.isdigit()]
+    return [int(process.name) for process, stat in stats if process.name not in ("1", str(os.getpid()))
+            and stat.exists() and stat.read_text().rpartition(")")[2].split()[1] == "1"]
+deadline = time.monotonic() + 90
+while not (found := children()):
+    assert time.monotonic() < deadline, "the Pod has started no trainer for 90 seconds"
+    time.sleep(0.2)
+os.kill(max(found, key=lambda pid: int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])), signal.SIGKILL)
 """
 STOP_FIRST_PROCESS = "import os, signal; os.kill(1, signal.SIGTERM)"
 
@@ -154,7 +161,7 @@ def _start(platform: Platform, steps: int) -> None:
 
 
 def _wait_for_checkpoint(platform: Platform, step: int, say: Callable[[str], None]) -> int:
-    """The step of the newest checkpoint in the ledger, once it is this one or a later one, with both Pods training."""
+    """The step of the newest checkpoint in the ledger, once it is this one or a later one, with both Pods running."""
 
     def reached(job: dict[str, Any]) -> bool:
         status = job.get("status", {})
