@@ -7,7 +7,7 @@ versions did not have the condition.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -31,6 +31,8 @@ class Readiness:
     message: str
     stalled: bool = False
     failed: bool = False
+    cancelled: bool = False
+    """It was ended by spec.cancel. A Pod's report may name the reason Cancelled, too, but is never this."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,8 @@ def suspended(more: str = "") -> Readiness:
 
 def cancelled(kept: str = "") -> Readiness:
     """The run was ended for good, as asked for; `kept`: a sentence about what stays, with a leading space."""
-    return failed(
-        Reason.CANCELLED, f"spec.cancel was set.{kept} Change spec.runId and set spec.cancel to false to run again."
-    )
+    message = f"spec.cancel was set.{kept} Change spec.runId and set spec.cancel to false to run again."
+    return replace(failed(Reason.CANCELLED, message), cancelled=True)
 
 
 def sentence(text: str) -> str:

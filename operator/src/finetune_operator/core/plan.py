@@ -140,8 +140,9 @@ class Phases(Generic[Phase]):
     """The phase for each reason, of one kind.
 
     `of_reason`: the phases of the reasons that are not diagnoses; while Stalled is True, every reason is one, since a
-    Pod may report a reason of the same name. `stays`: the reasons that keep the phase. `failed`: the phase while Failed
-    is True. `stalled`: the phase while Stalled is True; None: that of `meanwhile`.
+    Pod may report a reason of the same name. Only Cancelled, which spec.cancel asks for, is none. `stays`: the reasons
+    that keep the phase. `failed`: the phase while Failed is True for another reason. `stalled`: the phase while Stalled
+    is True; None: that of `meanwhile`.
     """
 
     of_reason: Mapping[Reason, Phase]
@@ -154,6 +155,8 @@ class Phases(Generic[Phase]):
 
         `meanwhile`: the reason, one of `of_reason`, to use in place of a diagnosis; `before`: the current phase.
         """
+        if readiness.cancelled:
+            return self.of_reason[Reason.CANCELLED]
         if readiness.failed and self.failed is not None:
             return self.failed
         if readiness.stalled and self.stalled is not None:

@@ -94,4 +94,4 @@ def plan(observed: ObservedEvaluation, now: datetime) -> EvaluationPlan:
 
 def _phase(decision: EvaluationDecision, readiness: Readiness) -> Phase:
     before = decision.status.phase or "Waiting"
-    return before if decision.keeps_phase else PHASES.of(readiness, decision.meanwhile or Reason.EVALUATING, before)
+    return PHASES.of(readiness, decision.meanwhile or Reason.EVALUATING, before)

@@ -50,4 +50,4 @@ def plan(observed: ObservedFineTuneSweep, now: datetime) -> SweepPlan:
 
 def _phase(decision: SweepDecision, readiness: Readiness) -> Phase:
     before = decision.status.phase or "Running"
-    return before if decision.keeps_phase else PHASES.of(readiness, decision.meanwhile or Reason.SEARCHING, before)
+    return PHASES.of(readiness, decision.meanwhile or Reason.SEARCHING, before)

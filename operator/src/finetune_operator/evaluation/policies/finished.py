@@ -37,11 +37,11 @@ def keep_finished(observed: ObservedEvaluation, status: EvaluationStatus, now: d
         return end_with_verdict(observed, status, now)
     if status.phase not in ENDED_UNSUCCESSFULLY:
         # Another runId was requested meanwhile and never started: the run ended as it was, without scores to judge.
-        return end_run(observed, status.model_copy(update={"phase": "Failed"}), _without_scores(status), now)
-    missing = missing_failure(status.conditions, status.failure)
-    if missing is not None and status.phase == "Cancelled":
+        return end_run(observed, status, _without_scores(status), now)
+    is_cancelled, missing = status.phase == "Cancelled", missing_failure(status.conditions, status.failure)
+    if missing is not None and is_cancelled:
         missing = cancelled_run(status)
-    return end_run(observed, status, missing, now)
+    return end_run(observed, status, missing, now, at_once=is_cancelled)
 
 
 def _without_scores(status: EvaluationStatus) -> Readiness:
@@ -79,7 +79,7 @@ def end_run(
     at_once: bool = False,
 ) -> EvaluationDecision:
     """End a run, and what still runs: `at_once`, or once it has had time to end by itself."""
-    rest, check = _leftovers(observed, status, now, at_once=at_once or status.phase == "Cancelled")
+    rest, check = _leftovers(observed, status, now, at_once=at_once)
     due = expiry(status, observed.spec.ttl_seconds_after_finished, has_jobs=bool(observed.jobs))
     # An end that is not written down yet is known by its Pod alone.
     if due is not None and now >= due and observed.status.completion_time == status.completion_time:
@@ -91,7 +91,6 @@ def end_run(
         requeue_at=earliest([check, due]),
         passed=passed,
         meanwhile=meanwhile,
-        keeps_phase=status.phase == "Cancelled",
     )
 
 

@@ -47,6 +47,5 @@ def cancel(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
         spec = observed.spec
         new = EvaluationStatus(conditions=status.conditions, run_id=spec.run_id, run_digest=run_digest(spec))
         status = new.over(status)
-    update = {"phase": "Cancelled", "completion_time": whole_seconds(now), "retry_time": None}
-    status = status.model_copy(update=update)
-    return end_run(observed, status, cancelled_run(status), now)
+    status = status.model_copy(update={"completion_time": whole_seconds(now), "retry_time": None})
+    return end_run(observed, status, cancelled_run(status), now, at_once=True)

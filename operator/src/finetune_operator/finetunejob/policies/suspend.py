@@ -61,8 +61,8 @@ def cancel(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: dateti
     if not observed.spec.cancel:
         return None
     status = without_remaining_time(stopped(status, "Cancelled", now))
-    status = status.model_copy(update={"phase": "Cancelled", "completion_time": whole_seconds(now)})
-    return JobDecision(status, cancelled_run(status), requeue_at=now, keeps_phase=True)
+    status = status.model_copy(update={"completion_time": whole_seconds(now)})
+    return JobDecision(status, cancelled_run(status), requeue_at=now)
 
 
 def cancelled_run(status: FineTuneJobStatus) -> Readiness:

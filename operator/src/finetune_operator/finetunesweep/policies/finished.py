@@ -32,15 +32,15 @@ def keep_finished(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, 
     if status.phase not in FINISHED or status.run_id != observed.spec.run_id:
         return None
     if status.phase == "Succeeded":
-        return SweepDecision(status, _found(observed, status), keeps_phase=True)
+        return SweepDecision(status, _found(observed, status))
     if missing_failure(status.conditions, None) is None:
-        return SweepDecision(status, None, keeps_phase=True)
-    return SweepDecision(status, _cancelled() if status.phase == "Cancelled" else _failed(status), keeps_phase=True)
+        return SweepDecision(status, None)
+    return SweepDecision(status, _cancelled() if status.phase == "Cancelled" else _failed(status))
 
 
 def cancel(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
     """End the sweep, and all trials, for good."""
-    return _ended(observed, status, "Cancelled", _cancelled(), now) if observed.spec.cancel else None
+    return _ended(observed, status, _cancelled(), now) if observed.spec.cancel else None
 
 
 def fail_at_failures(
@@ -49,7 +49,7 @@ def fail_at_failures(
     """End the sweep when too many trials have failed: what they have in common is wrong."""
     if failures(status) < observed.spec.budget.failures:
         return None
-    return _ended(observed, status, "Failed", _failed(status), now)
+    return _ended(observed, status, _failed(status), now)
 
 
 def complete(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
@@ -58,28 +58,27 @@ def complete(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: 
         return None
     status = counted(observed.spec, status)
     if status.best is None:
-        return _ended(observed, status, "Failed", _failed(status), now)
+        return _ended(observed, status, _failed(status), now)
     if observed.spec.mode == "LearningCurve":
         status = status.model_copy(update={"learning_curve": learning_curve(observed.spec, status.trials)})
-    return _ended(observed, status, "Succeeded", _found(observed, status), now)
+    return _ended(observed, status, _found(observed, status), now)
 
 
 def _ended(
-    observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, phase: Phase, end: Readiness, now: datetime
+    observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, end: Readiness, now: datetime
 ) -> SweepDecision:
     accelerators = observed.accelerators if isinstance(observed.accelerators, int) else None
     alive = [(trial, observed.jobs.get(trial.fine_tune_job_name)) for trial in running(status)]
     status = replaced(status, *(ended(trial, job, accelerators, "Cancelled") for trial, job in alive))
     status = counted(observed.spec, status, is_over=True)
     return SweepDecision(
-        status.model_copy(update={"phase": phase, "completion_time": whole_seconds(now)}),
+        status.model_copy(update={"completion_time": whole_seconds(now)}),
         end,
         merge=[
             cancelled_job(observed.owner, trial.fine_tune_job_name, job)
             for trial, job in alive
             if job is not None and job.may_be_changed
         ],
-        keeps_phase=True,
     )
 
 
