@@ -10,6 +10,7 @@ from finetune_api.progress import CheckpointReport
 from finetune_operator.budgets.observed import ObservedBudget
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
+from finetune_operator.core.wrong_clock import ServerTimes
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observed import JobView, PodView
@@ -47,6 +48,11 @@ class ObservedFineTuneJob:
     """When the status may show the next report that has already arrived; None if there is none."""
     budget: ObservedBudget | None = None
     progress_endpoint: ProgressEndpoint | None = None
+
+    @property
+    def server_times(self) -> ServerTimes:
+        """The times that only the API server writes."""
+        return ServerTimes(self.created, tuple(job.created for job in self.jobs), self.status_written)
 
     def job(self, name: str) -> JobView | None:
         """The Job of this name."""

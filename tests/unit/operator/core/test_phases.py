@@ -16,7 +16,7 @@ from finetune_api.finetunesweep import Phase as SweepPhase
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_api.modeldeployment import Phase as DeploymentPhase
 from finetune_operator import reference
-from finetune_operator.core.conditions import Readiness, failed, progressing, stalled
+from finetune_operator.core.conditions import Readiness, cancelled, failed, progressing, stalled
 from finetune_operator.core.plan import Phases
 from finetune_operator.evaluation.plan import PHASES as EVALUATION_PHASES
 from finetune_operator.finetunejob.attempt_state import progress_reason
@@ -65,6 +65,14 @@ def test_no_reason_that_a_pod_reports_moves_an_object_that_is_stalled(kind: str)
 
 def test_a_run_that_failed_is_failed_whatever_the_reason() -> None:
     assert {PHASES.of(failed(reason, "over"), Reason.TRAINING, "Training") for reason in Reason} == {"Failed"}
+
+
+@pytest.mark.parametrize("kind", ["FineTuneJob", "Evaluation", "FineTuneSweep"])
+def test_only_spec_cancel_makes_a_run_cancelled(kind: str) -> None:
+    table, phases = TABLES[kind]
+    meanwhile = next(iter(table.of_reason))
+    assert table.of(cancelled(), meanwhile, phases[0]) == "Cancelled"
+    assert table.of(failed(Reason.CANCELLED, "as a Pod reports"), meanwhile, phases[0]) == "Failed"
 
 
 @pytest.mark.parametrize("state", [None, *get_args(AttemptState)])

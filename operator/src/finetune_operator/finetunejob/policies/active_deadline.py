@@ -27,14 +27,13 @@ from finetune_operator.finetunejob.attempt_state import (
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.class_limits import over_budget
 from finetune_operator.finetunejob.policies.retry import last_failure_message
-from finetune_operator.finetunejob.policies.run import is_superseded, run_id_refusal, waits_for_model
-from finetune_operator.finetunejob.policies.wrong_clock import clock_is_behind
+from finetune_operator.finetunejob.run_identity import is_superseded, run_id_refusal, waits_for_model
 
 
 def count_suspended_time(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
     """Record since when the clock is stopped, or for how long it was, unless the operator's own clock is wrong."""
     is_stopped = _clock_is_stopped(observed, plan.status)
-    is_reliable = not clock_is_behind(observed, now)
+    is_reliable = not observed.server_times.proves_clock_slow(now)
     status = with_suspended_time(plan.status, now, is_stopped=is_stopped, is_reliable=is_reliable)
     return plan if status is plan.status else replace(plan, status=status)
 

@@ -35,7 +35,7 @@ from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.active_deadline import class_deadline_seconds
 from finetune_operator.finetunejob.policies.class_limits import allowed_class, class_or_refusal
 from finetune_operator.finetunejob.policies.progress import final_progress
-from finetune_operator.finetunejob.policies.run import run_id_refusal
+from finetune_operator.finetunejob.run_identity import run_id_refusal
 from finetune_operator.finetunejob.stale_jobs import (
     all_pods_ended,
     lost_pods_message,

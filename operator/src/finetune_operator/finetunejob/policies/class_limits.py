@@ -16,7 +16,6 @@ from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.finetuneclass.resolve import ResolvedClass, deadline_violation, source_violation
 from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.wrong_clock import clock_is_behind
 from finetune_operator.finetunejob.run_id_hint import with_run_id_hint
 from finetune_operator.finetunejob.stale_jobs import stale_jobs
 
@@ -45,7 +44,7 @@ def over_budget(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Bud
 
 def count_usage(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
     """Add the usage since the last reconciliation to status.usage and to the ledger of the namespace's budget."""
-    is_behind = clock_is_behind(observed, now)
+    is_behind = observed.server_times.proves_clock_slow(now)
     return accounted(plan, observed.budget, observed.owner, observed.status, now, clock_is_behind=is_behind)
 
 

@@ -2,9 +2,8 @@
 
 A new runId starts a new run once the Pods of the previous one have ended. A runId that was used before is rejected.
 
-The current runId with a changed spec is rejected, too. It takes two updates between two reconciliations, because the
-API server validates each update only against the one before it. Meanwhile the status is kept and running Pods continue:
-reverting the spec restores the run.
+The current runId with a changed spec is rejected, too (run_identity.py). Meanwhile the status is kept and running Pods
+continue: reverting the spec restores the run.
 
 The starting model is recorded once and is the same for all attempts of the run, whatever happens to the job that
 produced it or to the spec: a report is about the model with which its run started.
@@ -23,7 +22,7 @@ from finetune_operator.core.conditions import Readiness, progressing, stalled
 from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision, JobPlan, stopped
 from finetune_operator.finetunejob.objects import model_source, next_run_number, preflight_pod_name, run_digest, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.wrong_clock import no_earlier_than_created
+from finetune_operator.finetunejob.run_identity import run_id_refusal
 from finetune_operator.finetunejob.stale_jobs import (
     STOPPING_CHECK_SECONDS,
     next_check,
@@ -67,38 +66,13 @@ def begin_run(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> Jo
         return plan
     update: dict[str, Any] = {
         "conditions": status.conditions,
-        "start_time": whole_seconds(no_earlier_than_created(observed, now)),
+        "start_time": whole_seconds(observed.server_times.no_earlier(now)),
         "history": _with_run(status, now),
         "storage_folders": status.storage_folders,
         "more_storage_folders": status.more_storage_folders,
         "usage": status.usage,
     }
     return replace(plan, status=_new_run(observed, status).model_copy(update=update).over(status))
-
-
-def run_id_refusal(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Readiness | None:
-    """Why this spec can neither start nor continue a run; None if it can."""
-    run_id = observed.spec.run_id
-    if status.run_id == run_id:
-        if not _is_changed(observed, status):
-            return None
-        return stalled(
-            Reason.INVALID_SPEC,
-            f"spec differs from the one that run {run_id!r} began with: it was changed, and runId was set back. Use a "
-            "new runId to start a run with this spec.",
-        )
-    if all(run.run_id != run_id for run in status.history):
-        return None
-    return stalled(
-        Reason.INVALID_SPEC,
-        f"spec.runId {run_id!r} was used by an earlier run (status.history) and can't be used again. Use a new one. "
-        f"Until then, the status is that of run {status.run_id!r}.",
-    )
-
-
-def is_superseded(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
-    """Whether the spec starts another run than the one of this status."""
-    return status.run_id != observed.spec.run_id and run_id_refusal(observed, status) is None
 
 
 def wait_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
@@ -125,34 +99,11 @@ def record_starting_model(observed: ObservedFineTuneJob, plan: JobPlan, now: dat
     return replace(plan, status=plan.status.model_copy(update={"starting_model": model}))
 
 
-def waits_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
-    """Whether the run can't start because the job of fineTuneJobRef has no result."""
-    return status.starting_model is None and isinstance(observed.model, Readiness)
-
-
 def _new_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> FineTuneJobStatus:
     """A status with only the identity of the run that the spec starts."""
     number = next_run_number(status)
     return FineTuneJobStatus(
         run_id=observed.spec.run_id, run_number=number, run_digest=run_digest(observed.spec, number)
-    )
-
-
-def _is_changed(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
-    """Whether the spec changed within the run.
-
-    A generation that was already observed and accepted has not: another operator version may compute other digests.
-    """
-    if status.run_digest is None or status.run_number is None:
-        return False
-    was_accepted = status.observed_generation in (None, observed.generation) and not _was_refused(status)
-    return not was_accepted and status.run_digest != run_digest(observed.spec, status.run_number)
-
-
-def _was_refused(status: FineTuneJobStatus) -> bool:
-    return any(
-        one.type == ConditionType.STALLED and one.status == "True" and one.reason == Reason.INVALID_SPEC
-        for one in status.conditions
     )
 
 

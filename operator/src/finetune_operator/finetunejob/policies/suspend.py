@@ -14,7 +14,7 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.conditions import Readiness, cancelled, progressing, suspended
 from finetune_operator.finetunejob.attempt_state import JobDecision, stopped, without_remaining_time
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.run import is_superseded, run_id_refusal
+from finetune_operator.finetunejob.run_identity import is_superseded, run_id_refusal
 from finetune_operator.finetunejob.stale_jobs import (
     STOPPING_CHECK_SECONDS,
     lost_pods_message,

@@ -6,16 +6,17 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.base import whole_seconds
-from finetune_operator.core.wrong_clock import ServerTimes, at_most, with_possible_end, with_possible_start
+from finetune_operator.core.wrong_clock import at_most, with_possible_end, with_possible_start
 from finetune_operator.finetunejob.attempt_state import FINISHED, JobPlan
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 
 
 def correct_times(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
     """Correct times in the future, and times before the creationTimestamp of the object that they belong to."""
-    if clock_is_behind(observed, now):
+    times, status = observed.server_times, plan.status
+    if times.proves_clock_slow(now):
         return plan
-    now, status, times = whole_seconds(now), plan.status, _times(observed)
+    now = whole_seconds(now)
     if status.phase in FINISHED:
         found = with_possible_end(status, times, now)
     else:
@@ -28,17 +29,3 @@ def correct_times(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -
         update["progress"] = found.progress.model_copy(update={"last_updated_time": reported})
     corrected = found.model_copy(update=update)
     return plan if corrected == status else replace(plan, status=corrected)
-
-
-def clock_is_behind(observed: ObservedFineTuneJob, now: datetime) -> bool:
-    """Whether the API server's clock has recorded a time later than now."""
-    return _times(observed).proves_clock_slow(now)
-
-
-def no_earlier_than_created(observed: ObservedFineTuneJob, now: datetime) -> datetime:
-    """Now, or the newest creationTimestamp if the operator's clock is behind it."""
-    return _times(observed).no_earlier(now)
-
-
-def _times(observed: ObservedFineTuneJob) -> ServerTimes:
-    return ServerTimes(observed.created, tuple(job.created for job in observed.jobs), observed.status_written)
