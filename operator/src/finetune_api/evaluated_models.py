@@ -77,7 +77,7 @@ class Outputs(ApiModel):
 
 
 class EvaluatedModel(OneOf):
-    """What answers the examples; or its outputs, which are there."""
+    """The model that answers the examples, or its existing outputs."""
 
     model_config = ConfigDict(json_schema_extra=cel(_OF_A_JOB))
 

@@ -30,7 +30,7 @@ from finetune_api.evaluation_results import (
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.graders import Grader, ShortName
 from finetune_api.kubernetes_types import SET, keyed_by
-from finetune_api.lifecycle import RunLimits, RunSpec, RunStatus
+from finetune_api.lifecycle import RunId, RunLimits, RunSpec, RunStatus
 from finetune_api.model_graders import Template
 from finetune_api.sources import DatasetUri
 from finetune_api.unions import OneOf
@@ -182,7 +182,7 @@ class Gate(OneOf):
 class ComparingSpec(RunSpec):
     """Which models are compared, in which run."""
 
-    run_id: Name = Field("1", description="Change it to run the evaluation again.")
+    run_id: RunId = Field("1", description="Change it to run the evaluation again.")
     candidates: list[Candidate] = Field(
         min_length=1, max_length=3, json_schema_extra=keyed_by("name"), description="Models to evaluate."
     )
@@ -340,13 +340,13 @@ class EvaluationStatus(RunStatus):
         default=[],
         max_length=MOST_ASKED,
         json_schema_extra=keyed_by("model"),
-        description="What the models of the class were asked.",
+        description="Usage of the class's models.",
     )
     outputs: list[OutputsStatus] = Field(
         default=[],
         max_length=MOST_MODELS,
         json_schema_extra=keyed_by("candidate"),
-        description="What the outputs of each model took.",
+        description="Latency, tokens and cost of each model's outputs.",
     )
     calibrations: list[CalibrationStatus] = Field(
         default=[],

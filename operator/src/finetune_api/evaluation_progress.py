@@ -13,7 +13,7 @@ class CandidateProgress(ApiModel):
     """How far one model is."""
 
     candidate: ShortName = Field(description="Name of the candidate, or `baseline`.")
-    outputs: int = Field(0, ge=0, le=MOST_EXAMPLES, description="Number of outputs that are there.")
+    outputs: int = Field(0, ge=0, le=MOST_EXAMPLES, description="Number of outputs generated so far.")
     graded: int = Field(0, ge=0, le=MOST_EXAMPLES, description="Number of outputs that every grader has graded.")
     total: int = Field(ge=0, le=MOST_EXAMPLES, description="Number of outputs in all.")
 

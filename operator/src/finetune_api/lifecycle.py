@@ -81,4 +81,4 @@ class RunStatus(KindStatus):
     suspend_time: Timestamp | None = Field(
         None, description="When the run was suspended or began to wait for its model, queue quota or budget."
     )
-    suspended_seconds: int = Field(0, description="Total time spent so; does not count toward activeDeadlineSeconds.")
+    suspended_seconds: int = Field(0, description="Total time suspended; does not count toward activeDeadlineSeconds.")

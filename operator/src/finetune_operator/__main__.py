@@ -49,7 +49,7 @@ def run(
         LogLevel, typer.Option(help="The least severe messages that are logged; of libraries only warnings are.")
     ] = "info",
     resync_seconds: Annotated[
-        float, typer.Option(min=1, help="Every object is looked at again this often, whatever the watches say.")
+        float, typer.Option(min=1, help="How often every object is reconciled without a change.")
     ] = 600.0,
     health_port: Annotated[int, typer.Option(help="Plain HTTP port of /healthz and /readyz.")] = 8080,
     metrics_port: Annotated[int, typer.Option(help="Plain HTTP port of /metrics.")] = 9090,

@@ -137,7 +137,7 @@ def test_a_judge_that_is_talked_into_anything_is_told_of(bucket: Bucket, base_ur
         report = evaluate(judged_run(bucket, api, base_uri, tuned_uri, graders=GRADERS[:1]))
     (warning,) = report.warnings
     assert warning.startswith(
-        f"JudgeUnreliable: by grader 'tone', the model 'judge' lets {CANARIES} of {CANARIES} outputs pass"
+        f"JudgeUnreliable: by grader 'tone', the model 'judge' passes {CANARIES} of {CANARIES} canary outputs"
     )
 
 

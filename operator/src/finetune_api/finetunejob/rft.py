@@ -77,7 +77,7 @@ class RFT(ApiModel):
     )
 
     graders: list[RewardGrader] = Field(
-        min_length=1, max_length=8, json_schema_extra=keyed_by("name"), description="What is good about a completion."
+        min_length=1, max_length=8, json_schema_extra=keyed_by("name"), description="Graders that score a completion."
     )
     reward: Formula | None = Field(
         None,

@@ -268,5 +268,5 @@ def _what_would_tell(measured: _Measured, demanded: float, examples: int) -> str
         return "its confidence interval is not known; evaluate again"
     more = examples_to_decide(measured.mean, measured.low, measured.high, demanded, examples)
     if more is None:
-        return "it is exactly what is required, so more examples would not decide; require less"
+        return "it equals the threshold, so more examples would not decide; lower the threshold"
     return f"{examples} examples are too few to decide; about {more} more are needed"

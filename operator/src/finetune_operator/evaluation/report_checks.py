@@ -41,10 +41,10 @@ def scores_refusal(
 def outputs_refusal(outputs: Collection[OutputsStatus], models: Collection[str]) -> str | None:
     """Why the statistics of the models' outputs are rejected; None if they are valid."""
     if (twice := _first_repeated([one.candidate for one in outputs])) is not None:
-        return f"it says twice what the outputs of {twice!r} took"
+        return f"it reports the outputs of {twice!r} twice"
     for one in outputs:
         if one.candidate not in models:
-            return f"it is about outputs of {one.candidate!r}, which the spec does not have"
+            return f"it names the candidate {one.candidate!r}, which is not in the spec"
         median, low, high = one.latency_milliseconds, one.latency_low_milliseconds, one.latency_high_milliseconds
         time = [number for number in (low, median, high) if number is not None]
         counts = (one.count, one.prompt_tokens, one.completion_tokens, one.cost, one.measurements)
@@ -56,7 +56,7 @@ def outputs_refusal(outputs: Collection[OutputsStatus], models: Collection[str])
 def usage_refusal(usage: Collection[ModelUsage]) -> str | None:
     """Why the usage is rejected: the API server refuses a list map with a repeated key."""
     twice = _first_repeated([one.model for one in usage])
-    return None if twice is None else f"it says twice what the model {twice!r} was asked"
+    return None if twice is None else f"it reports the usage of the model {twice!r} twice"
 
 
 def calibrations_refusal(calibrations: Collection[CalibrationStatus], graders: Collection[str]) -> str | None:

@@ -50,7 +50,7 @@ def stuck_job_message(job: JobView) -> str:
     """That a foreign finalizer keeps a deleted Job, and what to do."""
     return (
         f"Job {job.name} was deleted, but the finalizer {', '.join(job.foreign_finalizers)} keeps it. "
-        "Nothing waits for it. Whoever set that finalizer must remove it, or you can: kubectl patch job "
+        "The operator does not wait for it. Whoever set that finalizer must remove it, or you can: kubectl patch job "
         f'{job.name} -n {job.namespace} --type=merge -p \'{{"metadata":{{"finalizers":null}}}}\''
     )
 

@@ -168,7 +168,7 @@ def with_previous_failure(readiness: Readiness, before: FailureStatus | None, *,
     if before is None or failure_message(before) in readiness.message:
         return readiness
     if readiness.stalled:
-        reported = f"{sentence(readiness.message)} The try before failed: {before.reason}: {failure_message(before)}"
+        reported = f"{sentence(readiness.message)} The previous try failed: {before.reason}: {failure_message(before)}"
         return replace(readiness, message=reported)
     message = f"{failure_message(before)} The next try has not started yet. {readiness.message}"
     return _of_failure(before, message, is_bounded=is_bounded)

@@ -25,7 +25,7 @@ def stuck(longest_reconcile_seconds: float, oldest_wait_seconds: float) -> list[
     """Workers that hang, or keys that no worker takes."""
     problems = []
     if longest_reconcile_seconds > STUCK_AFTER_SECONDS:
-        problems.append(f"a worker has been at one object for {longest_reconcile_seconds:.0f} s")
+        problems.append(f"a worker has been reconciling one object for {longest_reconcile_seconds:.0f} s")
     if oldest_wait_seconds > STUCK_AFTER_SECONDS:
         problems.append(f"an object has waited for a worker for {oldest_wait_seconds:.0f} s")
     return problems
@@ -34,7 +34,7 @@ def stuck(longest_reconcile_seconds: float, oldest_wait_seconds: float) -> list[
 def silent(seconds: Mapping[str, float]) -> list[str]:
     """Resources about which the API server has been silent for too long: a new process may reach it."""
     return [
-        f"no response about {plural} for {silence:.0f} s"
+        f"no response from the API server about {plural} for {silence:.0f} s"
         for plural, silence in seconds.items()
         if silence > STUCK_AFTER_SECONDS
     ]

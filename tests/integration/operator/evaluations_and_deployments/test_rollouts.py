@@ -97,7 +97,7 @@ def test_what_was_deleted_and_made_again_is_an_event(api: Api) -> None:
     gone = {**api.get("Service", "router"), "kind": "Service"}
     api.delete("Service", "router")
     expect_made_again(api, gone)
-    wait_for(lambda: corrections(api) == ["Recreated, since somebody deleted it: Service 'router'."], "it is told")
+    wait_for(lambda: corrections(api) == ["Recreated after it was deleted: Service 'router'."], "it is told")
 
 
 def test_what_a_pod_waits_for_is_said_at_once(api: Api) -> None:

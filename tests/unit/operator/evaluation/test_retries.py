@@ -122,7 +122,7 @@ def test_what_keeps_the_next_try_from_starting_hides_no_diagnosis() -> None:
     assert "of an earlier try to end." in beside.message
     refused = decide(observed_evaluation(before, class_=CLASS_NOT_FOUND))
     assert refused.decision.reason == "ClassNotFound"
-    assert refused.message.endswith(f"The try before failed: StorageUnreachable: {told}")
+    assert refused.message.endswith(f"The previous try failed: StorageUnreachable: {told}")
     another = decide(observed_evaluation(before, class_=CLASS_NOT_FOUND, spec=evaluation_spec(runId="2")))
     assert told not in another.message, "it is no failure of that run"
 
@@ -226,7 +226,7 @@ def test_a_try_beyond_its_deadline_is_no_disruption_and_ends_the_run(state: Any,
     assert is_over(result)
     assert result.decision.reason == "DeadlineExceeded"
     assert (result.status.disruptions, result.status.retries) == (0, 1)
-    assert "within the limit of its own Job or Pod." in result.message
+    assert "exceeded the activeDeadlineSeconds of its own Job or Pod." in result.message
     assert result.message.endswith("Change spec.runId to evaluate again.")
 
 

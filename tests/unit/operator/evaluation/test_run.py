@@ -156,12 +156,12 @@ SLICE = SliceScore(
         (
             "Complete",
             {"outputs": [OutputsStatus(candidate="tuned", count=count) for count in (1, 2)]},
-            "it says twice what the outputs of 'tuned' took",
+            "it reports the outputs of 'tuned' twice",
         ),
         (
             "Complete",
             {"usage": [ModelUsage(model="judge", requests=count) for count in (1, 2)]},
-            "it says twice what the model 'judge' was asked",
+            "it reports the usage of the model 'judge' twice",
         ),
     ],
     ids=[

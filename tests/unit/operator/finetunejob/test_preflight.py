@@ -273,7 +273,7 @@ def test_a_next_try_that_does_not_start_hides_no_diagnosis(scheduler: str, reaso
     for refusal in (CLASS_NOT_FOUND, LIMIT_EXCEEDED):
         refused = decide(observed_job(refused_before(retry_in=0), class_=refusal))
         assert refused.decision.reason == refusal.reason
-        assert f"The try before failed: DatasetInvalid: {LINE_7.message}" in refused.message
+        assert f"The previous try failed: DatasetInvalid: {LINE_7.message}" in refused.message
         assert refused.message.count("requires a new runId") == 1
 
 

@@ -155,7 +155,7 @@ def test_the_standing_names_the_fields_and_who_sets_them() -> None:
     many = contested_readiness(record_of(5, {f"Deployment spec.f{n}": None for n in range(5)}), "router")
     assert many is not None
     assert (
-        "Somebody who left no name keeps setting Deployment spec.f0, Deployment spec.f1, Deployment spec.f2 and 2 more"
+        "An unknown client keeps setting Deployment spec.f0, Deployment spec.f1, Deployment spec.f2 and 2 more"
         in many.message
     )
 
@@ -199,4 +199,4 @@ def test_of_many_fields_the_first_three_are_named() -> None:
 
 def test_what_somebody_deleted_is_named() -> None:
     (note,) = correction_events([], [], ("Service 'router'",), "router")
-    assert note.message == "Recreated, since somebody deleted it: Service 'router'."
+    assert note.message == "Recreated after it was deleted: Service 'router'."

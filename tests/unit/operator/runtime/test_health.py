@@ -15,7 +15,7 @@ from tests.unit.operator.fake_kube import FakeKube
     [
         (0, 0, []),
         (179, 179, []),
-        (181, 0, ["a worker has been at one object for 181 s"]),
+        (181, 0, ["a worker has been reconciling one object for 181 s"]),
         (0, 181, ["an object has waited for a worker for 181 s"]),
     ],
 )
@@ -24,7 +24,7 @@ def test_workers_that_do_not_come_back(longest: float, oldest: float, told: list
 
 
 def test_a_watch_of_which_nothing_is_heard() -> None:
-    assert health.silent({"finetunejobs": 179.0, "pods": 181.0}) == ["no response about pods for 181 s"]
+    assert health.silent({"finetunejobs": 179.0, "pods": 181.0}) == ["no response from the API server about pods for 181 s"]
 
 
 async def test_a_replica_that_stands_by_must_see_who_leads(monkeypatch: pytest.MonkeyPatch) -> None:

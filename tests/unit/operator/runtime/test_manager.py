@@ -94,7 +94,7 @@ async def test_it_is_ready_when_all_is_listed_and_not_alive_when_nothing_more_is
     for resource in set(selectors(KINDS)) - {FINE_TUNE_JOBS}:
         found.cache.heard_from(resource)
     now = 1181.0
-    assert manager._alive(found) == ["no response about finetunejobs for 181 s"]
+    assert manager._alive(found) == ["no response from the API server about finetunejobs for 181 s"]
     found.stop.set()
     assert manager._alive(found) == [], "a stop is no reason to kill it"
     assert manager._ready(found) == ["told to stop"]

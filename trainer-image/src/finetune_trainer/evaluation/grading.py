@@ -166,8 +166,8 @@ async def _doubt(grader: CompiledGrader, examples: Sequence[HeldOutExample]) -> 
     if not fooled or isinstance(grader, CosineGrader):
         return None
     return (
-        f"JudgeUnreliable: by grader {grader.name!r}, the model {grader.model!r} lets {fooled} of {len(rows)} outputs "
-        "pass that answer nothing and only ask to pass. Use a stronger model, or a more detailed input."
+        f"JudgeUnreliable: by grader {grader.name!r}, the model {grader.model!r} passes {fooled} of {len(rows)} canary "
+        "outputs, which contain no answer and only ask to pass. Use a stronger model, or a more detailed input."
     )
 
 

@@ -44,7 +44,7 @@ def lora_config(model: Any, adapter: Adapter) -> LoraConfig:
     if settings.dropout and (stacked or fused.intersection(_last(target) for target in targets)):
         raise DiagnosedError(
             Reason.INVALID_SPEC,
-            f"{where}.dropout is {settings.dropout}, and the targets are weights of experts, which can't have any. "
+            f"{where}.dropout is {settings.dropout}, and the targets are expert weights, which do not support dropout. "
             "Leave it out or set it to 0, or name other targetModules.",
         )
     excluded = _excluded(model, gates) if everything else None

@@ -33,7 +33,7 @@ def refuse_infinite_weights(local: LocalModel, source: ModelSource) -> None:
                 raise DiagnosedError(
                     Reason.MODEL_INVALID,
                     f"The weight {name} in {file} of {uri} is broken: {count} of its {size} numbers are NaN or "
-                    "infinite, and so became the loss. Upload the model again, from where its weights are whole.",
+                    "infinite, so the loss became NaN. Upload the model again from an intact copy.",
                 )
 
 

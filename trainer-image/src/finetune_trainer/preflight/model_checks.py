@@ -75,8 +75,8 @@ def check_model(run: PreflightRun, model: InspectedModel) -> CheckedModel:
 def _unknown_weights(uri: str, names: list[str]) -> str:
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     return (
-        f"The files of {uri} have weights that are not used, for its config.json describes a model without them: "
-        f"{', '.join(names[:SHOWN_NAMES])}{more}. Is it the config of this model?"
+        f"The files of {uri} have weights that its config.json does not describe: "
+        f"{', '.join(names[:SHOWN_NAMES])}{more}. Check that it is this model's config."
     )
 
 

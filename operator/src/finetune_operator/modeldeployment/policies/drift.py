@@ -93,7 +93,7 @@ def correction_events(
             f"FineTuneClass; replicas by `kubectl scale mdep {name}`."
         )
     if remade:
-        notes.append(f"Recreated, since somebody deleted it: {', '.join(remade)}.")
+        notes.append(f"Recreated after it was deleted: {', '.join(remade)}.")
     return [EventNote("Warning", DRIFT_CORRECTED, note) for note in notes]
 
 
@@ -140,11 +140,11 @@ def contested_readiness(
     if not fields:
         return None
     managers = sorted({one.manager for one in fields if one.manager is not None})
-    who = " and ".join(repr(manager) for manager in managers) or "Somebody who left no name"
+    who = " and ".join(repr(manager) for manager in managers) or "An unknown client"
     names = ", ".join(one.field for one in fields[:3]) + (f" and {len(fields) - 3} more" if len(fields) > 3 else "")
     return stalled(
         Reason.DRIFT_CONTESTED,
-        f"{who} keeps setting {names} of {name!r}, so it is reverted less and less often. "
+        f"{who} keeps setting {names} of {name!r}, so it is reverted ever more rarely. "
         "Remove it from what the other one applies: what is served is set in the ModelDeployment and its "
         "FineTuneClass, and an autoscaler's target is the ModelDeployment. "
         "This clears by itself 15 minutes after the last change.",

@@ -18,7 +18,7 @@ def gate_readiness(
     if model.source.identity is None:
         return stalled(
             Reason.GATE_FAILED,
-            f"Evaluation {name!r} can't gate this model: what is at its URI may change, and no digest is known. Refer "
+            f"Evaluation {name!r} can't gate a model given by URI: its files may change, and it has no digest. Refer "
             "to the FineTuneJob that made it (spec.model.fineTuneJobRef) in both objects. A model that no job made can "
             "be served only without a gate.",
         )
