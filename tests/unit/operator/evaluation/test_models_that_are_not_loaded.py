@@ -152,7 +152,7 @@ def latency(low: int, median: int, high: int) -> dict[str, int]:
     ("outputs", "refused"),
     [
         ({"candidate": "tuned", "count": 5, "measurements": 5, **latency(500, 1000, 2000)}, None),
-        ({"candidate": "nobody", "count": 5}, "it is about outputs of 'nobody'"),
+        ({"candidate": "nobody", "count": 5}, "it names the candidate 'nobody', which is not in the spec"),
         ({"candidate": "tuned", "count": -1}, "impossible"),
         ({"candidate": "tuned", "count": 1, "cost": -0.5}, "impossible"),
         ({"candidate": "tuned", "count": 1, **latency(2000, 1000, 3000)}, "impossible"),
