@@ -12,7 +12,6 @@ from typing import Literal
 
 from finetune_api.base import LINE_LENGTH, whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import (
     AttemptOutcome,
     AttemptState,
@@ -25,7 +24,6 @@ from finetune_api.finetunejob import (
     PreflightStatus,
 )
 from finetune_api.sources import is_below
-from finetune_operator.core.conditions import failed, sentence
 from finetune_operator.core.plan import Decision, Plan
 
 FINISHED: frozenset[Phase] = frozenset({"Succeeded", "Failed", "Cancelled"})
@@ -204,20 +202,6 @@ def without_remaining_time(status: FineTuneJobStatus) -> FineTuneJobStatus:
         return status
     progress = status.progress.model_copy(update={"estimated_remaining_seconds": None, "estimated_remaining": None})
     return status.model_copy(update={"progress": progress})
-
-
-def run_failed(status: FineTuneJobStatus, reason: Reason, message: str, now: datetime) -> JobDecision:
-    """End the run as Failed, for good: only a new runId starts another one."""
-    attempt = running_attempt(status)
-    if attempt is not None:
-        status = end_attempt(status, attempt, "Failed", now, reason=reason, message=message)
-    if "runId" not in message:
-        message = f"{sentence(message)} Change spec.runId to run again."
-    found = status.failure or FailureStatus(reason=reason, message=message)
-    update = {"completion_time": whole_seconds(now), "failure": found}
-    status = without_remaining_time(status).model_copy(update=update)
-    # Once this is written, running Jobs are stale.
-    return JobDecision(status, failed(reason, message), requeue_at=now)
 
 
 def _record(status: FineTuneJobStatus) -> EndedAttempt | None:

@@ -10,15 +10,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from finetune_grading.rewards import reward_problem
 from finetune_operator.budgets.observe import observe_budget
-from finetune_operator.core.conditions import Readiness
+from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import Owner, owner_of
 from finetune_operator.environment import Environment
 from finetune_operator.finetuneclass.observe import observe_class, observe_classes
 from finetune_operator.finetunejob.attempt_state import FINISHED, newest_job, running_attempt, running_jobs
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.refusal import reward_refusal
 from finetune_operator.finetunejob.storage_folders import folder_classes, known_folders
 from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.reader import Reader
@@ -88,7 +89,8 @@ async def refusal_before_start(spec: FineTuneJobSpec, status: FineTuneJobStatus)
     if spec.method.rft is None or has_begun:
         return None
     # Schemas are untrusted and may take long to check: other objects must not wait for them.
-    return await asyncio.to_thread(reward_refusal, spec.method.rft)
+    problem = await asyncio.to_thread(reward_problem, spec.method.rft)
+    return None if problem is None else stalled(Reason.INVALID_SPEC, problem)
 
 
 async def observe_children(

@@ -13,6 +13,7 @@ from finetune_api.finetunejob import FineTuneJobStatus, Phase
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Decider, Mutator, Phases, decided
 from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, progress_reason
+from finetune_operator.finetunejob.ends import with_last_failure
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.active_deadline import (
     count_suspended_time,
@@ -34,6 +35,7 @@ from finetune_operator.finetunejob.policies.preflight import (
     fail_at_preflight,
     record_preflight,
     start_preflight,
+    wait_for_preflight_time,
     watch_preflight,
 )
 from finetune_operator.finetunejob.policies.progress import record_progress, wake_at_newer_report
@@ -42,7 +44,6 @@ from finetune_operator.finetunejob.policies.retry import (
     fail_at_retry_limit,
     record_next_time,
     wait_for_next_time,
-    with_last_failure,
 )
 from finetune_operator.finetunejob.policies.run import (
     begin_run,
@@ -89,7 +90,8 @@ POLICIES: tuple[JobMutator | JobDecider, ...] = (
     Mutator(record_start),  # whether its Pods are running
     Decider(with_last_failure(watch_attempt)),  # the attempt is pending or running
     # Nothing is running: whether the next preflight or attempt may start.
-    Decider(wait_for_next_time),  # it is not time yet
+    Decider(wait_for_preflight_time),  # it is not time yet for the next preflight
+    Decider(wait_for_next_time),  # it is not time yet for the next attempt
     Decider(with_last_failure(wait_for_earlier_pods)),  # an earlier Pod has not ended
     Decider(with_last_failure(wait_for_class)),  # the class does not allow this job
     Decider(with_last_failure(wait_for_budget)),  # the namespace's accelerator hours are used up

@@ -15,18 +15,16 @@ from finetune_api.finetunejob import AttemptStatus, EndedAttempt, FineTuneJobSta
 from finetune_api.progress import human_duration
 from finetune_operator.core.active_deadline import deadline_of, shorter, with_suspended_time
 from finetune_operator.core.plan import earliest
-from finetune_operator.finetuneclass.resolve import ResolvedClass
+from finetune_operator.finetunejob.allowed_class import class_deadline_seconds, over_budget
 from finetune_operator.finetunejob.attempt_state import (
     FINISHED,
     JobDecision,
     JobPlan,
-    run_failed,
     running_attempt,
     running_jobs,
 )
+from finetune_operator.finetunejob.ends import last_failure_message, run_failed
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.class_limits import over_budget
-from finetune_operator.finetunejob.policies.retry import last_failure_message
 from finetune_operator.finetunejob.run_identity import is_superseded, run_id_refusal, waits_for_model
 
 
@@ -97,15 +95,6 @@ def deadline_seconds(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -
     """The shorter of the spec's current deadline and the class's; only the class's if the spec is for another run."""
     spec_seconds = observed.spec.active_deadline_seconds if status.run_id == observed.spec.run_id else None
     return shorter(spec_seconds, class_deadline_seconds(observed, status))
-
-
-def class_deadline_seconds(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> int | None:
-    """The class's deadline; a running attempt keeps the one with which it was started."""
-    attempt = running_attempt(status)
-    if attempt is not None:
-        return attempt.class_deadline_seconds
-    class_ = observed.class_
-    return class_.spec.limits.active_deadline_seconds if isinstance(class_, ResolvedClass) else None
 
 
 def _deadline(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> datetime | None:

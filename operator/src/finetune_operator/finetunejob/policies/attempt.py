@@ -16,9 +16,10 @@ from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus, Result
 from finetune_api.outcome import TrainReport
 from finetune_api.sources import is_below
-from finetune_operator.core.conditions import Readiness, progressing, ready
+from finetune_operator.core.conditions import Readiness, progressing
 from finetune_operator.core.plan import earliest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
+from finetune_operator.finetunejob.allowed_class import allowed_class, class_deadline_seconds, class_or_refusal
 from finetune_operator.finetunejob.attempt_state import (
     FINISHED,
     JobDecision,
@@ -27,14 +28,11 @@ from finetune_operator.finetunejob.attempt_state import (
     end_attempt,
     preflight_succeeded,
     running_attempt,
-    with_checkpoints,
     with_state,
 )
+from finetune_operator.finetunejob.ends import succeeded_readiness, with_result
 from finetune_operator.finetunejob.objects import Attempt, attempt_objects, model_source, next_job, output_uri, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.active_deadline import class_deadline_seconds
-from finetune_operator.finetunejob.policies.class_limits import allowed_class, class_or_refusal
-from finetune_operator.finetunejob.policies.progress import final_progress
 from finetune_operator.finetunejob.run_identity import run_id_refusal
 from finetune_operator.finetunejob.stale_jobs import (
     all_pods_ended,
@@ -246,31 +244,6 @@ def succeed(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datet
         return None
     # Once this is written, running Jobs are stale.
     return JobDecision(status, succeeded_readiness(status.result), requeue_at=now)
-
-
-def with_result(
-    status: FineTuneJobStatus, attempt: AttemptStatus, report: TrainReport, now: datetime
-) -> FineTuneJobStatus:
-    """The status with this attempt's final report."""
-    status = end_attempt(status, attempt, "Succeeded", now)
-    status = with_checkpoints(status, report.checkpoints, report.corrupt_checkpoints, report.checkpoint_seconds)
-    return status.model_copy(
-        update={
-            "result": report.result,
-            "completion_time": whole_seconds(now),
-            "progress": final_progress(status, report.result, now),
-            "failure": None,
-        }
-    )
-
-
-def succeeded_readiness(result: Result) -> Readiness:
-    """Ready, with the URI of the result."""
-    measured = f" Validation loss {result.eval_loss:.4f}." if result.eval_loss is not None else ""
-    if result.valid_reward is not None:
-        measured = f" Validation reward {result.valid_reward:.4f}."
-    message = f"The {result.adapter_type} result of step {result.step} is in {result.uri}.{measured}"
-    return ready(Reason.SUCCEEDED, message)
 
 
 def _with_outcome(

@@ -13,9 +13,8 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.active_deadline import expiry
 from finetune_operator.core.conditions import Readiness, missing_failure
 from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision
+from finetune_operator.finetunejob.ends import cancelled_run, succeeded_readiness
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.attempt import succeeded_readiness
-from finetune_operator.finetunejob.policies.suspend import cancelled_run
 from finetune_operator.finetunejob.run_identity import run_id_refusal
 from finetune_operator.finetunejob.stale_jobs import stale_jobs
 from finetune_operator.pods.leftovers import jobs_to_delete

@@ -13,14 +13,14 @@ from finetune_api.conditions import Reason
 from finetune_api.default_hyperparameters import resolve_for
 from finetune_api.finetunejob import FineTuneJobStatus, PreflightStatus
 from finetune_api.outcome import PreflightReport
-from finetune_operator.core.backoff import retry_time
+from finetune_operator.core.backoff import retry_time, waits
 from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, preflight_succeeded, run_failed
+from finetune_operator.finetunejob.allowed_class import allowed_class, class_or_refusal, with_run_id_hint
+from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, preflight_succeeded
+from finetune_operator.finetunejob.ends import run_failed
 from finetune_operator.finetunejob.objects import model_source, next_job, output_uri, preflight_objects, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.class_limits import allowed_class, class_or_refusal
-from finetune_operator.finetunejob.run_id_hint import with_run_id_hint
 from finetune_operator.finetunejob.stale_jobs import stale_and_old_jobs, stale_jobs
 from finetune_operator.finetunejob.storage_folders import access_of, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
@@ -94,6 +94,16 @@ def watch_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, no
         delete=stale_jobs(observed, keep=job.name),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
     )
+
+
+def wait_for_preflight_time(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime
+) -> JobDecision | None:
+    """Start no preflight before status.preflight.retryTime."""
+    found = None if preflight_succeeded(status) else status.preflight
+    if found is None or not waits(found.retry_time, now):
+        return None
+    return JobDecision(status, preflight_readiness(status), delete=stale_jobs(observed), requeue_at=found.retry_time)
 
 
 def start_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:

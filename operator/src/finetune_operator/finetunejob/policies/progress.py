@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.base import whole_seconds
-from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus, Progress, Result
-from finetune_api.progress import carried, shown
+from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus
+from finetune_api.progress import carried
 from finetune_operator.core.plan import earliest
 from finetune_operator.finetunejob.attempt_state import (
     FINISHED,
@@ -47,37 +47,6 @@ def record_progress(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime)
 def wake_at_newer_report(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
     """Requeue when the status may show the newest report: there may be no further report or event."""
     return replace(plan, requeue_at=earliest([plan.requeue_at, observed.newer_report_time]))
-
-
-def final_progress(status: FineTuneJobStatus, result: Result, now: datetime) -> Progress | None:
-    """The final progress with the losses of the result, which is authoritative; reports may have been lost.
-
-    A run with early stopping ended at its last reported step, any other at its total steps.
-    """
-    resolved, last = status.resolved, status.progress
-    if resolved is None:
-        return last
-    total = resolved.total_steps
-    step = total
-    if resolved.early_stopping is not None and last is not None:
-        step = min(total, max(last.step, result.step))
-    loss = result.train_loss
-    if loss is None and last is not None and last.step == step:
-        loss = last.loss
-    return Progress(
-        step=step,
-        total_steps=total,
-        percent=100,
-        epoch=round(resolved.epochs * step / max(total, 1), 4),
-        loss=shown(loss),
-        eval_loss=shown(result.eval_loss),
-        reward=None if last is None else last.reward,
-        valid_reward=shown(result.valid_reward),
-        eval_step=None if result.eval_loss is None and result.valid_reward is None else result.step,
-        tokens_per_second=last.tokens_per_second if last is not None else None,
-        estimated_remaining_seconds=0,
-        last_updated_time=whole_seconds(now),
-    ).over(last)
 
 
 def _with_end_of_pods(

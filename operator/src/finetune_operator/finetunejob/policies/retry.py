@@ -1,22 +1,20 @@
-"""spec.retryLimit, status.attempt.nextTime and status.preflight.retryTime: whether and when the next attempt starts.
+"""spec.retryLimit and status.attempt.nextTime: whether and when the next attempt starts.
 
 The delay after a failure is 10 s, doubled after each further one, 10 minutes at most (core/backoff.py). An image that
-can't be pulled for too long ends the run, too (reason ImagePullFailed). While the next attempt is blocked (by a node, a
-quota, a queue), the condition also says why the previous one failed.
+can't be pulled for too long ends the run, too (reason ImagePullFailed).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import AttemptStatus, EndedAttempt, FineTuneJobStatus
+from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus
 from finetune_api.outcome import Failure
 from finetune_operator.core.backoff import retry_delay_seconds, waits
-from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing, sentence
+from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing
 from finetune_operator.finetunejob.attempt_state import (
     JobDecision,
     JobPlan,
@@ -24,21 +22,16 @@ from finetune_operator.finetunejob.attempt_state import (
     disruptions_without_progress,
     last_end,
     preflight_succeeded,
-    run_failed,
     running_attempt,
     undecided_attempt,
     with_next_time,
 )
+from finetune_operator.finetunejob.ends import end_message, run_failed
 from finetune_operator.finetunejob.objects import next_job
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.preflight import preflight_readiness
-from finetune_operator.finetunejob.run_id_hint import with_run_id_hint
 from finetune_operator.finetunejob.stale_jobs import next_check, stale_jobs
 from finetune_operator.pods.job_outcome import is_retryable, outcome
-from finetune_operator.pods.retried_job import with_previous_failure
 from finetune_operator.pods.start_diagnosis import diagnose_start, image_pull_message, image_pull_timed_out
-
-Decide = Callable[[ObservedFineTuneJob, FineTuneJobStatus, datetime], JobDecision | None]
 
 
 def fail_at_image_pull(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
@@ -84,15 +77,8 @@ def record_next_time(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime
 
 
 def wait_for_next_time(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """Start nothing before the recorded time."""
-    if not preflight_succeeded(status):
-        preflight = status.preflight
-        if preflight is None or not waits(preflight.retry_time, now):
-            return None
-        return JobDecision(
-            status, preflight_readiness(status), delete=stale_jobs(observed), requeue_at=preflight.retry_time
-        )
-    attempt = status.attempt
+    """Start no attempt before status.attempt.nextTime."""
+    attempt = status.attempt if preflight_succeeded(status) else None
     if attempt is None or attempt.next_time is None or not waits(attempt.next_time, now):
         return None
     return JobDecision(
@@ -101,37 +87,6 @@ def wait_for_next_time(observed: ObservedFineTuneJob, status: FineTuneJobStatus,
         delete=stale_jobs(observed, keep=next_job(observed.owner, status).name),
         requeue_at=next_check(observed, now, attempt.next_time),
     )
-
-
-def with_last_failure(decide: Decide) -> Decide:
-    """The same policy, with the last failure added to the message of its decision."""
-
-    def wrapped(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-        decision = decide(observed, status, now)
-        if decision is None or decision.readiness is None:
-            return decision
-        return replace(decision, readiness=_with_failure_message(decision.status, decision.readiness))
-
-    return wrapped
-
-
-def last_failure_message(status: FineTuneJobStatus) -> str:
-    """Why the last preflight or attempt failed, with a leading space; empty during training and without a failure."""
-    if not preflight_succeeded(status):
-        last = status.failure
-        return "" if last is None else f" The last preflight failed: {last.reason}: {failure_message(last)}"
-    records = [one for one in status.ended_attempts if one.outcome != "Replaced"]
-    if attempt_state(status) == "Running" or not records or records[-1].outcome not in ("Failed", "Disrupted"):
-        return ""
-    return f" {end_message(records[-1])}"
-
-
-def end_message(end: EndedAttempt) -> str:
-    """How an attempt ended, and why; Kubernetes' reason of a disruption is not repeated if the message contains it."""
-    how = "failed" if end.outcome == "Failed" else "was disrupted"
-    is_in_message = end.outcome == "Disrupted" and (end.reason or "") in (end.message or "")
-    why = ": ".join(part for part in (None if is_in_message else end.reason, end.message) if part)
-    return f"Attempt {end.number} {how} ({why})" if why else f"Attempt {end.number} {how}."
 
 
 def _after_disruption(status: FineTuneJobStatus, attempt: AttemptStatus, now: datetime) -> datetime:
@@ -166,10 +121,3 @@ def _without_progress_message(status: FineTuneJobStatus, before: AttemptStatus) 
         return ""
     waits_until = f"{before.next_time:%H:%M:%S} UTC"
     return f" {count} attempts in a row were disrupted, the last one without progress, so it waits until {waits_until}."
-
-
-def _with_failure_message(status: FineTuneJobStatus, readiness: Readiness) -> Readiness:
-    if not preflight_succeeded(status):
-        return with_run_id_hint(with_previous_failure(readiness, status.failure))
-    failure = last_failure_message(status)
-    return replace(readiness, message=f"{sentence(readiness.message)}{failure}") if failure else readiness

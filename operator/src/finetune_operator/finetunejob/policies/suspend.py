@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.core.conditions import Readiness, cancelled, progressing, suspended
+from finetune_operator.core.conditions import progressing, suspended
 from finetune_operator.finetunejob.attempt_state import JobDecision, stopped, without_remaining_time
+from finetune_operator.finetunejob.ends import cancelled_run
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.run_identity import is_superseded, run_id_refusal
 from finetune_operator.finetunejob.stale_jobs import (
@@ -63,8 +64,3 @@ def cancel(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: dateti
     status = without_remaining_time(stopped(status, "Cancelled", now))
     status = status.model_copy(update={"completion_time": whole_seconds(now)})
     return JobDecision(status, cancelled_run(status), requeue_at=now)
-
-
-def cancelled_run(status: FineTuneJobStatus) -> Readiness:
-    """The readiness of a cancelled run."""
-    return cancelled(f" Its checkpoints are kept in {status.storage_uri}." if status.storage_uri else "")
