@@ -50,10 +50,13 @@ class ModelReference(OneOf):
 
     model_config = ConfigDict(json_schema_extra=cel(_OF_A_JOB))
 
-    choices = ("uri", "fine_tune_job_ref")
+    choices = ("uri", "fine_tune_job_ref", "sweep_ref")
 
     uri: ModelUri | None = Field(None, description="s3://bucket/folder or hf://org/name@revision.")
     fine_tune_job_ref: LocalObjectReference | None = Field(None, description="Use the result of this FineTuneJob.")
+    sweep_ref: LocalObjectReference | None = Field(
+        None, description="Use the result of the best trial of this FineTuneSweep, once that has succeeded."
+    )
     checkpoint: CheckpointChoice | None = Field(
         None,
         description="Use a checkpoint that the FineTuneJob has kept, not its result: Best (by its checkpoints.best), "
@@ -81,10 +84,13 @@ class EvaluatedModel(OneOf):
 
     model_config = ConfigDict(json_schema_extra=cel(_OF_A_JOB))
 
-    choices = ("uri", "fine_tune_job_ref", "endpoint", "outputs")
+    choices = ("uri", "fine_tune_job_ref", "sweep_ref", "endpoint", "outputs")
 
     uri: ModelUri | None = Field(None, description="s3://bucket/folder or hf://org/name@revision.")
     fine_tune_job_ref: LocalObjectReference | None = Field(None, description="Use the result of this FineTuneJob.")
+    sweep_ref: LocalObjectReference | None = Field(
+        None, description="Use the result of the best trial of this FineTuneSweep, once that has succeeded."
+    )
     checkpoint: CheckpointChoices | None = Field(
         None,
         description="Use a checkpoint that the FineTuneJob has kept, not its result: Best (by its checkpoints.best), "

@@ -254,9 +254,10 @@ class EvaluationSpec(MeasuringSpec, ComparingSpec):
                 "candidates",
             ),
             (
-                "has(self.baseline) || has(self.candidates[0].model.fineTuneJobRef)",
-                "without a baseline, the first candidate must be a fineTuneJobRef, whose base model becomes the "
-                "baseline",
+                "has(self.baseline) || has(self.candidates[0].model.fineTuneJobRef) || "
+                "has(self.candidates[0].model.sweepRef)",
+                "without a baseline, the first candidate must be a fineTuneJobRef or sweepRef, whose base model is the "
+                "baseline then",
                 "baseline",
             ),
             (

@@ -31,6 +31,7 @@ class TrialStatus(ApiModel):
     rungs: list[float] = Field(
         default=[], max_length=32, description="Validation loss at each step at which trials are compared (prune)."
     )
+    digest: Line | None = Field(None, description="SHA-256 of its result's manifest.")
     examples: int | None = Field(None, description="Number of training examples.")
     seconds: int | None = Field(None, description="Seconds that it trained.")
     attempt_seconds: int | None = Field(
@@ -50,6 +51,7 @@ class BestTrial(ApiModel):
     score: float = Field(description="Its validation loss, or its mean score from the grader.")
     low: FiniteNumber = Field(None, description="Lower bound of the mean score's 95 % confidence interval.")
     high: FiniteNumber = Field(None, description="Upper bound of it.")
+    digest: Line | None = Field(None, description="SHA-256 of its result's manifest: what a sweepRef stands for.")
     tied_with: list[int] | None = Field(
         None,
         max_length=MOST_TRIALS,

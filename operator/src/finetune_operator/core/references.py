@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from finetune_api.base import ApiModel
 from finetune_api.conditions import KindStatus, what_is_unreadable
-from finetune_api.crd import FINE_TUNE_CLASS, FINE_TUNE_JOB
+from finetune_api.crd import FINE_TUNE_CLASS, FINE_TUNE_JOB, FINE_TUNE_SWEEP
 
 Spec = TypeVar("Spec", bound=ApiModel)
 Status = TypeVar("Status", bound=KindStatus)
@@ -39,10 +39,15 @@ def class_reference(body: Mapping[str, Any]) -> frozenset[ObjectKey]:
 
 
 def model_references(body: Mapping[str, Any], *models: Mapping[str, Any] | None) -> frozenset[ObjectKey]:
-    """The FineTuneJobs whose results these models of an object are."""
+    """The FineTuneJobs and FineTuneSweeps whose results these models of an object are."""
     namespace = body["metadata"].get("namespace", "")
-    names = [model["fineTuneJobRef"]["name"] for model in models if model and model.get("fineTuneJobRef")]
-    return frozenset(ObjectKey(FINE_TUNE_JOB.name, namespace, name) for name in names)
+    kinds = (("fineTuneJobRef", FINE_TUNE_JOB), ("sweepRef", FINE_TUNE_SWEEP))
+    return frozenset(
+        ObjectKey(kind.name, namespace, model[field]["name"])
+        for field, kind in kinds
+        for model in models
+        if model and model.get(field)
+    )
 
 
 class References:

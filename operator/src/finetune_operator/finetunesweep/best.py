@@ -27,6 +27,7 @@ def best_trial(trials: Sequence[TrialStatus], sign: int) -> BestTrial | None:
         score=best.score,
         low=best.low,
         high=best.high,
+        digest=best.digest,
         tied_with=sorted(trial.number for trial in tied if trial is not best) or None,
         values=best.values,
     )

@@ -101,6 +101,7 @@ def view(body: Object, trial: TrialStatus, now: datetime) -> TrialJob:
         seconds=_seconds(status, now),
         attempt_seconds=next((one.pod_seconds for one in status.ended_attempts if one.outcome == "Succeeded"), None),
         completed=status.completion_time,
+        digest=None if result is None else result.digest,
         examples=status.dataset.training.examples if status.dataset and status.dataset.training else None,
     )
 

@@ -42,6 +42,8 @@ class TrialJob:
     attempt_seconds: int | None = None
     """How long those of the attempt that succeeded have."""
     completed: datetime | None = None
+    digest: str | None = None
+    """Of its result."""
     examples: int | None = None
     """That it trains on."""
     score: Score | None = None

@@ -86,6 +86,7 @@ def ended(
             "high": high,
             "reason": reason,
             "evaluation_name": None if job is None else job.evaluation_name,
+            "digest": None if job is None else job.digest,
             "examples": None if job is None else job.examples,
             "seconds": seconds,
             "attempt_seconds": None if of_attempt == seconds else of_attempt,

@@ -1,1 +1,1 @@
-"""What `model` means in a spec: a URI, or the result of a FineTuneJob."""
+"""What `model` means in a spec: a URI, the result of a FineTuneJob, the best trial of a FineTuneSweep."""

@@ -1,26 +1,31 @@
-"""Reading what a spec names as its model."""
+"""Reading what a spec names as its model: a URI, a FineTuneJob, the best trial of a FineTuneSweep, an endpoint."""
 
 from __future__ import annotations
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluated_models import CheckpointChoices, EvaluatedModel, ModelReference
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model
+from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.run import EndpointConfig, ModelSource
 from finetune_operator.core.conditions import Readiness, stalled
+from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.references import Unreadable, read_referenced
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.reader import Reader
-from finetune_operator.kube.resources import FINE_TUNE_JOBS, MODEL_DEPLOYMENTS
+from finetune_operator.kube.resources import FINE_TUNE_JOBS, FINE_TUNE_SWEEPS, MODEL_DEPLOYMENTS, Object
 from finetune_operator.models.checkpoints import checkpoint_models
 from finetune_operator.models.endpoints import deployed_endpoint, endpoint_config, listed_model
 from finetune_operator.models.resolve import ResolvedModel, tuned_model, undecided
+from finetune_operator.models.sweeps import best_of_sweep, pinned, without_trial
 
 
 async def resolve_model(
     reader: Reader, namespace: str, reference: ModelReference | EvaluatedModel | Model
 ) -> ResolvedModel | Readiness:
     """The model, or a Readiness that says what it waits for."""
+    if not isinstance(reference, Model) and reference.sweep_ref is not None:
+        return await _best_of_sweep(reader, namespace, reference.sweep_ref.name)
     if reference.fine_tune_job_ref is None:
         return ResolvedModel(ModelSource(uri=reference.uri or ""))
     name = reference.fine_tune_job_ref.name
@@ -40,16 +45,38 @@ async def resolve_checkpoints(
     return found if isinstance(found, Readiness) else checkpoint_models(job, *found, choice)
 
 
+async def _best_of_sweep(reader: Reader, namespace: str, name: str) -> ResolvedModel | Readiness:
+    sweep = await reader.get(FINE_TUNE_SWEEPS, namespace, name)
+    if sweep is None:
+        return stalled(
+            Reason.REFERENCE_NOT_FOUND, f"FineTuneSweep {name!r} does not exist in namespace {namespace!r}. Create it."
+        )
+    found = read_referenced(sweep, FineTuneSweepSpec, FineTuneSweepStatus)
+    if isinstance(found, Unreadable):
+        return undecided(f"FineTuneSweep {name!r} {found.message}")
+    best = best_of_sweep(name, *found)
+    if isinstance(best, Readiness):
+        return best
+    job = await reader.get(FINE_TUNE_JOBS, namespace, best.fine_tune_job_name)
+    if job is None or not is_controlled_by(job, sweep["metadata"]["uid"]):
+        return without_trial(name, best)
+    trial = _readable(best.fine_tune_job_name, job)
+    model = trial if isinstance(trial, Readiness) else tuned_model(best.fine_tune_job_name, *trial)
+    return model if isinstance(model, Readiness) else pinned(name, best, model)
+
+
 async def _job(reader: Reader, namespace: str, name: str) -> tuple[FineTuneJobSpec, FineTuneJobStatus] | Readiness:
     job = await reader.get(FINE_TUNE_JOBS, namespace, name)
     if job is None:
         return stalled(
             Reason.REFERENCE_NOT_FOUND, f"FineTuneJob {name!r} does not exist in namespace {namespace!r}. Create it."
         )
+    return _readable(name, job)
+
+
+def _readable(name: str, job: Object) -> tuple[FineTuneJobSpec, FineTuneJobStatus] | Readiness:
     found = read_referenced(job, FineTuneJobSpec, FineTuneJobStatus)
-    if isinstance(found, Unreadable):
-        return undecided(f"FineTuneJob {name!r} {found.message}")
-    return found
+    return undecided(f"FineTuneJob {name!r} {found.message}") if isinstance(found, Unreadable) else found
 
 
 async def resolve_endpoint(

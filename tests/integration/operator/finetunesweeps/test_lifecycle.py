@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from finetune_api.finetunejob import CheckpointStatus, FileStatistics
@@ -11,7 +13,7 @@ from finetune_operator.finetunesweep.objects import trial_name
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
 from tests.integration.operator.finetunesweeps.trials import SWEEP, trials, wait_trial
-from tests.integration.operator.jobs import PREFLIGHT_REPORT, RESULT, evaluation_report
+from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, PREFLIGHT_REPORT, RESULT, evaluation_report
 from tests.unit.operator.finetunesweep.sweeps import OBJECTIVE, RANK, TEMPLATE
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -76,6 +78,29 @@ def test_trials_are_compared_by_the_score_of_a_grader(api: Api) -> None:
     assert "highest score from grader 'exact', 0.75 (0.7 to 0.8)." in condition(done, "Ready")["message"]
     evaluated = {one["metadata"]["name"] for one in api.items("Evaluation")}
     assert {trial["evaluationName"] for trial in trials(api)} == evaluated
+
+
+def test_the_best_model_of_a_search_is_evaluated_and_served_once_it_is_over(api: Api) -> None:
+    best = {"sweepRef": {"name": "router"}}
+    api.create("Evaluation", "router", {**EVALUATION, "candidates": [{"name": "tuned", "model": best}]})
+    api.create("ModelDeployment", "router", {**DEPLOYMENT, "model": best})
+    api.wait_reason("Evaluation", "router", "ReferenceNotFound")
+    search = {"algorithm": "Grid", "parameters": [{**RANK, "numbers": [8, 16]}]}
+    api.create("FineTuneSweep", "router", {**SWEEP, "search": search})
+    both = [wait_trial(api, 1), wait_trial(api, 2)]
+    api.wait_reason("Evaluation", "router", "WaitingForModel")
+    for trial, loss in zip(both, (0.3, 0.5), strict=True):
+        trains(api, trial, loss)
+    api.wait_reason("FineTuneSweep", "router", "Succeeded")
+    evaluation = api.wait_reason("Evaluation", "router", "Evaluating")
+    (pod,) = api.wait_children(evaluation, "evaluate", "Pod")
+    run = json.loads(played.run_files(api, pod)["run.json"])
+    result = api.get("FineTuneJob", both[0]["fineTuneJobName"])["status"]["result"]
+    sources = [one["model"] for one in run["models"]]
+    assert [one.get("adapterUri") for one in sources] == [None, result["uri"]]
+    played.ends(api, pod, evaluation_report(tuned=0.75))
+    deployment = api.wait_reason("ModelDeployment", "router", "RollingOut")
+    assert deployment["status"]["applied"]["digest"] == result["digest"]
 
 
 def test_a_learning_curve_trains_on_parts_of_the_examples_and_says_what_more_would_bring(api: Api) -> None:

@@ -88,7 +88,7 @@ def test_a_model_without_a_digest_passes_no_gate(judged: str) -> None:
     result = decide(observed_deployment(spec=deployment_spec(model=by_uri, **GATED), model=model, gate=gate))
     assert (result.decision.phase, result.decision.reason) == ("Blocked", Reason.GATE_FAILED)
     assert result.decision.writes == ()
-    assert "Refer to the FineTuneJob that made it" in result.message
+    assert "Refer to what made it (spec.model.fineTuneJobRef or sweepRef)" in result.message
     assert "served only without a gate" in result.message
     assert "candidates" not in result.message
 

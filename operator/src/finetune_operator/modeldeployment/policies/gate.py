@@ -19,8 +19,8 @@ def gate_readiness(
         return stalled(
             Reason.GATE_FAILED,
             f"Evaluation {name!r} can't gate a model given by URI: its files may change, and it has no digest. Refer "
-            "to the FineTuneJob that made it (spec.model.fineTuneJobRef) in both objects. A model that no job made can "
-            "be served only without a gate.",
+            "to what made it (spec.model.fineTuneJobRef or sweepRef) in both objects. A model that no job made can be "
+            "served only without a gate.",
         )
     candidate = next((item for item in gate.spec.candidates if _is_same(item.model, reference)), None)
     if candidate is None:
@@ -55,8 +55,8 @@ def gate_readiness(
 
 
 def _is_same(candidate: EvaluatedModel, reference: ModelReference) -> bool:
-    judged = (candidate.uri, candidate.fine_tune_job_ref, candidate.checkpoint)
-    return judged == (reference.uri, reference.fine_tune_job_ref, reference.checkpoint)
+    judged = (candidate.uri, candidate.fine_tune_job_ref, candidate.sweep_ref, candidate.checkpoint)
+    return judged == (reference.uri, reference.fine_tune_job_ref, reference.sweep_ref, reference.checkpoint)
 
 
 def _is_unread(stall: Condition, generation: int) -> bool:
