@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
@@ -220,12 +221,16 @@ _UNION_TAG = re.compile(r"constrained-\w+|[\w-]+\[.*\]")
 """Pydantic adds the alternatives of a union to the path (`literal['Best','Last']`, `constrained-int`)."""
 
 
+def path_of(place: Iterable[int | str]) -> str:
+    """The path of a field, from what pydantic says of an error's place."""
+    return ".".join(str(part) for part in place if not _UNION_TAG.fullmatch(str(part)))
+
+
 def faults(error: ValidationError) -> dict[str, str]:
     """What is wrong, by the path of the field. A value that is none of several alternatives is one fault."""
     found: dict[str, list[str]] = {}
     for one in error.errors(include_url=False):
-        path = ".".join(str(part) for part in one["loc"] if not _UNION_TAG.fullmatch(str(part)))
-        found.setdefault(path, []).append(one["msg"])
+        found.setdefault(path_of(one["loc"]), []).append(one["msg"])
     return {path: " or ".join(dict.fromkeys(said)) for path, said in found.items()}
 
 

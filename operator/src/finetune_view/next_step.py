@@ -98,7 +98,8 @@ def _after_success(view: ObjectView) -> list[str]:
         ]
     if view.kind is FINE_TUNE_SWEEP:
         best = view.status.text("best", "fineTuneJobName")
-        return [f"The best model is that of FineTuneJob {best}."] if best else []
+        use = f"Evaluate and serve it: model: {{sweepRef: {{name: {view.name}}}}} (docs/how-to/sweeps.md)."
+        return [f"The best model is that of FineTuneJob {best}.", use] if best else []
     if view.kind is MODEL_DEPLOYMENT and view.fields.whole("spec", "replicas") == 0:
         scale = f"kubectl -n {view.namespace} scale mdep/{view.name} --replicas=1"
         return [f"Serve it again: {scale}"]

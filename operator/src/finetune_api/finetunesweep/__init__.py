@@ -1,7 +1,7 @@
 """FineTuneSweep: a search for the hyperparameters of a FineTuneJob; runs again when runId changes."""
 
 from finetune_api.finetunesweep.learning_curve import CurvePoint, CurveStatus, LearningCurve
-from finetune_api.finetunesweep.objective import GraderScore, Objective
+from finetune_api.finetunesweep.objective import GraderScore, Holdout, Objective
 from finetune_api.finetunesweep.parameters import (
     PATHS,
     Parameter,
@@ -15,7 +15,14 @@ from finetune_api.finetunesweep.parameters import (
     with_values,
 )
 from finetune_api.finetunesweep.spec import ASHA, Budget, FineTuneSweepSpec, Median, Prune, Search, Template
-from finetune_api.finetunesweep.status import BestTrial, FineTuneSweepStatus, Phase, TrialState, TrialStatus
+from finetune_api.finetunesweep.status import (
+    BestTrial,
+    FineTuneSweepStatus,
+    HoldoutScore,
+    Phase,
+    TrialState,
+    TrialStatus,
+)
 
 __all__ = [
     "ASHA",
@@ -27,6 +34,8 @@ __all__ = [
     "FineTuneSweepSpec",
     "FineTuneSweepStatus",
     "GraderScore",
+    "Holdout",
+    "HoldoutScore",
     "LearningCurve",
     "Median",
     "Objective",

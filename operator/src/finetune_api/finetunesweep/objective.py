@@ -10,6 +10,7 @@ from finetune_api.base import ApiModel, cel
 from finetune_api.evaluation import MOST_GRADERS, MeasuringSpec
 from finetune_api.graders import GraderType, ShortName
 from finetune_api.kubernetes_types import keyed_by
+from finetune_api.sources import DatasetUri
 from finetune_api.unions import TypedUnion
 
 
@@ -45,6 +46,15 @@ class EvaluationTemplate(ApiModel):
     )
 
 
+class Holdout(ApiModel):
+    """Examples that neither the training nor the Evaluations of the trials use."""
+
+    uri: DatasetUri = Field(
+        description="s3://bucket/path or hf://datasets/org/name@revision/path; JSON Lines, Parquet or Arrow. All else "
+        "is as in template."
+    )
+
+
 class GraderScore(ApiModel):
     """The mean score of a trial's model from a grader, by an Evaluation of each trial."""
 
@@ -54,13 +64,22 @@ class GraderScore(ApiModel):
                 "self.template.spec.graders.exists(one, one.name == self.grader)",
                 "grader names one of template.spec.graders",
                 "grader",
-            )
+            ),
+            (
+                "!has(self.holdout) || self.holdout.uri != self.template.spec.dataset.uri",
+                "the trials are compared on template.spec.dataset: holdout has other examples",
+                "holdout.uri",
+            ),
         )
     )
 
     template: EvaluationTemplate
     grader: ShortName = Field(description="Name of the grader in template.spec.graders whose score counts.")
     goal: Literal["Maximize", "Minimize"] = Field("Maximize", description="Whether the highest or the lowest is best.")
+    holdout: Holdout | None = Field(
+        None,
+        description="The best trial is evaluated once more, on these examples: the best of many scores is partly luck.",
+    )
 
 
 class Objective(TypedUnion):

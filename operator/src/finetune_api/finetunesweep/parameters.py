@@ -103,8 +103,23 @@ class LogRange(Range):
     )
 
 
+_WHOLE = [path for path, types in _TYPES.items() if int in types and float not in types]
+"""The fields that take whole numbers only."""
+
+
 class Parameter(OneOf):
     """A field to vary, and the values to try."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                f"!has(self.numbers) || !(self.path in {_WHOLE}) || "
+                "self.numbers.all(number, number == double(int(number)))",
+                "the field takes whole numbers only",
+                "numbers",
+            )
+        )
+    )
 
     choices = ("uniform", "log_uniform", "numbers", "texts")
 
@@ -146,8 +161,7 @@ class Parameter(OneOf):
 
 def is_whole(path: str) -> bool:
     """Whether the field takes whole numbers only."""
-    types = _TYPES[path]
-    return int in types and float not in types
+    return path in _WHOLE
 
 
 def is_number(path: str) -> bool:

@@ -115,6 +115,7 @@ class Budget(ApiModel):
 def _rules_of_a_curve() -> Iterator[tuple[str, str, str]]:
     """CEL: what differs between the trials of a learning curve is the number of examples and the seed."""
     other, template = "self.mode != 'LearningCurve'", "self.template.spec"
+    measured = "self.objective.evaluation"
     settings, dataset = f"{template}.hyperparameters", f"{template}.dataset"
     yield (
         "self.mode == 'LearningCurve' || !has(self.learningCurve)",
@@ -137,6 +138,11 @@ def _rules_of_a_curve() -> Iterator[tuple[str, str, str]]:
         "template.spec.dataset.validation.splitPercent",
     )
     yield (
+        f"{other} || !has(self.objective) || !has({measured}) || !has({measured}.holdout)",
+        "mode LearningCurve chooses no trial that holdout would confirm",
+        "objective.evaluation.holdout",
+    )
+    yield (
         f"{other} || !has(self.prune)",
         "prune is only allowed with mode Search: trials of few examples would lose",
         "prune",
@@ -156,6 +162,14 @@ def _rules_of_a_sweep(schema: dict[str, Any]) -> None:
             f"!(self.template.spec.method.type in {_UNMEASURED})",
             f"trials of method.type {' or '.join(_UNMEASURED)} have no validation loss to be compared by",
             "template.spec.method.type",
+        ),
+        (
+            "!has(self.objective) || !has(self.objective.evaluation) || !has(self.objective.evaluation.holdout) || "
+            "(self.objective.evaluation.holdout.uri != self.template.spec.dataset.training.uri && "
+            "(!has(self.template.spec.dataset.validation) || !has(self.template.spec.dataset.validation.uri) || "
+            "self.objective.evaluation.holdout.uri != self.template.spec.dataset.validation.uri))",
+            "the trials are trained and compared on template.spec.dataset: holdout has other examples",
+            "objective.evaluation.holdout.uri",
         ),
         (
             "!has(self.search) || self.search.algorithm != 'Grid' || "

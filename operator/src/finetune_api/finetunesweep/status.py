@@ -61,6 +61,17 @@ class BestTrial(ApiModel):
     values: dict[str, Any] = Field(default={}, description="Values of the searched fields, by path.")
 
 
+class HoldoutScore(ApiModel):
+    """The score of the best trial on examples that its choice did not depend on."""
+
+    number: int = Field(description="Number of the trial.")
+    evaluation_name: Name = Field(description="Name of the Evaluation.")
+    score: FiniteNumber = Field(None, description="Mean score from the grader; absent until it is known.")
+    low: FiniteNumber = Field(None, description="Lower bound of its 95 % confidence interval.")
+    high: FiniteNumber = Field(None, description="Upper bound of it.")
+    reason: Line | None = Field(None, description="Why there is no score: the diagnosis of the Evaluation.")
+
+
 class FineTuneSweepStatus(KindStatus):
     """Trials and the best of them."""
 
@@ -70,12 +81,13 @@ class FineTuneSweepStatus(KindStatus):
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = Field(None, description="When the run ended, however it ended.")
     finished: int = Field(0, description="Trials that have ended, however they ended.")
-    running: int = Field(0, description="Trials that have not ended.")
+    running: int = Field(0, description="Trials that have not ended, and are not suspended.")
     remaining: int = Field(0, description="Trials that may still be started.")
     recorded_time: Timestamp | None = Field(
         None, description="When ends of trials were recorded. Those of the next ten seconds are recorded together."
     )
     best: BestTrial | None = None
+    holdout: HoldoutScore | None = None
     learning_curve: CurveStatus | None = None
     trials: list[TrialStatus] = Field(
         default=[], max_length=MOST_TRIALS, description="Every trial of the run, in the order in which they began."

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune_api.finetunesweep import FineTuneSweepSpec, GraderScore, TrialStatus, with_values
+from finetune_api.finetunesweep import BestTrial, FineTuneSweepSpec, GraderScore, Holdout, TrialStatus, with_values
 from finetune_operator.core.ownership import Owner, child_name, metadata
 from finetune_operator.finetunesweep.observed import TrialJob
 from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, Object, Resource
 
-TRIAL_ROLE, EVALUATION_ROLE = "trial", "evaluation"
+TRIAL_ROLE, EVALUATION_ROLE, HOLDOUT_ROLE = "trial", "evaluation", "holdout"
 CANDIDATE = "tuned"
 """The name of a trial's model in its Evaluation."""
 
@@ -56,6 +56,23 @@ def trial_evaluation(
         **_type(EVALUATIONS),
         "metadata": metadata(owner, name, EVALUATION_ROLE),
         "spec": evaluation_spec(spec, measured, trial.fine_tune_job_name),
+    }
+
+
+def holdout_name(owner: Owner, run_number: int, number: int) -> str:
+    """The name of the Evaluation of the best trial on examples that its choice did not depend on."""
+    return child_name(owner, f"{HOLDOUT_ROLE}-{number}", run_number)
+
+
+def holdout_evaluation(
+    owner: Owner, spec: FineTuneSweepSpec, measured: GraderScore, holdout: Holdout, best: BestTrial, name: str
+) -> Object:
+    """That Evaluation: as those of the trials, but for its examples."""
+    body = evaluation_spec(spec, measured, best.fine_tune_job_name)
+    return {
+        **_type(EVALUATIONS),
+        "metadata": metadata(owner, name, HOLDOUT_ROLE),
+        "spec": {**body, "dataset": {**body["dataset"], "uri": holdout.uri}},
     }
 
 

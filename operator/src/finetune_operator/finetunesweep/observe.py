@@ -47,6 +47,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         spec=spec,
         status=status,
         jobs=await _jobs(reader, owner, spec, status),
+        holdout=None if is_over else await _holdout(reader, owner, spec, status),
         # Schemas of graders are untrusted and may take long to check: other objects must not wait for them.
         refusal=await asyncio.to_thread(search_refusal, spec) if is_new and not is_over else None,
         accelerators=await _accelerators(reader, spec, trainer_image) if not is_over else None,
@@ -70,6 +71,18 @@ async def _jobs(
     names = {name: evaluation_name(owner, status.run_number, trials[name].number) for name in jobs}
     grader = "" if measured is None else measured.grader
     return {name: with_evaluation(job, evaluations.get(names[name]), grader) for name, job in jobs.items()}
+
+
+async def _holdout(
+    reader: Reader, owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSweepStatus
+) -> TrialJob | None:
+    if status.holdout is None or status.completion_time is not None:
+        return None
+    body = await reader.get(EVALUATIONS, owner.namespace, status.holdout.evaluation_name)
+    if body is None or not is_controlled_by(body, owner.uid):
+        return None
+    measured = spec.measured
+    return with_evaluation(TrialJob("", "Succeeded"), body, "" if measured is None else measured.grader)
 
 
 def view(body: Object, trial: TrialStatus, now: datetime) -> TrialJob:

@@ -69,6 +69,8 @@ class ObservedFineTuneSweep:
     status: FineTuneSweepStatus
     jobs: Mapping[str, TrialJob] = field(default_factory=dict)
     """By name; a trial without one has not been created yet, or was deleted."""
+    holdout: TrialJob | None = None
+    """The Evaluation of status.holdout; None: there is none, yet or any more."""
     refusal: Readiness | None = None
     """Why the search can't begin."""
     accelerators: int | Readiness | None = 0

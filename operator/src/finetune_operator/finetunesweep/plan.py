@@ -13,6 +13,7 @@ from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Decider, Mutator, Phases, decided
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision, SweepPlan
 from finetune_operator.finetunesweep.policies.finished import cancel, complete, fail_at_failures, keep_finished
+from finetune_operator.finetunesweep.policies.holdout import record_holdout
 from finetune_operator.finetunesweep.policies.run_id import begin_run
 from finetune_operator.finetunesweep.policies.search import record_trials, refuse, search, suspend
 
@@ -23,10 +24,11 @@ POLICIES: tuple[SweepMutator | SweepDecider, ...] = (
     Decider(keep_finished),  # a finished sweep, until runId changes
     Mutator(begin_run),  # another runId: the trials of the previous run are cancelled
     Mutator(record_trials),  # which trials have ended or are pruned, and which ones follow them
+    Mutator(record_holdout),  # how good the best is on examples that its choice did not depend on
     Decider(cancel),  # Cancelled: spec.cancel
     Decider(fail_at_failures),  # Failed: budget.failures
     Decider(refuse),  # the template can't have what is searched: nothing starts
-    Decider(complete),  # Succeeded: no trial runs, and none may begin
+    Decider(complete),  # Succeeded: no trial runs, none may begin, and the best is measured on the holdout examples
     Decider(suspend),  # spec.suspend: the trials are suspended, and none starts
     Decider(search),  # always decides
 )

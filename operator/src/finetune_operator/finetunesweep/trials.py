@@ -15,7 +15,7 @@ from finetune_operator.finetunesweep.observed import TrialJob
 from finetune_operator.finetunesweep.pruning import Runner, losers, rungs_at
 from finetune_operator.finetunesweep.suggest import combinations, suggest
 
-_ENDED: Mapping[str, TrialState] = {"Succeeded": "Succeeded", "Failed": "Failed", "Cancelled": "Cancelled"}
+ENDED: Mapping[str, TrialState] = {"Succeeded": "Succeeded", "Failed": "Failed", "Cancelled": "Cancelled"}
 NO_LOSS, NO_SCORE = "NoValidationLoss", "NoScore"
 HOUR_SECONDS = 3600
 MOST_SUGGESTED_AT_ONCE = 4
@@ -37,7 +37,7 @@ def ended_in_order(status: FineTuneSweepStatus, jobs: Mapping[str, TrialJob]) ->
     found = [
         trial
         for trial in running(status)
-        if trial.fine_tune_job_name in jobs and jobs[trial.fine_tune_job_name].phase in _ENDED
+        if trial.fine_tune_job_name in jobs and jobs[trial.fine_tune_job_name].phase in ENDED
     ]
     latest = datetime.max.replace(tzinfo=UTC)
     return sorted(found, key=lambda trial: (jobs[trial.fine_tune_job_name].completed or latest, trial.number))
@@ -47,7 +47,7 @@ def with_end(
     spec: FineTuneSweepSpec, status: FineTuneSweepStatus, trial: TrialStatus, job: TrialJob, accelerators: int | None
 ) -> FineTuneSweepStatus:
     """The status in which the trial has ended as its job has."""
-    state, reason = _ENDED[job.phase or ""], None
+    state, reason = ENDED[job.phase or ""], None
     score = _score(spec, job) if state == "Succeeded" else None
     if state == "Cancelled" and trial in pruned(spec, status):
         state = "Pruned"  # by an operator that was killed before it could say so
@@ -172,8 +172,10 @@ def accelerator_hours_are_used_up(spec: FineTuneSweepSpec, status: FineTuneSweep
     return sum(measured) + mean * (len(running(status)) + 1) > limit * HOUR_SECONDS
 
 
-def counted(spec: FineTuneSweepSpec, status: FineTuneSweepStatus, *, is_over: bool = False) -> FineTuneSweepStatus:
-    """The status with its numbers and its best trial."""
+def counted(
+    spec: FineTuneSweepSpec, status: FineTuneSweepStatus, *, is_over: bool = False, suspended: int = 0
+) -> FineTuneSweepStatus:
+    """The status with its numbers and its best trial; `suspended`: how many of those that have not ended."""
     left = 0 if is_over or not may_begin(spec, status) else most_trials(spec) - len(status.trials)
     alive, before, best = len(running(status)), status.best, best_trial(status.trials, spec.sign)
     if best is not None and before is not None and before.number == best.number:
@@ -181,7 +183,7 @@ def counted(spec: FineTuneSweepSpec, status: FineTuneSweepStatus, *, is_over: bo
     return status.model_copy(
         update={
             "finished": len(status.trials) - alive,
-            "running": alive,
+            "running": alive - suspended,
             "remaining": left,
             "best": best,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from finetune_api.conditions import Reason
 from finetune_api.finetunesweep import BestTrial, FineTuneSweepSpec, FineTuneSweepStatus
 from finetune_operator.core.conditions import Readiness, progressing, stalled
-from finetune_operator.models.resolve import ResolvedModel
+from finetune_operator.models.resolve import ResolvedModel, undecided
 
 
 def best_of_sweep(name: str, spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> BestTrial | Readiness:
@@ -17,6 +17,8 @@ def best_of_sweep(name: str, spec: FineTuneSweepSpec, status: FineTuneSweepStatu
     if status.completion_time is None:
         phase = status.phase or "new"
         return progressing(Reason.WAITING_FOR_MODEL, f"FineTuneSweep {name!r} is not complete ({phase}).")
+    if status.phase not in ("Succeeded", "Failed", "Cancelled"):
+        return undecided(f"FineTuneSweep {name!r} is {status.phase}, which this version of the operator does not know.")
     if status.phase != "Succeeded" or status.best is None:
         ended = "was cancelled" if status.phase == "Cancelled" else "failed"
         return stalled(

@@ -138,6 +138,14 @@ def _trials(status: Fields, most: int | None, *, is_highest_best: bool) -> Itera
     others = [trial for trial in status.at("trials") if trial.number("score") is None]
     lines = [f"{' '.join(filter(None, (one.text('state'), one.text('reason'))))}  {_trial(one)}" for one in others]
     yield Row("Others", lines if most is None else lines[-most:])
+    yield Row("Holdout", list(_holdout(status.at("holdout"))))
+
+
+def _holdout(holdout: Fields) -> Iterator[str]:
+    """The best trial on examples that its choice did not depend on."""
+    if name := holdout.text("evaluationName"):
+        score = _score(holdout) if holdout.number("score") is not None else holdout.text("reason") or "not measured yet"
+        yield f"{score}  trial {holdout.text('number')}, Evaluation {name}"
 
 
 def _score(trial: Fields) -> str:

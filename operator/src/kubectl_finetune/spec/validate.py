@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune_view.fields import clean
 from kubectl_finetune.cluster.kubectl import Kubectl, error_of
 from kubectl_finetune.errors import ExitCode, NoAccessError, PluginError
+
+if TYPE_CHECKING:
+    from finetune_api.base import ApiModel
 
 GROUP = "finetune.dev/"
 UNCHECKED = (
@@ -16,6 +20,7 @@ UNCHECKED = (
     "and the run's preflight check that, before an accelerator is asked for."
 )
 MOST_BYTES = 4 * 2**20
+_NO_TEXT = frozenset({"int_type", "float_type", "bool_type"})
 
 
 @dataclass(frozen=True)
@@ -84,11 +89,26 @@ def local_problems(document: Document) -> Iterator[str]:
         for path, fault in faults(error).items():
             yield clean(f"{'.'.join(filter(None, ('spec', path)))}: {fault}")
         return
+    yield from _quoted(kind.spec, value["spec"])
     problem = grading_problem(spec) if isinstance(spec, EvaluationSpec) else None
     if isinstance(spec, FineTuneJobSpec) and spec.method.rft is not None:
         problem = reward_problem(spec.method.rft)
     if problem is not None:
         yield clean(problem)
+
+
+def _quoted(model: type[ApiModel], spec: Any) -> Iterator[str]:
+    """Numbers and booleans in quotation marks, which are text for the API server; pydantic would convert them."""
+    from pydantic import ValidationError
+
+    from finetune_api.base import path_of
+
+    try:
+        model.model_validate_json(json.dumps(spec, default=str), strict=True)
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            if one["type"] in _NO_TEXT and isinstance(one["input"], str):
+                yield clean(f"spec.{path_of(one['loc'])}: {one['input']!r} is text: write it without quotation marks")
 
 
 def server_problems(kubectl: Kubectl, text: str) -> Iterator[str]:

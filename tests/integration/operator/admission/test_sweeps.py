@@ -11,6 +11,7 @@ from tests.integration.operator.admission.shortest_specs import DRY_RUN, GRADER,
 from tests.integration.operator.api import Api, RefusedError
 
 RANK = SWEEP["search"]["parameters"][0]
+TEST = "s3://data/test.jsonl"
 RATE = "hyperparameters.learningRate"
 
 
@@ -19,7 +20,7 @@ def searching(*parameters: dict[str, Any], **rest: Any) -> dict[str, Any]:
 
 
 def scoring(grader: str = "exact", **spec: Any) -> dict[str, Any]:
-    measured = {"dataset": {"uri": "s3://data/test.jsonl"}, "graders": [GRADER], **spec}
+    measured = {"dataset": {"uri": TEST}, "graders": [GRADER], **spec}
     return {"template": {"spec": measured}, "grader": grader}
 
 
@@ -34,6 +35,7 @@ def scoring(grader: str = "exact", **spec: Any) -> dict[str, Any]:
         ({"template": {"spec": {**SWEEP["template"]["spec"], "adapter": {"lora": {"rank": 0}}}}}, ["lora.rank"]),
         (searching({"path": "hyperparameters.learnRate", "numbers": [1]}), ["spec.search.parameters[0].path", RATE]),
         (searching({"path": "dataset.training.uri", "texts": ["s3://data/a"]}), ["spec.search.parameters[0].path"]),
+        (searching({"path": RANK["path"], "numbers": [8, 8.5]}), ["numbers", "the field takes whole numbers only"]),
         (searching(RANK, RANK), ["spec.search.parameters[1]", "Duplicate value"]),
         (searching(), ["spec.search.parameters"]),
         (
@@ -73,6 +75,19 @@ def scoring(grader: str = "exact", **spec: Any) -> dict[str, Any]:
             ['unknown field "spec.objective.evaluation.template.spec.gates"'],
         ),
         (
+            {"objective": {"type": "Evaluation", "evaluation": {**scoring(), "holdout": {"uri": TEST}}}},
+            ["spec.objective.evaluation.holdout.uri", "compared on template.spec.dataset: holdout has other examples"],
+        ),
+        (
+            {
+                "objective": {
+                    "type": "Evaluation",
+                    "evaluation": {**scoring(), "holdout": JOB["dataset"]["training"]},
+                }
+            },
+            ["trained and compared on template.spec.dataset: holdout has other examples"],
+        ),
+        (
             {
                 "template": {"spec": JOB},
                 "objective": {"type": "Evaluation", "evaluation": scoring()},
@@ -107,6 +122,16 @@ def curve_of(**changes: Any) -> dict[str, Any]:
         ({"search": None}, ["search is required with mode Search, and only allowed with it"]),
         ({**CURVE, "search": SWEEP["search"]}, ["search is required with mode Search, and only allowed with it"]),
         ({"learningCurve": {}}, ["learningCurve is only allowed with mode LearningCurve"]),
+        (
+            {
+                **CURVE,
+                "objective": {
+                    "type": "Evaluation",
+                    "evaluation": {**scoring(), "holdout": {"uri": "s3://data/holdout.jsonl"}},
+                },
+            },
+            ["mode LearningCurve chooses no trial that holdout would confirm"],
+        ),
         ({**CURVE, "prune": {"asha": {"minimumSteps": 10}}}, ["prune is only allowed with mode Search"]),
         (curve_of(hyperparameters={"epochs": 1}), ["mode LearningCurve needs epochs, batchSize and maxLength"]),
         (curve_of(hyperparameters=None), ["mode LearningCurve needs epochs, batchSize and maxLength"]),

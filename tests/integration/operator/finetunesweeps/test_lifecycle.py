@@ -55,6 +55,7 @@ def test_a_grid_is_searched_two_trials_at_a_time_and_the_best_one_is_named(api: 
         "number": 2,
         "fineTuneJobName": second["fineTuneJobName"],
         "score": 0.3,
+        "digest": RESULT.digest,
         "values": {"adapter.lora.rank": 16},
     }
     assert (status["phase"], status["finished"], status["running"], status["remaining"]) == ("Succeeded", 3, 0, 0)
@@ -63,20 +64,34 @@ def test_a_grid_is_searched_two_trials_at_a_time_and_the_best_one_is_named(api: 
     assert condition(done, "Ready")["message"] == told
 
 
-def test_trials_are_compared_by_the_score_of_a_grader(api: Api) -> None:
+def test_trials_are_compared_by_the_score_of_a_grader_and_the_best_is_measured_on_other_examples(api: Api) -> None:
     """The second has the higher loss, and the higher score."""
     search = {"algorithm": "Grid", "parameters": [{**RANK, "numbers": [8, 16]}]}
-    api.create("FineTuneSweep", "router", {**SWEEP, "search": search, "objective": OBJECTIVE})
+    holdout = {"uri": "s3://data/holdout.jsonl"}
+    objective = {"type": "Evaluation", "evaluation": {**OBJECTIVE["evaluation"], "holdout": holdout}}
+    api.create("FineTuneSweep", "router", {**SWEEP, "search": search, "objective": objective})
     both = [wait_trial(api, 1), wait_trial(api, 2)]
     for trial, loss, score in zip(both, (0.3, 0.5), (0.35, 0.75), strict=True):
         trains(api, trial, loss)
         (pod,) = api.wait_children(evaluation_of(api, trial), "evaluate", "Pod")
         played.ends(api, pod, evaluation_report(tuned=score))
+    wait_for(lambda: bool(on_holdout(api)), "the evaluation on the holdout examples")
+    name = on_holdout(api)[0]["metadata"]["name"]
+    (pod,) = api.wait_children(on_holdout(api)[0], "evaluate", "Pod")
+    played.ends(api, pod, evaluation_report(tuned=0.65))
     done = api.wait_reason("FineTuneSweep", "router", "Succeeded")
     best = done["status"]["best"]
     assert (best["number"], best["score"], best["low"], best["high"]) == (2, 0.75, 0.7, 0.8)
     assert "highest score from grader 'exact', 0.75 (0.7 to 0.8)." in condition(done, "Ready")["message"]
-    evaluated = {one["metadata"]["name"] for one in api.items("Evaluation")}
+    assert done["status"]["holdout"] == {
+        "number": 2,
+        "evaluationName": name,
+        "score": 0.65,
+        "low": pytest.approx(0.6),
+        "high": pytest.approx(0.7),
+    }
+    assert "which its choice did not depend on, it has 0.65 (0.6 to 0.7)." in condition(done, "Ready")["message"]
+    evaluated = {one["metadata"]["name"] for one in api.items("Evaluation")} - {name}
     assert {trial["evaluationName"] for trial in trials(api)} == evaluated
 
 
@@ -145,6 +160,10 @@ def test_another_run_that_compares_losses_cancels_the_evaluations_of_the_one_bef
         "FineTuneSweep", "router", {"spec": {"runId": "2", "objective": {"type": "EvalLoss", "evaluation": None}}}
     )
     api.wait_reason("Evaluation", evaluation["metadata"]["name"], "Cancelled")
+
+
+def on_holdout(api: Api) -> list[Object]:
+    return [one for one in api.items("Evaluation") if one["spec"]["dataset"]["uri"] == "s3://data/holdout.jsonl"]
 
 
 def evaluation_of(api: Api, trial: Object) -> Object:

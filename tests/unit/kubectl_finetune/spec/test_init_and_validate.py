@@ -118,3 +118,24 @@ def test_what_is_not_yaml_is_said_with_its_line(text: str, told: str) -> None:
 
 def test_objects_of_others_are_left_to_the_api_server() -> None:
     assert problems("{apiVersion: v1, kind: Namespace, metadata: {name: team-a}}\n---\n---\n") == []
+
+
+def test_a_number_in_quotation_marks_is_text_for_the_api_server() -> None:
+    text = """
+apiVersion: finetune.dev/v1alpha1
+kind: Evaluation
+metadata: {name: router}
+spec:
+  candidates: [{name: tuned, model: {fineTuneJobRef: {name: router}, checkpoint: CHECKPOINT}}]
+  dataset: {uri: "s3://data/test.jsonl", limitExamples: LIMIT}
+  graders: [{name: exact, type: StringCheck}]
+  suspend: SUSPEND
+"""
+    fine = text.replace("CHECKPOINT", "100").replace("LIMIT", "5").replace("SUSPEND", "true")
+    assert problems(fine) == []
+    quoted = text.replace("CHECKPOINT", '"100"').replace("LIMIT", '"5"').replace("SUSPEND", '"true"')
+    assert problems(quoted) == [
+        "spec.suspend: 'true' is text: write it without quotation marks",
+        "spec.candidates.0.model.checkpoint: '100' is text: write it without quotation marks",
+        "spec.dataset.limitExamples: '5' is text: write it without quotation marks",
+    ]

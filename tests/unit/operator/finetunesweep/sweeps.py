@@ -63,6 +63,8 @@ class SweepWorld:
     now: datetime = NOW
     jobs: dict[str, TrialJob] = field(default_factory=dict)
     created: list[dict[str, Any]] = field(default_factory=list)
+    holdout: TrialJob | None = None
+    """The Evaluation of the best trial on the holdout examples."""
     accelerators: int | Readiness | None = 0
     quota: int = 1000
     """How many jobs the API server lets be created."""
@@ -77,9 +79,14 @@ class SweepWorld:
             self.spec,
             self.status,
             {name: self.jobs[name] for name in running if name in self.jobs},
+            self._holdout(),
             search_refusal(self.spec) if not self.status.trials else None,
             self.accelerators,
         )
+
+    def _holdout(self) -> TrialJob | None:
+        named, found = self.status.holdout, self.holdout
+        return None if named is None or found is None or found.evaluation_name != named.evaluation_name else found
 
     def reconcile(self, killed_after: int | None = None) -> SweepPlan:
         """One reconciliation, killed after so many writes."""
@@ -114,9 +121,9 @@ class SweepWorld:
     def settle(self) -> None:
         """Reconcile until nothing changes any more."""
         for _ in range(20):
-            before = self.status, dict(self.jobs)
+            before = self.status, dict(self.jobs), self.holdout
             self.reconcile()
-            if before == (self.status, self.jobs):
+            if before == (self.status, self.jobs, self.holdout):
                 return
         raise AssertionError("it does not settle")
 
@@ -144,6 +151,17 @@ class SweepWorld:
         seconds = self.jobs[self.trial(number).fine_tune_job_name].seconds
         self.ends(number, "Succeeded", **{"eval_loss": None, "score": found, "seconds": seconds, **fields})
 
+    def holdout_ends(self, phase: Any = "Succeeded", score: float | None = 0.6, **fields: Any) -> None:
+        """The Evaluation on the holdout examples ends so."""
+        assert self.holdout is not None
+        found = None
+        if score is not None:
+            found = Score(
+                candidate=CANDIDATE, grader="exact", score=score, low=score - 0.05, high=score + 0.05, examples=250
+            )
+        self.now += timedelta(seconds=10)
+        self.holdout = replace(self.holdout, phase=phase, score=found, completed=self.now, **fields)
+
     def reports(self, number: int, eval_step: int | None, eval_loss: float) -> None:
         """The job of a trial tells its most recent validation loss, and of which step it is."""
         name = self.trial(number).fine_tune_job_name
@@ -161,6 +179,12 @@ class SweepWorld:
         return found.status, found.reason
 
     def _evaluates(self, body: dict[str, Any]) -> None:
+        if body["metadata"]["labels"]["finetune.dev/role"] == "holdout":
+            if self.holdout is None or self.holdout.evaluation_name != body["metadata"]["name"]:
+                self.created.append(body)
+                name = body["metadata"]["name"]
+                self.holdout = TrialJob("1", "Evaluating", has_trained=True, evaluation_name=name)
+            return
         (candidate,) = body["spec"]["candidates"]
         name = candidate["model"]["fineTuneJobRef"]["name"]
         if self.jobs[name].evaluation_name is None:
@@ -168,12 +192,17 @@ class SweepWorld:
             self.jobs[name] = replace(self.jobs[name], evaluation_name=body["metadata"]["name"])
 
     def _change(self, name: str, spec: dict[str, Any]) -> None:
+        if self.holdout is not None and self.holdout.evaluation_name == name:
+            self.holdout = self._changed(self.holdout, spec)
+            return
         evaluated = {job.evaluation_name: of for of, job in self.jobs.items() if job.evaluation_name is not None}
         name = evaluated.get(name, name)
-        job = self.jobs[name]
+        self.jobs[name] = self._changed(self.jobs[name], spec)
+
+    def _changed(self, job: TrialJob, spec: dict[str, Any]) -> TrialJob:
         if "suspend" in spec:
             phase: Any = "Suspended" if spec["suspend"] else "Evaluating" if job.has_trained else "Training"
             job = replace(job, is_suspended=spec["suspend"], phase=phase)
         if spec.get("cancel") and job.phase != "Cancelled":
             job = replace(job, is_cancelled=True, phase="Cancelled", completed=self.now)
-        self.jobs[name] = job
+        return job

@@ -231,6 +231,7 @@ def test_suspended_trials_keep_their_place_and_none_starts() -> None:
     assert (world.status.phase, world.reason()) == ("Suspended", ("False", "Suspended"))
     (ready,) = [one for one in world.status.conditions if one.type == "Ready"]
     assert "2 trials that have begun are suspended too, and no other starts." in ready.message
+    assert (world.status.finished, world.status.running) == (0, 0)
     world.ends(1)
     world.settle()
     assert world.states() == ["Succeeded", "Running"], "one had ended already; none takes its place"

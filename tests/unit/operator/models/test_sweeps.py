@@ -58,9 +58,15 @@ async def test_it_is_the_result_of_the_best_trial_with_its_digest_and_base() -> 
         ({"runId": "1", "phase": "Running", "best": BEST}, Reason.WAITING_FOR_MODEL, False, "not complete (Running)."),
         ({**DONE, "phase": "Failed"}, Reason.WAITING_FOR_MODEL, True, "failed: see `kubectl describe fts rates`"),
         ({**DONE, "phase": "Cancelled"}, Reason.WAITING_FOR_MODEL, True, "was cancelled"),
-        ({**DONE, "phase": "Odd"}, Reason.WAITING_FOR_MODEL, True, "can't be read by this version"),
+        (
+            {**DONE, "phase": "Odd"},
+            Reason.WAITING_FOR_MODEL,
+            True,
+            "is Odd, which this version of the operator does not know.",
+        ),
+        ({**DONE, "best": 7}, Reason.WAITING_FOR_MODEL, True, "can't be read by this version"),
     ],
-    ids=["none", "new", "another run", "searching", "failed", "cancelled", "unreadable"],
+    ids=["none", "new", "another run", "searching", "failed", "cancelled", "an unknown phase", "unreadable"],
 )
 async def test_until_there_is_one_it_is_waited_for(
     sweep: dict[str, Any] | None, reason: Reason, stalled: bool, told: str

@@ -13,6 +13,7 @@ from finetune_operator.finetunesweep.best import by_score
 from finetune_operator.finetunesweep.learning_curve.verdict import learning_curve
 from finetune_operator.finetunesweep.objects import cancelled as cancelled_job
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
+from finetune_operator.finetunesweep.policies.holdout import is_pending, told
 from finetune_operator.finetunesweep.trials import (
     accelerator_hours_are_used_up,
     counted,
@@ -56,6 +57,8 @@ def complete(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: 
     """End the sweep when no trial runs and none may begin."""
     if running(status) or may_begin(observed.spec, status):
         return None
+    if is_pending(observed.spec, status):
+        return None
     status = counted(observed.spec, status)
     if status.best is None:
         return _ended(observed, status, _failed(status), now)
@@ -71,6 +74,8 @@ def _ended(
     alive = [(trial, observed.jobs.get(trial.fine_tune_job_name)) for trial in running(status)]
     status = replaced(status, *(ended(trial, job, accelerators, "Cancelled") for trial, job in alive))
     status = counted(observed.spec, status, is_over=True)
+    final = observed.holdout
+    stopping = [final] if final is not None and is_pending(observed.spec, status) else []
     return SweepDecision(
         status.model_copy(update={"completion_time": whole_seconds(now)}),
         end,
@@ -78,7 +83,8 @@ def _ended(
             cancelled_job(observed.owner, trial.fine_tune_job_name, job)
             for trial, job in alive
             if job is not None and job.may_be_changed
-        ],
+        ]
+        + [cancelled_job(observed.owner, "", job) for job in stopping],
     )
 
 
@@ -111,7 +117,7 @@ def _found(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Read
     if is_early and accelerator_hours_are_used_up(observed.spec, status):
         early = " Another trial would exceed budget.acceleratorHours."
     why = _why_best(observed, status.trials, best)
-    found = f"Of {len(status.trials)} trials, FineTuneJob {best.fine_tune_job_name!r} {why}{early}"
+    found = f"Of {len(status.trials)} trials, FineTuneJob {best.fine_tune_job_name!r} {why}{told(status)}{early}"
     return ready(Reason.SUCCEEDED, found)
 
 

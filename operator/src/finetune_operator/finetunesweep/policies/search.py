@@ -18,11 +18,13 @@ from finetune_operator.core.plan import earliest
 from finetune_operator.finetunesweep.objects import cancelled, trial_evaluation, trial_job
 from finetune_operator.finetunesweep.objects import suspended as suspended_job
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision, SweepPlan
+from finetune_operator.finetunesweep.policies.holdout import holdout_readiness, is_pending, missing_evaluation
 from finetune_operator.finetunesweep.trials import (
     counted,
     ended,
     ended_in_order,
     has_room,
+    may_begin,
     most_trials,
     pruned,
     replaced,
@@ -75,6 +77,9 @@ def suspend(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: d
     if not observed.spec.suspend:
         return None
     busy = [trial.fine_tune_job_name for trial in running(status) if _is_busy(observed, trial.fine_tune_job_name)]
+    if observed.holdout is not None and is_pending(observed.spec, status) and observed.holdout.phase != "Suspended":
+        message = f"spec.suspend is true. Waiting for Evaluation {observed.holdout.evaluation_name!r} to stop."
+        return _going_on(observed, status, progressing(Reason.STOPPING, message), now)
     if not busy:
         return _going_on(observed, status, suspended(_suspended_trials(status)), now)
     message = f"spec.suspend is true. Waiting for {len(busy)} trials to save a checkpoint, among them {busy[0]!r}."
@@ -91,6 +96,9 @@ def _suspended_trials(status: FineTuneSweepStatus) -> str:
 
 def search(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision:
     """Start the trials that may begin, and wait for those that run."""
+    is_last = not running(status) and not may_begin(observed.spec, status)
+    if is_last and is_pending(observed.spec, status):
+        return _going_on(observed, status, holdout_readiness(observed, status), now)
     status = _with_next(observed, status)
     ended_by_now = {trial.fine_tune_job_name for trial in ended_in_order(status, observed.jobs)}
     names = [trial.fine_tune_job_name for trial in running(status)]
@@ -144,15 +152,25 @@ def _going_on(
         for trial, job in alive
         if job is not None and job.may_be_changed and job.is_suspended != suspend
     ]
+    final = observed.holdout
+    if final is not None and is_pending(observed.spec, status) and final.is_suspended != suspend:
+        merge.append(suspended_job(observed.owner, "", final, suspend=suspend))
     bodies = [trial_job(observed.owner, observed.spec, trial) for trial in missing]
     measured = observed.spec.measured
     if measured is not None and not suspend:
         trained = [trial for trial, job in alive if job is not None and not job.may_be_changed]
         number = status.run_number
         bodies += [trial_evaluation(observed.owner, observed.spec, measured, trial, number) for trial in trained]
-    is_changed = bool(merge) or (status.run_id, status.trials) != (observed.status.run_id, observed.status.trials)
+        bodies += missing_evaluation(observed, status)
+    known = observed.status
+    is_changed = bool(merge) or (status.run_id, status.trials, status.holdout) != (
+        known.run_id,
+        known.trials,
+        known.holdout,
+    )
     more = now if _may_start(observed) and has_room(observed.spec, status) else None
-    status = counted(observed.spec, status)
+    waiting = sum(job is not None and job.phase == "Suspended" for _, job in alive)
+    status = counted(observed.spec, status, suspended=waiting if suspend else 0)
     return SweepDecision(
         status,
         readiness,
