@@ -15,7 +15,7 @@ from finetune_operator.evaluation.candidates import candidate_digests, models_to
 from finetune_operator.evaluation.class_limits import class_or_refusal, endpoints
 from finetune_operator.evaluation.objects import evaluate_objects, run_digest
 from finetune_operator.evaluation.observed import ObservedEvaluation
-from finetune_operator.evaluation.report_checks import (
+from finetune_operator.evaluation.scores.report_checks import (
     calibrations_refusal,
     outputs_refusal,
     scores_refusal,
@@ -26,8 +26,16 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass, output_locati
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.resolve import Undecided
 from finetune_operator.pods.job_outcome import refused_report
-from finetune_operator.pods.leftovers import differs, is_outdated
-from finetune_operator.pods.observed import JobView
+from finetune_operator.pods.leftovers import (
+    differs,
+    disowned_message,
+    is_outdated,
+    orphan_message,
+    orphans,
+    stuck_job_message,
+    stuck_jobs,
+)
+from finetune_operator.pods.observed import JobView, is_lost
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded
 
 
@@ -107,6 +115,20 @@ def try_result(
     assert isinstance(result.report, EvaluationReport), "RetriedJob asks for one"
     refusal = _refusal(observed, status, result.report)
     return result if refusal is None else Failed(refused_report(pods, refusal), None, final=True)
+
+
+def still_there(observed: ObservedEvaluation, now: datetime) -> str | None:
+    """What has not ended yet; None if everything has."""
+    disowned, left = [job for job in observed.disowned if job.is_active], orphans(observed.pods)
+    if disowned:
+        return disowned_message(disowned[0])
+    if left:
+        return orphan_message(left, observed.owner.namespace)
+    if stuck := stuck_jobs(observed.jobs, observed.pods):
+        return stuck_job_message(stuck[0])
+    kept = {"", *(job.uid for job in observed.jobs if not job.deleting)}
+    ending = [pod for pod in observed.pods if pod.job_uid not in kept and not pod.is_terminal and not is_lost(pod, now)]
+    return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end." if ending else None
 
 
 def _is_recorded(status: EvaluationStatus, generation: int) -> bool:

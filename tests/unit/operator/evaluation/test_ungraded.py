@@ -11,7 +11,7 @@ from finetune_api.evaluation import GateResult
 from finetune_api.evaluation_results import GradingErrors, Score
 from finetune_grading.statistics.estimates import estimate, estimate_difference
 from finetune_grading.ungraded import ungraded_outputs
-from finetune_operator.evaluation.gates import evaluate_gates
+from finetune_operator.evaluation.scores.gates import evaluate_gates
 from tests.unit.operator.evaluation_states import evaluated_status, evaluation_spec
 
 

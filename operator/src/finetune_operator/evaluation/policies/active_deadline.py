@@ -20,8 +20,8 @@ from finetune_operator.core.wrong_clock import with_possible_end, with_possible_
 from finetune_operator.evaluation.candidates import models_to_evaluate
 from finetune_operator.evaluation.class_limits import class_or_refusal
 from finetune_operator.evaluation.current_job import current_job, is_same_run
+from finetune_operator.evaluation.ends import fail_run
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
-from finetune_operator.evaluation.policies.retry import fail_run
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 
 

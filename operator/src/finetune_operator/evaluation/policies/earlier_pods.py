@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import progressing
+from finetune_operator.evaluation.current_job import still_there
 from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
-from finetune_operator.pods.leftovers import disowned_message, orphan_message, orphans, stuck_job_message, stuck_jobs
-from finetune_operator.pods.observed import is_lost
+from finetune_operator.pods.leftovers import stuck_jobs
 from finetune_operator.pods.retried_job import with_previous_failure
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
@@ -30,17 +30,3 @@ def wait_for_earlier_pods(
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
         meanwhile=Reason.RETRYING,
     )
-
-
-def still_there(observed: ObservedEvaluation, now: datetime) -> str | None:
-    """What has not ended yet; None if everything has."""
-    disowned, left = [job for job in observed.disowned if job.is_active], orphans(observed.pods)
-    if disowned:
-        return disowned_message(disowned[0])
-    if left:
-        return orphan_message(left, observed.owner.namespace)
-    if stuck := stuck_jobs(observed.jobs, observed.pods):
-        return stuck_job_message(stuck[0])
-    kept = {"", *(job.uid for job in observed.jobs if not job.deleting)}
-    ending = [pod for pod in observed.pods if pod.job_uid not in kept and not pod.is_terminal and not is_lost(pod, now)]
-    return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end." if ending else None

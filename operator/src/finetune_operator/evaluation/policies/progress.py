@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import EvaluationStatus
 from finetune_api.evaluation_progress import EvaluationProgress
 from finetune_api.progress import human_duration
 from finetune_operator.core.plan import earliest
@@ -35,22 +34,3 @@ def record_progress(observed: ObservedEvaluation, plan: EvaluationPlan, now: dat
 def wake_at_newer_report(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
     """Requeue when the status may show the newest report: there may be no further report or event."""
     return replace(plan, requeue_at=earliest([plan.requeue_at, observed.newer_report_time]))
-
-
-def without_remaining_time(status: EvaluationStatus) -> EvaluationStatus:
-    """The status without an estimate of the remaining time, for a run that is over or stands still."""
-    if status.progress is None:
-        return status
-    update = {"estimated_remaining_seconds": None, "estimated_remaining": None}
-    return status.model_copy(update={"progress": status.progress.model_copy(update=update)})
-
-
-def complete(status: EvaluationStatus) -> EvaluationStatus:
-    """The status of a run that has its scores: the last reports may have been lost."""
-    if status.progress is None:
-        return status
-    candidates = [
-        one.model_copy(update={"outputs": one.total, "graded": one.total}) for one in status.progress.candidates
-    ]
-    update = {"percent": 100, "candidates": candidates}
-    return status.model_copy(update={"progress": status.progress.model_copy(update=update)})

@@ -8,10 +8,9 @@ from finetune_api.base import whole_seconds
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_operator.evaluation.current_job import try_result, try_to_watch
-from finetune_operator.evaluation.gates import summary
+from finetune_operator.evaluation.ends import complete, end_with_verdict
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
-from finetune_operator.evaluation.policies.finished import end_with_verdict
-from finetune_operator.evaluation.policies.progress import complete
+from finetune_operator.evaluation.scores.gates import summary
 from finetune_operator.pods.retried_job import Succeeded
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.backoff import retry_time, waits
@@ -17,13 +16,10 @@ from finetune_operator.evaluation.current_job import (
     try_result,
     try_to_watch,
 )
+from finetune_operator.evaluation.ends import fail_run, without_remaining_time
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
-from finetune_operator.evaluation.policies.finished import end_run
-from finetune_operator.evaluation.policies.progress import without_remaining_time
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import Disrupted, Failed, retry_readiness
-
-_AGAIN = "Change spec.runId to evaluate again."
 
 
 def record_failure(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
@@ -62,21 +58,6 @@ def retry_failed(observed: ObservedEvaluation, status: EvaluationStatus, now: da
     status = without_remaining_time(status).model_copy(update={"retry_time": again})
     readiness = waiting_to_retry(observed, status)
     return EvaluationDecision(status, readiness, requeue_at=again, meanwhile=Reason.RETRYING)
-
-
-def fail_run(
-    observed: ObservedEvaluation,
-    status: EvaluationStatus,
-    readiness: Readiness,
-    now: datetime,
-    *,
-    at_once: bool = False,
-) -> EvaluationDecision:
-    """End the run as Failed, for good: only a new runId or another model starts another one."""
-    if "runId" not in readiness.message:
-        readiness = replace(readiness, message=f"{readiness.message} {_AGAIN}")
-    status = status.model_copy(update={"completion_time": whole_seconds(now)})
-    return end_run(observed, status, readiness, now, at_once=at_once)
 
 
 def retry_disrupted(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:

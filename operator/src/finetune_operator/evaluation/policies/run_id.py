@@ -10,9 +10,9 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.candidates import candidate_digests, models_to_evaluate
 from finetune_operator.evaluation.current_job import is_same_run
-from finetune_operator.evaluation.gates import too_few_examples
 from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.observed import EvaluationPlan, ObservedEvaluation
+from finetune_operator.evaluation.scores.gates import too_few_examples
 
 
 def begin_run(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:

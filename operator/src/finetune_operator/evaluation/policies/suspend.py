@@ -8,12 +8,10 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import progressing, suspended
-from finetune_operator.evaluation.current_job import is_same_run
+from finetune_operator.evaluation.current_job import is_same_run, still_there
+from finetune_operator.evaluation.ends import cancelled_run, end_run, without_remaining_time
 from finetune_operator.evaluation.objects import run_digest, tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
-from finetune_operator.evaluation.policies.earlier_pods import still_there
-from finetune_operator.evaluation.policies.finished import cancelled_run, end_run
-from finetune_operator.evaluation.policies.progress import without_remaining_time
 
 STOPPING_CHECK_SECONDS = 15
 

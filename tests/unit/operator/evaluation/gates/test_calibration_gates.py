@@ -8,10 +8,10 @@ import pytest
 
 from finetune_api.evaluation import Gate, GateResult
 from finetune_api.evaluation_results import CalibrationStatus
-from finetune_operator.evaluation.gates import evaluate_gates
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.evaluation.refusal import grading_refusal
-from finetune_operator.evaluation.report_checks import calibrations_refusal
+from finetune_operator.evaluation.scores.gates import evaluate_gates
+from finetune_operator.evaluation.scores.report_checks import calibrations_refusal
 from tests.unit.operator.evaluation_states import evaluated_status, evaluation_spec, observed_evaluation
 from tests.unit.operator.states import NOW
 

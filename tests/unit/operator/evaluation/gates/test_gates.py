@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from finetune_api.evaluation import EvaluationStatus, Gate, GateResult
 from finetune_api.evaluation_results import Score
 from finetune_grading.statistics.estimates import estimate, estimate_difference
-from finetune_operator.evaluation.gates import evaluate_gates, too_few_examples
 from finetune_operator.evaluation.plan import plan
+from finetune_operator.evaluation.scores.gates import evaluate_gates, too_few_examples
 from tests.unit.operator.evaluation_states import evaluated_status, evaluation_spec, observed_evaluation
 from tests.unit.operator.states import NOW
 

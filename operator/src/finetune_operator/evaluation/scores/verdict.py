@@ -16,7 +16,7 @@ from finetune_operator.evaluation.candidates import (
     chosen_by_score,
     gated_names,
 )
-from finetune_operator.evaluation.gates import TOO_FEW_EXAMPLES, evaluate_gates, summary, too_few_examples
+from finetune_operator.evaluation.scores.gates import TOO_FEW_EXAMPLES, evaluate_gates, summary, too_few_examples
 
 
 @dataclass(frozen=True)
