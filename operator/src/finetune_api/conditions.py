@@ -130,8 +130,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     "another one.",
     Reason.LIMIT_EXCEEDED: "The spec asks for more than the class allows.",
     Reason.SOURCE_NOT_ALLOWED: "The class does not allow this model or dataset URI.",
-    Reason.MODEL_NOT_LISTED: "A grader asks a model, or a candidate is one, that spec.models of the class does "
-    "not list.",
+    Reason.MODEL_NOT_LISTED: "A grader or dataset.screening asks a model, or a candidate is one, that spec.models of "
+    "the class does not list.",
     Reason.ENDPOINT_DENIED: "The API of one of the class's models rejected the key (401 or 403).",
     Reason.ENDPOINT_UNREACHABLE: "The API of one of the class's models did not answer in time.",
     Reason.MODEL_CHANGED: "A ModelDeployment began to serve another revision while an evaluation asked it; the next "
@@ -147,7 +147,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.HUB_DENIED: "The Hub rejected the token (401 or 403).",
     Reason.HUB_GATED: "The Hub repository is gated, and the token's owner has not accepted its terms.",
     Reason.DATASET_NOT_FOUND: "There is nothing at the dataset's URI.",
-    Reason.DATASET_INVALID: "The dataset has invalid lines; see status.dataset.errors.",
+    Reason.DATASET_INVALID: "The dataset has invalid lines, or lines that dataset.screening refuses; see "
+    "status.dataset.",
     Reason.MODEL_NOT_FOUND: "There is nothing at the model's URI, or the API of one of the class's models has no such "
     "model.",
     Reason.MODEL_INVALID: "The model can't be loaded, or requires something that is never loaded (pickle, remote "

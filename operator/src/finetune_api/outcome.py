@@ -49,6 +49,7 @@ from finetune_api.finetunejob import (
     ModelStatus,
     Result,
 )
+from finetune_api.safety.screening import ScreeningStatus
 
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TERMINATION_MESSAGE_BYTES = 4096
@@ -269,11 +270,25 @@ def _shed(
             if items:
                 dataset = outcome.dataset.model_copy(update={field: items[:-1]})
                 return outcome.model_copy(update={"dataset": dataset})
+        if (screening := _shed_screening(outcome.dataset.screening)) is not None:
+            dataset = outcome.dataset.model_copy(update={"screening": screening})
+            return outcome.model_copy(update={"dataset": dataset})
     if isinstance(outcome, Failure) and len(outcome.message) > 200:
         return outcome.model_copy(update={"message": outcome.message[: len(outcome.message) * 3 // 4]})
     if isinstance(outcome, Failure) and outcome.suggestion:
         return outcome.model_copy(update={"suggestion": None})
     return None
+
+
+def _shed_screening(found: ScreeningStatus | None) -> ScreeningStatus | None:
+    """With fewer lines of each finding, then with fewer findings; None if nothing is left to drop."""
+    if found is None or not found.findings:
+        return None
+    most = max(len(one.lines) for one in found.findings)
+    if most:
+        findings = [one.model_copy(update={"lines": one.lines[: most // 2]}) for one in found.findings]
+        return found.model_copy(update={"findings": findings})
+    return found.model_copy(update={"findings": found.findings[:-1]})
 
 
 def _later_part(log: str) -> str | None:

@@ -147,6 +147,21 @@ class ModelSource(ApiModel):
         return self.identity or self.uri
 
 
+class EndpointConfig(ApiModel):
+    """How to ask one model of the class. Its key is never part of it: it is a file in MODEL_KEYS_DIRECTORY."""
+
+    name: Line
+    url: Line = Field(description="Base URL of an OpenAI-compatible API.")
+    model: Line = Field(description="The requests' `model` field.")
+    digest: Line | None = Field(None, description="What tells the model from another one at the same place, if known.")
+    secret_name: Line | None = Field(None, description="The Secret that its key is from; None: there is no key.")
+    ca_bundle: str | None = Field(None, description="PEM CA certificates to trust.")
+    requests_per_minute: int = 600
+    concurrency: int = 8
+    timeout_seconds: int = 120
+    prices: Prices | None = None
+
+
 class PreflightRun(ApiModel):
     """Checks everything that a run needs before a GPU is requested."""
 
@@ -168,6 +183,8 @@ class PreflightRun(ApiModel):
     accelerator_memory: int | None = Field(None, description="Memory of one accelerator in bytes.")
     on_accelerators: bool = Field(False, description="Whether the class has accelerators.")
     seed: int
+    classifier: EndpointConfig | None = Field(None, description="The model of dataset.screening.classifier.")
+    answers_uri: Line | None = Field(None, description="s3:// folder with what the class's models answered before.")
 
 
 class ProgressTarget(ApiModel):
@@ -211,21 +228,6 @@ class NamedModel(OneOf):
     model: ModelSource | None = Field(None, description="A model that the Pod loads.")
     endpoint: Line | None = Field(None, description="Name of one of the run's endpoints.")
     outputs_uri: Line | None = Field(None, description="A file with outputs.")
-
-
-class EndpointConfig(ApiModel):
-    """How to ask one model of the class. Its key is never part of it: it is a file in MODEL_KEYS_DIRECTORY."""
-
-    name: Line
-    url: Line = Field(description="Base URL of an OpenAI-compatible API.")
-    model: Line = Field(description="The requests' `model` field.")
-    digest: Line | None = Field(None, description="What tells the model from another one at the same place, if known.")
-    secret_name: Line | None = Field(None, description="The Secret that its key is from; None: there is no key.")
-    ca_bundle: str | None = Field(None, description="PEM CA certificates to trust.")
-    requests_per_minute: int = 600
-    concurrency: int = 8
-    timeout_seconds: int = 120
-    prices: Prices | None = None
 
 
 class EvaluateRun(ApiModel):

@@ -162,11 +162,15 @@ def delete(file: RunFile) -> None:
 
 
 @app.command()
-def validate(files: DataFiles, method: MethodOption = None) -> None:
+def validate(
+    files: DataFiles,
+    method: MethodOption = None,
+    screen: Annotated[bool, typer.Option("--screen", help="Name lines that dataset.screening's rules flag.")] = False,
+) -> None:
     """Check files of examples (or all in a folder), and name every broken line."""
     from finetune_trainer.data.validate import validate_files
 
-    raise typer.Exit(validate_files(files, method))
+    raise typer.Exit(validate_files(files, method, screens=screen))
 
 
 @app.command()

@@ -115,7 +115,7 @@ class FineTuneClassSpec(ApiModel):
         default=[],
         max_length=32,
         json_schema_extra=keyed_by("name"),
-        description="Models behind an API, which Evaluations may use as judges, candidates and baseline.",
+        description="Models behind an API: judges, candidates and baseline of Evaluations, classifiers of datasets.",
     )
     scheduling: Scheduling = Field(
         Scheduling(), description="For training Pods, and for evaluation and serving Pods by default."

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 
 from finetune_api.base import MOST_EXAMPLES, ApiModel, cel
 from finetune_api.kubernetes_types import ConfigMapKey, SubdomainName
+from finetune_api.safety.screening import Screening
 from finetune_api.sources import DatasetUri
 from finetune_api.unions import OneOf
 
@@ -102,3 +103,4 @@ class Dataset(ApiModel):
         None, description="Format of every line. Omitted: the format of the first line of the training set."
     )
     prepare: Prepare = Prepare()
+    screening: Screening | None = Field(None, description="Omitted: examples are not screened.")

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from finetune_api.base import ApiModel, Line
 from finetune_api.finetunejob.dataset import DatasetFormat
+from finetune_api.safety.screening import ScreeningStatus
 
 MOST_WARNINGS = 20
 MOST_EXAMPLES = 10**12
@@ -38,8 +39,9 @@ class FileStatistics(ApiModel):
 
 
 class Dropped(ApiModel):
-    """Training examples dropped by dataset.prepare; tooLong counts both sets."""
+    """Training examples dropped by dataset.prepare; screening and tooLong count both sets."""
 
+    screening: int = Field(0, description="Flagged by dataset.screening.")
     duplicates: int = Field(0, description="Identical to an earlier one.")
     near_duplicates: int = Field(0, description="Almost identical to an earlier one.")
     conflicts: int = Field(0, description="Several different answers to one prompt.")
@@ -54,6 +56,7 @@ class DatasetStatus(ApiModel):
     training: FileStatistics | None = None
     validation: FileStatistics | None = None
     dropped: Dropped | None = Field(None, description="Absent: nothing was dropped.")
+    screening: ScreeningStatus | None = None
     error_count: int = Field(0, description="All invalid lines.")
     errors: list[DatasetError] = Field(default=[], max_length=20, description="The first invalid lines.")
     warnings: list[Line] = Field(

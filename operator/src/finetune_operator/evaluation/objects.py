@@ -20,6 +20,7 @@ from finetune_operator.finetuneclass.resolve import (
     storage_config,
 )
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
+from finetune_operator.models.endpoints import model_keys
 from finetune_operator.pods.builders import PodRole, from_config_map, job, put_in_queue, rendered, run_config_map
 from finetune_operator.pods.leftovers import jobs_to_delete
 from finetune_operator.pods.observed import JobView, PodView
@@ -106,12 +107,11 @@ def evaluate_objects(
         progress=ProgressTarget(url=progress.url_for(owner, name)) if progress else None,
         outputs_uri=output_location(class_.spec, owner, spec.run_id).join("outputs").uri,
     )
-    keys = {endpoint.name: endpoint.secret_name for endpoint in endpoints if endpoint.secret_name is not None}
     role = PodRole(
         EVALUATE_ROLE,
         ("evaluate", RUN_CONFIG_PATH),
         accelerated=loads_models,
-        model_keys=keys,
+        model_keys=model_keys(endpoints),
         reads_hub=True,
         reports_progress=progress is not None,
     )

@@ -74,6 +74,7 @@ def _class_or_refusal(observed: ObservedFineTuneJob) -> ResolvedClass | Readines
         or deadline_violation(class_, observed.spec.active_deadline_seconds)
         or _accelerator_missing(observed, class_)
         or _source_not_allowed(observed, class_)
+        or (observed.classifier if isinstance(observed.classifier, Readiness) else None)
         or class_
     )
 

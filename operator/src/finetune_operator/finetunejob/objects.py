@@ -26,6 +26,7 @@ from finetune_api.run import (
     METRICS_PORT,
     RENDEZVOUS_PORT,
     RUN_CONFIG_PATH,
+    EndpointConfig,
     JobIdentity,
     ModelSource,
     PreflightRun,
@@ -34,9 +35,16 @@ from finetune_api.run import (
 )
 from finetune_operator.core.digest import digest, without
 from finetune_operator.core.ownership import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata
-from finetune_operator.finetuneclass.resolve import ResolvedClass, image_sources, output_location, storage_config
+from finetune_operator.finetuneclass.resolve import (
+    ResolvedClass,
+    answers_location,
+    image_sources,
+    output_location,
+    storage_config,
+)
 from finetune_operator.finetunejob.attempt_state import preflight_succeeded
 from finetune_operator.kube.resources import Object
+from finetune_operator.models.endpoints import model_keys
 from finetune_operator.pods.builders import PodRole, annotated_job, annotated_pod, put_in_queue, rendered
 from finetune_operator.pods.roles import PREFLIGHT_ROLE, close_together
 from finetune_operator.progress.endpoint import ProgressEndpoint
@@ -129,8 +137,12 @@ def preflight_objects(
     model: ModelSource,
     try_number: int,
     run_key: str | None = None,
+    classifier: EndpointConfig | None = None,
 ) -> list[Object]:
-    """The Pod of one preflight, which reads everything that the run needs. `run_key` defaults to the runId."""
+    """The Pod of one preflight, which reads everything that the run needs. `run_key` defaults to the runId.
+
+    `classifier`: the model that dataset.screening asks.
+    """
     key = run_key or spec.run_id
     name = preflight_pod_name(owner, key, try_number)
     seed = spec.hyperparameters.seed
@@ -150,8 +162,16 @@ def preflight_objects(
         accelerator_memory=accelerator_memory(class_.spec),
         on_accelerators=class_.spec.accelerator is not None,
         seed=seed if seed is not None else DEFAULT_SEED,
+        classifier=classifier,
+        answers_uri=answers_location(class_.spec, owner).uri if classifier is not None else None,
     )
-    role = PodRole(PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH), datasets=dataset_config_maps(spec), reads_hub=True)
+    role = PodRole(
+        PREFLIGHT_ROLE,
+        ("preflight", RUN_CONFIG_PATH),
+        datasets=dataset_config_maps(spec),
+        model_keys=model_keys([classifier] if classifier is not None else []),
+        reads_hub=True,
+    )
     files = {"run.json": run.model_dump_json(by_alias=True)}
     return rendered([annotated_pod(owner, name, role, class_.spec, files, deadline_seconds=PREFLIGHT_SECONDS)])
 

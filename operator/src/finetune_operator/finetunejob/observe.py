@@ -12,19 +12,27 @@ from datetime import UTC, datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.run import EndpointConfig
 from finetune_grading.rewards import reward_problem
 from finetune_operator.budgets.observe import observe_budget
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import Owner, owner_of
 from finetune_operator.environment import Environment
 from finetune_operator.finetuneclass.observe import observe_class, observe_classes
-from finetune_operator.finetunejob.attempt_state import FINISHED, newest_job, running_attempt, running_jobs
+from finetune_operator.finetuneclass.resolve import ResolvedClass
+from finetune_operator.finetunejob.attempt_state import (
+    FINISHED,
+    newest_job,
+    preflight_succeeded,
+    running_attempt,
+    running_jobs,
+)
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.storage_folders import folder_classes, known_folders
 from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
-from finetune_operator.models.observe import resolve_model
+from finetune_operator.models.observe import resolve_endpoint, resolve_model
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observe import is_alone, job_by_name, observe_warnings, owned_jobs_and_pods, pod_by_name
 from finetune_operator.pods.observed import JobView, alone_view, job_view, parse_time, pod_view, status_written
@@ -71,6 +79,7 @@ async def observe(reader: Reader, parent: Object, *, environment: Environment) -
         status_written=status_written(parent),
         model=model,
         refusal=await refusal_before_start(spec, status),
+        classifier=await observe_classifier(reader, owner.namespace, spec, status, class_),
         jobs=children.jobs,
         pods=pods,
         disowned=children.disowned,
@@ -91,6 +100,17 @@ async def refusal_before_start(spec: FineTuneJobSpec, status: FineTuneJobStatus)
     # Schemas are untrusted and may take long to check: other objects must not wait for them.
     problem = await asyncio.to_thread(reward_problem, spec.method.rft)
     return None if problem is None else stalled(Reason.INVALID_SPEC, problem)
+
+
+async def observe_classifier(
+    reader: Reader, namespace: str, spec: FineTuneJobSpec, status: FineTuneJobStatus, class_: ResolvedClass | Readiness
+) -> EndpointConfig | Readiness | None:
+    """The model that dataset.screening asks in preflight; None where nothing asks it any more."""
+    screening = spec.dataset.screening
+    is_over = status.run_id == spec.run_id and (preflight_succeeded(status) or status.phase in FINISHED)
+    if screening is None or screening.classifier is None or isinstance(class_, Readiness) or is_over:
+        return None
+    return await resolve_endpoint(reader, namespace, class_, screening.classifier.model, "dataset.screening asks")
 
 
 async def observe_children(

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Progress
 from finetune_api.progress import CheckpointReport
+from finetune_api.run import EndpointConfig
 from finetune_operator.budgets.observed import ObservedBudget
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
@@ -37,6 +38,8 @@ class ObservedFineTuneJob:
     """What spec.model.fineTuneJobRef resolves to; None without one, and once the run has recorded its model."""
     refusal: Readiness | None = None
     """Why method.rft can't reward anything; None if it can."""
+    classifier: EndpointConfig | Readiness | None = None
+    """The model that dataset.screening asks; None without one, and once preflight has succeeded."""
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
     disowned: tuple[JobView, ...] = ()

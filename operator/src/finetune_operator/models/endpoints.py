@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from finetune_api.conditions import Reason
 from finetune_api.finetuneclass import ModelEndpoint
@@ -38,6 +38,11 @@ def endpoint_config(model: ModelEndpoint) -> EndpointConfig:
         timeout_seconds=model.timeout_seconds,
         prices=model.prices,
     )
+
+
+def model_keys(endpoints: Sequence[EndpointConfig]) -> dict[str, str]:
+    """The Secrets with their keys, by the model."""
+    return {one.name: one.secret_name for one in endpoints if one.secret_name is not None}
 
 
 def deployed_endpoint(

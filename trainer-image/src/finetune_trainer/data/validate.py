@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from finetune_trainer.data.read.examples import Example
 from finetune_trainer.data.read.file_names import is_data
 from finetune_trainer.data.read.formats import FORMAT_NAMES, MethodFormats
 from finetune_trainer.data.read.jsonl import LineError
@@ -14,19 +15,21 @@ from finetune_trainer.data.read.reader import LEAST_TRAINING_EXAMPLES, read_exam
 from finetune_trainer.data.read.tables.saved_folders import SavedFolderError, without_unnamed_shards
 
 SHOWN_ERRORS = 100
+SHOWN_FLAGGED = 20
 
 
-def validate_files(paths: Iterable[Path], method: MethodFormats | None = None) -> int:
+def validate_files(paths: Iterable[Path], method: MethodFormats | None = None, *, screens: bool = False) -> int:
     """Print the errors of each file, and of each data file below a folder. Returns the exit code.
 
-    All files together are one dataset, which must have the minimum number of examples for training.
+    All files together are one dataset, which must have the minimum number of examples for training. `screens`: also
+    print which lines the rules of dataset.screening flag, which is no error.
     """
     try:
         files = [file for path in paths for file in _files(path)]
     except SavedFolderError as error:
         typer.secho(str(error), fg=typer.colors.RED)
         return 1
-    checked = [check_file(file, method) for file in files]
+    checked = [check_file(file, method, screens=screens) for file in files]
     if not checked or any(count is None for count in checked):
         return 1
     count = sum(count or 0 for count in checked)
@@ -36,10 +39,11 @@ def validate_files(paths: Iterable[Path], method: MethodFormats | None = None) -
     return 0
 
 
-def check_file(file: Path, method: MethodFormats | None = None) -> int | None:
+def check_file(file: Path, method: MethodFormats | None = None, *, screens: bool = False) -> int | None:
     """Print the errors of a file and return None, or return the number of its examples."""
     name, count, errors = "examples", 0, 0
     unread: dict[str, int] = {}
+    flagged: dict[str, list[int]] = {}
     try:
         for item in read_examples(file, method):
             if isinstance(item, LineError):
@@ -52,6 +56,8 @@ def check_file(file: Path, method: MethodFormats | None = None) -> int | None:
                 name = FORMAT_NAMES[item.example.format]
                 for key in item.unread:
                     unread.setdefault(key, item.line)
+                for rule in _flags(item.example) if screens else ():
+                    flagged.setdefault(rule, []).append(item.line)
     except OSError as error:
         typer.secho(f"{file}: can't be read: {error.strerror}.", fg=typer.colors.RED)
         return None
@@ -62,7 +68,21 @@ def check_file(file: Path, method: MethodFormats | None = None) -> int | None:
     typer.secho(f"{file}: {count} examples ({name}), none broken.", fg=typer.colors.GREEN)
     if unread:
         typer.secho(f"{file}: {unread_keys(unread)}", fg=typer.colors.YELLOW)
+    for rule, lines in flagged.items():
+        shown, more = ", ".join(map(str, lines[:SHOWN_FLAGGED])), len(lines) - SHOWN_FLAGGED
+        rest = f" and {more} more" if more > 0 else ""
+        typer.secho(f"{file}: {len(lines)} example(s) flagged: {rule} (line {shown}{rest})", fg=typer.colors.YELLOW)
+    if screens and not flagged:
+        typer.secho(f"{file}: no rule flags an example.", fg=typer.colors.GREEN)
     return count
+
+
+def _flags(example: Example) -> list[str]:
+    """The rules that flag an example. Their libraries are imported where they are needed."""
+    from finetune_api.safety.screening import Screening
+    from finetune_trainer.data.screen.rules import rules_that_flag
+
+    return rules_that_flag(example, Screening().rules)
 
 
 def _files(path: Path) -> Iterator[Path]:

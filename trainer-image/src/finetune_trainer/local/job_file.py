@@ -22,6 +22,7 @@ _OF_A_CLUSTER = (
     (("model", "fineTuneJobRef"), "name the folder of that job's result as model.uri"),
     (("dataset", "training", "configMapRef"), "name a file as dataset.training.uri"),
     (("dataset", "validation", "configMapRef"), "name a file as dataset.validation.uri"),
+    (("dataset", "screening", "classifier"), "screen by rules alone"),
 )
 
 

@@ -29,12 +29,14 @@ from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.select.choice import choose_examples, survey_dataset
 from finetune_trainer.data.select.dataset_record import find_record, store_record
 from finetune_trainer.data.select.findings import store_findings
+from finetune_trainer.data.select.screening import screen
 from finetune_trainer.data.select.survey import refuse_invalid, refuse_nothing_left
 from finetune_trainer.data.select.token_record import store_tokens
 from finetune_trainer.distributed.batches import micro_batch_sizes
 from finetune_trainer.methods.method import formats_of, method_of
 from finetune_trainer.model import memory
 from finetune_trainer.model.loading import InspectedModel, find_model, inspect_model
+from finetune_trainer.preflight.classifier import classifier_of
 from finetune_trainer.preflight.model_checks import CheckedModel, check_model
 from finetune_trainer.preflight.packing import choose_packing, with_packed_rows
 from finetune_trainer.process.failures import DiagnosedError
@@ -87,8 +89,13 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     output = parse_location(run.output_uri)
     find_model(run.model, storage)
     surveyed = survey_dataset(storage, run.dataset, formats_of(run.method.type), directory, run.allowed_datasets)
-    store_findings(storage, output, surveyed.sets, ())
+    store_findings(storage, output, surveyed.sets)
     refuse_invalid(surveyed.sets)
+    screened = None
+    if run.dataset.screening is not None:
+        screened = screen(surveyed.sets, run.dataset.screening, classifier_of(run, storage))
+        store_findings(storage, output, surveyed.sets, screened=screened)
+        screened.refuse_flagged()
     with log_progress(f"reading what {run.model.uri} is"):
         model = inspect_model(run.model, storage, directory / "model")
     _log.info(f"{run.model.uri} is a {model.status.architecture} of {model.status.parameters} parameters")
@@ -107,8 +114,10 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     max_length = _max_length(run, model.status)
     now = _begun(storage, output)
     tokenizer = model.tokenizer
-    chosen = choose_examples(surveyed, run.dataset, method, run.seed, tokenizer, images, max_length, directory, now)
-    store_findings(storage, output, surveyed.sets, chosen.issues)
+    chosen = choose_examples(
+        surveyed, run.dataset, method, run.seed, tokenizer, images, max_length, directory, now, screened
+    )
+    store_findings(storage, output, surveyed.sets, chosen.issues, screened)
     refuse_invalid(surveyed.sets)
     refuse_nothing_left(chosen.status)
     with log_progress("storing the tokens"):

@@ -134,6 +134,12 @@ def data_digests(directory: Path) -> dict[str, str]:
 
 
 def _choose(run: TrainRun, storage: Storage, tokenizer: Any, images: ImageStore, directory: Path) -> Chosen:
+    if run.dataset.screening is not None:
+        raise DiagnosedError(
+            Reason.DATASET_INVALID,
+            f"{run.output_uri} has no {RECORD_NAME}, by which preflight says what dataset.screening leaves out. Change "
+            "spec.runId, and the dataset is screened again.",
+        )
     surveyed = survey_dataset(storage, run.dataset, formats_of(run.method.type), directory, run.allowed_datasets)
     refuse_invalid(surveyed.sets)
     settings = run.hyperparameters

@@ -7,8 +7,9 @@ The class is checked before preflight and before each attempt; a change of it do
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.budgets.ledger import accounted
 from finetune_operator.core.conditions import Readiness
@@ -16,12 +17,18 @@ from finetune_operator.finetunejob.allowed_class import class_or_refusal, over_b
 from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.stale_jobs import stale_jobs
+from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 
 def wait_for_class(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
     """Start nothing while the class does not allow the job."""
     found = class_or_refusal(observed)
-    return JobDecision(status, found, delete=stale_jobs(observed)) if isinstance(found, Readiness) else None
+    if not isinstance(found, Readiness):
+        return None
+    # A change of a ModelDeployment that the class refers to does not wake this object.
+    waits = found.reason in (Reason.WAITING_FOR_MODEL, Reason.REFERENCE_NOT_FOUND)
+    again = now + timedelta(seconds=START_CHECK_SECONDS) if waits else None
+    return JobDecision(status, found, delete=stale_jobs(observed), requeue_at=again)
 
 
 def wait_for_budget(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:

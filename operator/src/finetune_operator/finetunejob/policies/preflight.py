@@ -143,7 +143,9 @@ def _objects(
 ) -> list[Object]:
     """The preflight's objects, built from the current class and spec."""
     model = model_source(observed.spec, status)
-    return preflight_objects(observed.owner, observed.spec, class_, model, number, run_key(status))
+    classifier = observed.classifier
+    assert not isinstance(classifier, Readiness), "class_or_refusal says so otherwise"
+    return preflight_objects(observed.owner, observed.spec, class_, model, number, run_key(status), classifier)
 
 
 def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[PreflightStatus | None, JobView | None]:

@@ -24,7 +24,8 @@ from finetune_trainer.data.read.examples import Example
 from finetune_trainer.data.read.formats import MethodFormats
 from finetune_trainer.data.read.reader import unread_keys
 from finetune_trainer.data.select.dataset_record import DatasetRecord, RecordedSet
-from finetune_trainer.data.select.filters import ISSUE_TEXTS, Mask, QualityIssue, prepare
+from finetune_trainer.data.select.filters import ISSUE_TEXTS, Mask, QualityIssue, Unwanted, prepare
+from finetune_trainer.data.select.screening import Screened
 from finetune_trainer.data.select.survey import SetName, Survey, survey
 from finetune_trainer.data.select.token_counts import Counted, TooLong, count_and_check
 from finetune_trainer.methods.method import Method
@@ -102,18 +103,22 @@ def choose_examples(
     max_length: int,
     directory: Path,
     now: datetime | None = None,
+    screened: Screened | None = None,
 ) -> Chosen:
     """Choose the examples, and count their tokens. Errors found on the way are added to the sets.
 
-    `directory`: where the rows are written. `now`: the time that chat templates may print, the same in every attempt of
-    the run. None: the current time.
+    `screened`: what dataset.screening flags. `directory`: where the rows are written. `now`: the time that chat
+    templates may print, the same in every attempt of the run. None: the current time.
     """
     now = now or datetime.now(UTC)
     training, too_long = surveyed.training, dataset.prepare.too_long
     validation = training if surveyed.validation is None else surveyed.validation
     own_index = None if surveyed.validation is None else surveyed.validation.example_index
     with log_progress("looking for duplicates, conflicts and leaks"):
-        prepared = prepare(dataset, training.example_index, own_index, seed)
+        unwanted = Unwanted()
+        if screened is not None:
+            unwanted = Unwanted(screened.unwanted(training), screened.unwanted(surveyed.validation))
+        prepared = prepare(dataset, training.example_index, own_index, seed, unwanted)
     before = prepared.training.sum() + prepared.validation.sum()
     with log_progress("counting tokens"), template_clock(now):
         count = _Counter(method, tokenizer, images, max_length, too_long, directory)
@@ -132,7 +137,9 @@ def choose_examples(
         training=counted.statistics,
         validation=held_out,
         dropped=dropped if any(dropped.to_wire().values()) else None,
+        screening=None if screened is None else screened.status,
         warnings=[
+            *(() if screened is None else screened.sentences()),
             *(_issue_warning(issue, training) for issue in prepared.issues if len(issue.positions)),
             *_length_warnings(counted.statistics, held_out, left_out, max_length),
             *(f"{item.name.capitalize()} set: {unread_keys(item.unread)}" for item in surveyed.sets if item.unread),

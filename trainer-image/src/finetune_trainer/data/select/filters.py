@@ -1,8 +1,8 @@
 """Which examples are chosen, by `dataset.prepare`, `splitPercent` and `limit`. Pure; the seed determines the choice.
 
-What `dataset.prepare` drops is left out first, then `splitPercent` holds out its share of the rest, then what leaks
-into it is left out, then `limit` is taken, then what is too long is left out. No step but the limit looks at the
-limit, so that smaller subsets stay inside larger ones.
+What `dataset.screening` drops is left out first, then what `dataset.prepare` drops, then `splitPercent` holds out its
+share of the rest, then what leaks into it is left out, then `limit` is taken, then what is too long is left out. No
+step but the limit looks at the limit, so that smaller subsets stay inside larger ones.
 """
 
 from __future__ import annotations
@@ -53,24 +53,44 @@ class Prepared:
     dropped: Dropped
 
 
-def prepare(dataset: Dataset, training: ExampleIndex, validation: ExampleIndex | None, seed: int) -> Prepared:
+@dataclass(frozen=True)
+class Unwanted:
+    """The examples of each set that screening leaves out; None: nothing is."""
+
+    training: Mask | None = None
+    validation: Mask | None = None
+
+    @property
+    def count(self) -> int:
+        """Of both sets."""
+        return sum(int(mask.sum()) for mask in (self.training, self.validation) if mask is not None)
+
+
+def prepare(
+    dataset: Dataset,
+    training: ExampleIndex,
+    validation: ExampleIndex | None,
+    seed: int,
+    unwanted: Unwanted = Unwanted(),
+) -> Prepared:
     """Choose the examples. `validation`: the index of the validation set, if it has its own files."""
     settings = dataset.prepare
-    found = find_issues(training)
+    kept = _wanted(len(training), unwanted.training)
+    found = find_issues(training, np.flatnonzero(kept))
     issues = [
         QualityIssue("duplicates", found.duplicates, settings.duplicates == "Drop"),
         QualityIssue("near_duplicates", found.near_duplicates, settings.near_duplicates == "Drop"),
         QualityIssue("conflicts", found.conflicts, settings.conflicts == "Drop"),
     ]
-    kept = np.ones(len(training), dtype=bool)
-    dropped = {issue.kind: _drop(kept, issue.positions) for issue in issues if issue.dropped}
+    dropped = {"screening": unwanted.count}
+    dropped |= {issue.kind: _drop(kept, issue.positions) for issue in issues if issue.dropped}
     candidates = np.flatnonzero(kept)
     percent = dataset.validation.split_percent if dataset.validation is not None else None
     split = hold_out(len(candidates), seed=seed, percent=percent)
     if validation is None:
         of, held_out = training, candidates[split.held_out]
     else:
-        of, held_out = validation, np.arange(len(validation))
+        of, held_out = validation, np.flatnonzero(_wanted(len(validation), unwanted.validation))
     rest = candidates[split.rest]
     leaks = np.full(len(training), NONE, dtype=np.int64)
     leaks[rest] = find_leaks(training, of, held_out)[rest]
@@ -110,6 +130,10 @@ def take(shuffled: Positions, limit: Limit | None) -> Positions:
         # As it is written: in floating point, 10,000 * 0.57 is less than 5,700.
         kept = min(kept, max(1, int(count * Decimal(str(limit.percent)) / 100)))
     return shuffled[:kept]
+
+
+def _wanted(count: int, unwanted: Mask | None) -> Mask:
+    return np.ones(count, dtype=bool) if unwanted is None else ~unwanted
 
 
 def _drop(kept: Mask, positions: Positions) -> int:

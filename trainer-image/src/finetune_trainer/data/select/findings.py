@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import orjson
 
 from finetune_api.sources import StorageLocation
 from finetune_trainer.data.select.filters import QualityIssue
+from finetune_trainer.data.select.screening import Screened
 from finetune_trainer.data.select.survey import KEPT_ERRORS, Survey
 from finetune_trainer.storage.storage import Storage
 
@@ -16,19 +17,27 @@ FINDINGS_NAME = "dataset-findings.jsonl"
 
 
 def store_findings(
-    storage: Storage, output: StorageLocation, surveys: Sequence[Survey], issues: Sequence[QualityIssue]
+    storage: Storage,
+    output: StorageLocation,
+    surveys: Sequence[Survey],
+    issues: Sequence[QualityIssue] = (),
+    screened: Screened | None = None,
 ) -> None:
     """Write one JSON object per line, at most KEPT_ERRORS of each kind. Without findings no file is written."""
-    lines = [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in _findings(surveys, issues)]
+    lines = [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in _findings(surveys, issues, screened)]
     if lines:
         storage.write(output.join(FINDINGS_NAME), b"".join(lines))
 
 
-def _findings(surveys: Sequence[Survey], issues: Sequence[QualityIssue]) -> Iterator[dict[str, object]]:
+def _findings(
+    surveys: Sequence[Survey], issues: Sequence[QualityIssue], screened: Screened | None
+) -> Iterator[Mapping[str, object]]:
     for survey in surveys:
         for error in survey.errors:
             uri = error.uri or survey.files[0].uri
             yield {"kind": "error", "set": survey.name, "uri": uri, "line": error.line, "message": error.message}
+    if screened is not None:
+        yield from screened.findings(KEPT_ERRORS)
     training, validation = surveys[0], surveys[-1]
     for issue in issues:
         compared = validation if issue.kind == "leaks" else training

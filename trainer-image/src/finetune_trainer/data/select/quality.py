@@ -40,6 +40,14 @@ class ExampleIndex:
         self._prompts.append(int.from_bytes(digest(example.asked(), size=8), "big"))
         self._signatures.frombytes(signature(example.text()).tobytes())
 
+    def part(self, positions: Positions) -> ExampleIndex:
+        """The index of the examples at these positions."""
+        found = ExampleIndex()
+        found._fingerprints.frombytes(self.fingerprints[positions].tobytes())
+        found._prompts.frombytes(self.prompts[positions].tobytes())
+        found._signatures.frombytes(self.signatures[positions].tobytes())
+        return found
+
     def __len__(self) -> int:
         return len(self._fingerprints)
 
@@ -71,8 +79,12 @@ class QualityIssues:
     """It has the prompt of another one, with another answer."""
 
 
-def find_issues(training: ExampleIndex) -> QualityIssues:
-    """Compare every example of the training set with the others."""
+def find_issues(training: ExampleIndex, among: Positions | None = None) -> QualityIssues:
+    """Compare every example of the training set with the others; `among`: only those at these positions, ascending."""
+    if among is not None and len(among) < len(training):
+        found = find_issues(training.part(among))
+        parts = (found.duplicates, found.near_duplicates, found.conflicts)
+        return QualityIssues(*(_placed(part, among, len(training)) for part in parts))
     duplicates = _repeated(training.fingerprints)
     unique = np.flatnonzero(duplicates == NONE)
     similar = near_duplicates(Texts(training.signatures, unique))
@@ -99,6 +111,13 @@ def find_leaks(training: ExampleIndex, validation: ExampleIndex, held_out: Posit
     same = fingerprints[places] == training.fingerprints
     leaks[same] = held_out[first[places[same]]]
     return leaks
+
+
+def _placed(found: Positions, among: Positions, count: int) -> Positions:
+    """What was found of a part, by the positions of the whole; the others have no counterpart."""
+    whole = np.full(count, NONE, dtype=np.int64)
+    whole[among] = np.where(found == NONE, NONE, among[found])
+    return whole
 
 
 def _repeated(fingerprints: NDArray[np.uint64]) -> Positions:

@@ -1,0 +1,1 @@
+"""What is harmful: in datasets, and in what a model answers."""

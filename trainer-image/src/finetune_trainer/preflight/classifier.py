@@ -1,0 +1,20 @@
+"""The model of the class that dataset.screening asks."""
+
+from __future__ import annotations
+
+from finetune_api.evaluation import Budget
+from finetune_api.run import PreflightRun
+from finetune_api.sources import parse_s3
+from finetune_trainer.endpoints.answer_cache import Answers
+from finetune_trainer.endpoints.endpoint import Endpoint
+from finetune_trainer.endpoints.limits import Ledger, ledger_of
+from finetune_trainer.storage.storage import Storage
+
+
+def classifier_of(run: PreflightRun, storage: Storage) -> Endpoint | None:
+    """None where rules alone screen. Sends nothing."""
+    if run.classifier is None or run.answers_uri is None:
+        return None
+    folder, job = parse_s3(run.answers_uri), run.job
+    unlimited = Ledger(Budget(), storage, ledger_of(folder, job.uid, job.run_id))
+    return Endpoint(run.classifier, job.namespace, Answers(storage, folder), unlimited)
