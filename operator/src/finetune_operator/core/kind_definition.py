@@ -82,9 +82,10 @@ class Kind:
     aliases: Callable[[Body, str | None], frozenset[ObjectKey]] = _no_aliases
     finalizer: Finalizer | None = None
     is_finished: Callable[[Any], bool] = _never_finished
-    """Whether an object with this status needs nothing until it changes, so that the cache may drop it."""
-    read_by: Resource | None = None
-    """The kind of owner that reads its children of this kind until it has a completionTime: the cache keeps them."""
+    """Whether an object with this status needs nothing until it changes, so that the cache may drop it.
+
+    It keeps one whose owner is of our kinds and has no completionTime yet, since the owner reads it.
+    """
     metrics: tuple[StatusMetrics, ...] = ()
     held: HeldStatuses = field(default_factory=HeldStatuses)
     """Of this kind's objects, in this process."""

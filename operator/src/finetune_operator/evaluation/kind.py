@@ -10,7 +10,7 @@ from finetune_operator.core.references import ObjectKey, class_reference, model_
 from finetune_operator.environment import Environment
 from finetune_operator.evaluation.observe import observe
 from finetune_operator.evaluation.plan import FINISHED, plan
-from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_SWEEPS, JOBS, PODS
+from finetune_operator.kube.resources import EVALUATIONS, JOBS, PODS
 from finetune_operator.metrics.evaluation_metrics import EvaluationMetrics
 
 
@@ -24,7 +24,6 @@ def evaluation(environment: Environment) -> Kind:
         owns=(OwnedResource(JOBS), OwnedResource(PODS)),
         references=_references,
         is_finished=lambda status: status.phase in FINISHED,
-        read_by=FINE_TUNE_SWEEPS,
         metrics=(EvaluationMetrics(),),
     )
 

@@ -14,7 +14,7 @@ from finetune_operator.finetunejob.deletion import observe as deletion_observe
 from finetune_operator.finetunejob.deletion import plan as deletion
 from finetune_operator.finetunejob.observe import observe
 from finetune_operator.finetunejob.plan import plan
-from finetune_operator.kube.resources import FINE_TUNE_JOBS, FINE_TUNE_SWEEPS, JOBS, PODS
+from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, PODS
 from finetune_operator.metrics.job_metrics import JobMetrics
 
 
@@ -34,7 +34,6 @@ def finetunejob(environment: Environment) -> Kind:
             deletion.plan,
         ),
         is_finished=_is_finished,
-        read_by=FINE_TUNE_SWEEPS,
         metrics=(JobMetrics(),),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,9 +14,6 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.plan import Plan
 from finetune_operator.core.references import ObjectKey
-from finetune_operator.environment import Environment
-from finetune_operator.evaluation.kind import evaluation
-from finetune_operator.finetunejob.kind import finetunejob
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, FINE_TUNE_SWEEPS, Object, Resource
 from finetune_operator.runtime.reconciler.reconcile import OVERDUE_SECONDS, reconcile
@@ -211,10 +207,9 @@ class Forgetting(FakeKube):
         self.forgotten = [parent["metadata"]["name"]]
 
 
-@pytest.mark.parametrize("trial_kind", [finetunejob, evaluation])
 @pytest.mark.parametrize(("sweep", "forgotten"), [({}, []), ({"completionTime": "2026-11-27T12:00:00Z"}, ["router"])])
 async def test_a_finished_trial_is_kept_in_memory_while_its_sweep_goes_on(
-    trial_kind: Callable[[Environment], Kind], sweep: dict[str, Any], forgotten: list[str]
+    sweep: dict[str, Any], forgotten: list[str]
 ) -> None:
     """The sweep reads it, and would have to ask the API server."""
     owner = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneSweep", "name": "rates", "uid": "uid-9"}
@@ -229,7 +224,7 @@ async def test_a_finished_trial_is_kept_in_memory_while_its_sweep_goes_on(
     )
     kube.forgotten = []
     kind = replace(planning(Plan(status=STATUS)), is_finished=lambda status: True)
-    await reconcile(kube, replace(kind, read_by=trial_kind(Environment()).read_by), KEY)
+    await reconcile(kube, kind, KEY)
     assert kube.forgotten == forgotten
 
 

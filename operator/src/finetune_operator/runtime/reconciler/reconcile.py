@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from finetune_api.base import API_VERSION
 from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.ownership import owner_key
 from finetune_operator.core.plan import DeletionPlan, Plan, earliest
@@ -19,7 +20,7 @@ from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.parsed import status_of
-from finetune_operator.kube.resources import Object
+from finetune_operator.kube.resources import RESOURCES, Object
 from finetune_operator.runtime.reconciler.finalizer import plan_deletion, release, sync_finalizer
 from finetune_operator.runtime.reconciler.rejections import (
     invalid_spec_plan,
@@ -33,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 OVERDUE_SECONDS = 1.0
 """When a plan is made again that asks for a time already over: at once would keep a core busy and change nothing."""
+_OUR_KINDS = {one.kind: one for one in RESOURCES if one.api_version == API_VERSION}
 
 
 async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
@@ -91,7 +93,7 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
         for metrics in kind.metrics:
             metrics.written(key, before, plan.status)
         is_done = deletion is None and not is_new and kind.is_finished(plan.status)
-        if is_done and not await _is_read_by_owner(kube, kind, parent):
+        if is_done and not await _has_unfinished_owner(kube, parent):
             kube.forget_finished(kind.resource, parent)
         requeue_at = earliest([requeue_at, due])
     return _seconds_until(requeue_at, now) if await _create_recorded(kube, plan, parent, now) else OVERDUE_SECONDS
@@ -128,12 +130,10 @@ async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[
     return kind.plan(observed, now), parent  # an exception of the plan is a bug, not a fault of the spec
 
 
-async def _is_read_by_owner(kube: Kube, kind: Kind, parent: Object) -> bool:
-    """Whether an owner that is not finished reads this object: from the API server if it were forgotten."""
-    if kind.read_by is None:
-        return False
-    key = owner_key(parent, frozenset({kind.read_by.kind}))
-    owner = None if key is None else await kube.get(kind.read_by, key.namespace, key.name)
+async def _has_unfinished_owner(kube: Kube, parent: Object) -> bool:
+    """Whether an owner of our kinds, until its completionTime, reads this object: if forgotten, from the API server."""
+    key = owner_key(parent, _OUR_KINDS.keys())
+    owner = None if key is None else await kube.get(_OUR_KINDS[key.kind], key.namespace, key.name)
     return owner is not None and (owner.get("status") or {}).get("completionTime") is None
 
 
