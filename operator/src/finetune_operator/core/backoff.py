@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from finetune_api.base import whole_seconds
-
 FIRST_DELAY_SECONDS = 10
 LONGEST_DELAY_SECONDS = 600
-
-
-def retry_time(number: int, ended: datetime) -> datetime:
-    """When the Job is made again; `number`: how many times it was made, or failed, until it `ended`."""
-    return whole_seconds(ended) + timedelta(seconds=retry_delay_seconds(number))
 
 
 def retry_delay_seconds(failures: int) -> int:

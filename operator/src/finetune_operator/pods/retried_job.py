@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
+from finetune_operator.core.backoff import retry_delay_seconds
 from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing, sentence, stalled
 from finetune_operator.kube.resources import PODS
 from finetune_operator.pods.job_outcome import (
@@ -129,6 +131,10 @@ class RetriedJob:
     def allows_another(self, failures: int) -> bool:
         """Whether a Job that has failed so many times is retried."""
         return self.retry_limit is None or failures <= self.retry_limit
+
+    def next_time(self, number: int, ended: datetime) -> datetime:
+        """When it is made again; `number`: how many times it was made, or failed, until it `ended`."""
+        return whole_seconds(ended) + timedelta(seconds=retry_delay_seconds(number))
 
     def _is_final(self, diagnosis: FailureStatus, reported: Failure | None, before: FailureStatus | None) -> bool:
         if self.retries_every_failure:

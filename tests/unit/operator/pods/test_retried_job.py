@@ -9,7 +9,6 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import Failure, PreflightReport
-from finetune_operator.core.backoff import retry_time
 from finetune_operator.evaluation.current_job import evaluation_job
 from finetune_operator.finetunejob.deletion.plan import DELETION
 from finetune_operator.finetunejob.plan import plan
@@ -139,7 +138,8 @@ def test_how_many_failures_are_retried(retried: RetriedJob, failures: int, anoth
 
 @pytest.mark.parametrize(("number", "seconds"), [(1, 10), (2, 20), (3, 40), (7, 600), (1000, 600)])
 def test_the_delay_doubles_up_to_ten_minutes(number: int, seconds: int) -> None:
-    assert retry_time(number, NOW) == later(seconds)
+    for retried in (PREFLIGHT, EVALUATION, DELETION):
+        assert retried.next_time(number, NOW) == later(seconds)
 
 
 def test_a_preflight_whose_pod_was_deleted_starts_again_without_a_diagnosis() -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
-from finetune_operator.core.backoff import retry_time, waits
+from finetune_operator.core.backoff import waits
 from finetune_operator.core.conditions import Readiness, failed, failure_message, known_reason, progressing, sentence
 from finetune_operator.evaluation.current_job import (
     asks_another_revision,
@@ -54,7 +54,7 @@ def retry_failed(observed: ObservedEvaluation, status: EvaluationStatus, now: da
     """Retry, with exponential backoff, a try that failed."""
     if _failure(observed, now) is None:
         return None
-    again = retry_time(status.retries, now)
+    again = evaluation_job(observed.spec).next_time(status.retries, now)
     status = without_remaining_time(status).model_copy(update={"retry_time": again})
     readiness = waiting_to_retry(observed, status)
     return EvaluationDecision(status, readiness, requeue_at=again, meanwhile=Reason.RETRYING)
@@ -66,7 +66,7 @@ def retry_disrupted(observed: ObservedEvaluation, status: EvaluationStatus, now:
     if message is None:
         return None
     disruptions = status.disruptions + 1
-    again = retry_time(disruptions, now)
+    again = evaluation_job(observed.spec).next_time(disruptions, now)
     status = without_remaining_time(status).model_copy(update={"disruptions": disruptions, "retry_time": again})
     readiness = progressing(Reason.RETRYING, f"{message} The next try starts at {again:%H:%M:%S} UTC.")
     return EvaluationDecision(status, readiness, requeue_at=again)

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.run import run_folder
-from finetune_operator.core.backoff import retry_time
 from finetune_operator.core.conditions import EventNote, Readiness, failure_message, progressing, sentence
 from finetune_operator.core.plan import Child, DeletionPlan, LeftBehind, earliest, planned
 from finetune_operator.finetunejob.deletion.objects import STORAGE_DEADLINE_SECONDS, delete_job
@@ -63,7 +62,7 @@ def plan(observed: ObservedDeletion, now: datetime) -> DeletionPlan[FineTuneJobS
     if result is not None:
         if (isinstance(result, Failed) and result.final) or not DELETION.allows_another(len(jobs)):
             return _give_up(observed, found, _problem(result), now)
-        again = retry_time(len(jobs), jobs[-1].end_time or jobs[-1].created)
+        again = DELETION.next_time(len(jobs), jobs[-1].end_time or jobs[-1].created)
         if now < again:
             message = (
                 f"{_problem(result)} The next try, {len(jobs) + 1} of {MOST_JOBS}, starts at {again:%H:%M:%S} UTC."

@@ -13,7 +13,7 @@ from finetune_api.conditions import Reason
 from finetune_api.default_hyperparameters import resolve_for
 from finetune_api.finetunejob import FineTuneJobStatus, PreflightStatus
 from finetune_api.outcome import PreflightReport
-from finetune_operator.core.backoff import retry_time, waits
+from finetune_operator.core.backoff import waits
 from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.allowed_class import allowed_class, class_or_refusal, with_run_id_hint
@@ -45,7 +45,7 @@ def record_preflight(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime
         return plan
     if job is None:
         # It was deleted: by a person, with its node, or by the garbage collector before its end was seen.
-        return _with_preflight(plan, found, succeeded=False, retry_time=retry_time(found.try_number, now))
+        return _with_preflight(plan, found, succeeded=False, retry_time=PREFLIGHT.next_time(found.try_number, now))
     number = found.try_number
     if is_outdated(job, observed.pods_of(job.name), lambda: _rendered(observed, plan.status, number)):
         return _with_preflight(plan, found, retry_time=whole_seconds(now))
@@ -55,10 +55,10 @@ def record_preflight(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime
     if isinstance(result, Running):
         return _with_preflight(plan, found)
     if isinstance(result, Disrupted):
-        again = retry_time(found.try_number, now)
+        again = PREFLIGHT.next_time(found.try_number, now)
         return _with_preflight(plan, found, succeeded=False, retry_time=again, disruption=result.disruption)
     if isinstance(result, Failed):
-        again_at = None if result.final else retry_time(found.try_number, now)
+        again_at = None if result.final else PREFLIGHT.next_time(found.try_number, now)
         dataset = result.report.dataset if result.report is not None else None
         plan = _with_preflight(plan, found, succeeded=False, retry_time=again_at)
         update = {"dataset": dataset or plan.status.dataset, "failure": result.diagnosis}
