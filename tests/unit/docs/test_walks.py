@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,48 @@ def test_a_walk_counts_every_file_that_it_names(title: str, package: Path, most:
     assert [int(number) for number in re.findall(r": (\d+) files, and (\d+) ", text)[0]] == [len(numbered), len(others)]
     assert len(numbered | others) <= most
     assert [file for file in others if not ((package / file).is_file() or (package.parent / file).is_file())] == []
+
+
+@pytest.mark.parametrize(("title", "package"), [("Follow a job", OPERATOR), ("Follow a run", TRAINER)])
+def test_a_walk_says_about_how_many_more_files_its_functions_call(title: str, package: Path) -> None:
+    """Functions of the package itself, called by what the steps name and by what that calls in the same file."""
+    walk, text = steps(title), section(title)
+    named = {file for file in re.findall(r"`([a-z_/]+\.py)`", text)}
+    called = {
+        file for step, _ in walk for file in _called(package, step, {name for _, names in walk for name in names})
+    }
+    (stated,) = re.findall(r"call\s+functions of up to\s+(\d+) more", text)
+    further = called - {re.sub(rf"^{package.name}/", "", file) for file in named}
+    assert int(stated) - 3 <= len(further) <= int(stated), sorted(further)
+
+
+def _called(package: Path, file: str, names: set[str]) -> Iterator[str]:
+    """The files of the package whose functions are called by those of these names in `file`, or by its own helpers."""
+    body = ast.parse((package / file).read_text(encoding="utf-8")).body
+    defined = {
+        node.name: node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    imported = {
+        alias.name: node.module or ""
+        for node in body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package.name}.")
+        for alias in node.names
+    }
+    left, seen = names & defined.keys(), set[str]()
+    while left:
+        name = left.pop()
+        seen.add(name)
+        calls = {
+            node.func.id
+            for node in ast.walk(defined[name])
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        left |= (calls & defined.keys()) - seen
+        yield from (_file_of(imported[call]) for call in calls & imported.keys() if call[0].islower())
+
+
+def _file_of(module: str) -> str:
+    return module.partition(".")[2].replace(".", "/") + ".py"
 
 
 def _is_defined(name: str, code: str) -> bool:
