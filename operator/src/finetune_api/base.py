@@ -66,6 +66,8 @@ FiniteNumber = Annotated[float | None, BeforeValidator(_finite_or_none)]
 """Python writes NaN and Infinity into JSON; the API server accepts neither."""
 MOST_STEPS = MOST_EXAMPLES = 2**31 - 1
 """The largest int32."""
+LARGEST_SEED = 2**32 - 1
+"""The largest uint32, which NumPy takes as a seed."""
 LONGEST_SECONDS = 10 * 366 * 24 * 3600
 """Ten years: added to any valid time, the result is still a valid time."""
 

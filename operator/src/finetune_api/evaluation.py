@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import (
+    LARGEST_SEED,
     MOST_EXAMPLES,
     ApiModel,
     Line,
@@ -94,7 +95,7 @@ class Generation(ApiModel):
 
     max_tokens: int = Field(256, ge=1, le=32768, description="Maximum number of tokens per output.")
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature. 0: greedy.")
-    seed: int = Field(17, ge=0, le=4294967295, description="Seed for sampling.")
+    seed: int = Field(17, ge=0, le=LARGEST_SEED, description="Seed for sampling.")
     samples_per_example: int = Field(
         1, ge=1, le=100, description="Number of outputs per example. More than one requires a temperature."
     )

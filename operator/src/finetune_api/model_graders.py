@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_api.base import ApiModel, Text, cel
+from finetune_api.base import LARGEST_SEED, ApiModel, Text, cel
 from finetune_api.kubernetes_types import SET
 from finetune_api.sources import DatasetUri
 
@@ -35,7 +35,7 @@ class JudgeSampling(ApiModel):
     seed: int = Field(
         1,
         ge=0,
-        le=4294967295,
+        le=LARGEST_SEED,
         description="Seed for sampling, where the model supports it. Another seed asks again what has been answered "
         "before.",
     )

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from finetune_api.base import ApiModel
+from finetune_api.base import LARGEST_SEED, ApiModel
 
 Schedule = Literal["Cosine", "Linear", "Constant"]
 
@@ -51,7 +51,7 @@ class Hyperparameters(ApiModel):
     seed: int | None = Field(
         None,
         ge=0,
-        le=4294967295,
+        le=LARGEST_SEED,
         description="Random seed for example order, adapter initialization, dropout and splits.",
     )
     early_stopping: EarlyStopping | None = Field(

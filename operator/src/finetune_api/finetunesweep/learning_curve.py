@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from finetune_api.base import ApiModel, FiniteNumber, Line
+from finetune_api.base import ApiModel, FiniteNumber, Line, cel
 from finetune_api.finetunejob import Percent
 
 
 class LearningCurve(ApiModel):
     """Trainings on parts of the examples; smaller parts are inside larger ones of the same seed."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "self.percents.all(one, self.percents.exists_one(same, same == one))",
+                "percents name each size once",
+                "percents",
+            )
+        )
+    )
 
     percents: list[Percent] = Field(
         [6.25, 12.5, 25, 50, 100],

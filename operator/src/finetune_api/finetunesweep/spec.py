@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import MOST_STEPS, ApiModel, cel
+from finetune_api.base import LARGEST_SEED, MOST_STEPS, ApiModel, cel
 from finetune_api.finetunejob import SETTINGS, TrainingSpec
 from finetune_api.finetunesweep.learning_curve import LearningCurve
 from finetune_api.finetunesweep.objective import GraderScore, Objective
@@ -41,7 +41,7 @@ class Search(ApiModel):
         "trials. Grid: every combination of values, in order.",
     )
     seed: int = Field(
-        17, ge=0, le=4294967295, description="With the same seed, spec and scores, the same values are tried."
+        17, ge=0, le=LARGEST_SEED, description="With the same seed, spec and scores, the same values are tried."
     )
     parameters: list[Parameter] = Field(
         min_length=1, max_length=10, json_schema_extra=keyed_by("path"), description="Fields to vary."
@@ -141,6 +141,12 @@ def _rules_of_a_curve() -> Iterator[tuple[str, str, str]]:
         f"{other} || !has(self.objective) || !has({measured}) || !has({measured}.holdout)",
         "mode LearningCurve chooses no trial that holdout would confirm",
         "objective.evaluation.holdout",
+    )
+    yield (
+        f"{other} || !has({settings}.seed) || {settings}.seed + "
+        f"(has(self.learningCurve) ? self.learningCurve.seeds : {LearningCurve().seeds}) <= {LARGEST_SEED + 1}",
+        f"hyperparameters.seed and those of learningCurve.seeds after it are at most {LARGEST_SEED}",
+        "template.spec.hyperparameters.seed",
     )
     yield (
         f"{other} || !has(self.prune)",

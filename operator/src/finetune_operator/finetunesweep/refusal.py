@@ -43,7 +43,7 @@ def _curve_refusal(spec: FineTuneSweepSpec) -> Readiness | None:
     needed = len(curve_values(spec))
     if needed <= spec.budget.trials:
         return None
-    message = f"spec.budget.trials is {spec.budget.trials}, but the learning curve has {needed} trials: allow so many."
+    message = f"spec.budget.trials is {spec.budget.trials}, but the learning curve needs {needed}. Raise it."
     return stalled(Reason.INVALID_SPEC, message)
 
 

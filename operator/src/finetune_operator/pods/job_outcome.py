@@ -196,7 +196,7 @@ def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> 
     if job_reason == JOB_DEADLINE_EXCEEDED and not reported:
         return FailureStatus(
             reason=Reason.DEADLINE_EXCEEDED,
-            message=f"It exceeded the activeDeadlineSeconds of its own Job or Pod. {job_message}".strip()[:MESSAGE_LENGTH],
+            message=f"Its Job or Pod exceeded its activeDeadlineSeconds. {job_message}".strip()[:MESSAGE_LENGTH],
             suggestion="Check the Pod's log for what takes so long: a chat template that never ends, too many "
             "examples, or answers that are too long. An evaluation's Job may take a day or, if that is longer, the "
             "activeDeadlineSeconds that its spec or class had when the Job was created.",

@@ -253,23 +253,34 @@ def alone_view(pod: Object) -> JobView:
     """
     meta, spec, status = pod["metadata"], pod.get("spec", {}), pod.get("status", {})
     states: dict[str, Literal["Active", "Complete", "Failed"]] = {"Succeeded": "Complete", "Failed": "Failed"}
-    created, seconds = parse_time(meta["creationTimestamp"]), spec.get("activeDeadlineSeconds")
     return JobView(
         name=meta["name"],
         namespace=meta.get("namespace", ""),
         uid=meta["uid"],
         state=states.get(status.get("phase", ""), "Active"),
         message=status.get("message", "") or "",
-        created=created,
+        created=parse_time(meta["creationTimestamp"]),
         deleting="deletionTimestamp" in meta,
         role=meta.get("labels", {}).get(ROLE_LABEL, ""),
         start_time=_time(status, "startTime"),
         reason=status.get("reason", "") or "",
         digest=meta.get("annotations", {}).get(DIGEST_ANNOTATION, ""),
         resource=PODS,
-        # The kubelet counts from the Pod's start; one that never starts, or whose node is gone, has to end too.
-        deadline=None if seconds is None else created + timedelta(seconds=seconds),
+        deadline=_alone_deadline(meta, spec, status),
     )
+
+
+def _alone_deadline(meta: Object, spec: Object, status: Object) -> datetime | None:
+    """When the operator ends a Pod without a Job. It waits for a node, or in a queue, without a deadline.
+
+    The kubelet counts from the Pod's start; one that does not start on its node, or whose node is gone, has to end too.
+    """
+    seconds = spec.get("activeDeadlineSeconds")
+    scheduled: Object = next((one for one in status.get("conditions", []) if one.get("type") == "PodScheduled"), {})
+    if seconds is None or scheduled.get("status") == "False":
+        return None
+    created = parse_time(meta["creationTimestamp"])
+    return max(created, _time(scheduled, "lastTransitionTime") or created) + timedelta(seconds=seconds)
 
 
 def lost_time(pod: PodView) -> datetime | None:

@@ -144,6 +144,11 @@ def curve_of(**changes: Any) -> dict[str, Any]:
         ({**CURVE, "learningCurve": {"percents": [25, 50, 100]}}, ["spec.learningCurve.percents"]),
         ({**CURVE, "learningCurve": {"percents": [0, 25, 50, 100]}}, ["spec.learningCurve.percents[0]"]),
         ({**CURVE, "learningCurve": {"seeds": 1}}, ["spec.learningCurve.seeds"]),
+        ({**CURVE, "learningCurve": {"percents": [25, 25.0, 50, 100]}}, ["percents name each size once"]),
+        (
+            curve_of(hyperparameters={**FROZEN, "seed": 4294967295}),
+            ["hyperparameters.seed and those of learningCurve.seeds after it are at most 4294967295"],
+        ),
     ],
     ids=str,
 )

@@ -226,7 +226,7 @@ def test_a_try_beyond_its_deadline_is_no_disruption_and_ends_the_run(state: Any,
     assert is_over(result)
     assert result.decision.reason == "DeadlineExceeded"
     assert (result.status.disruptions, result.status.retries) == (0, 1)
-    assert "exceeded the activeDeadlineSeconds of its own Job or Pod." in result.message
+    assert "Its Job or Pod exceeded its activeDeadlineSeconds." in result.message
     assert result.message.endswith("Change spec.runId to evaluate again.")
 
 

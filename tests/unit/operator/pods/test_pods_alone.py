@@ -15,7 +15,16 @@ from finetune_operator.pods.leftovers import job_to_delete, stuck_jobs
 from finetune_operator.pods.observed import LOST_POD_SECONDS, alone_view, parse_time, pod_view
 from finetune_operator.pods.retried_job import Disrupted, Failed, Running, Succeeded
 from finetune_operator.pods.warning_events import lacks_pods
-from tests.unit.operator.pod_objects import CREATING, PREEMPTED, SCHEDULED, container, pending, terminated
+from tests.unit.operator.pod_objects import (
+    CREATING,
+    GATED,
+    PREEMPTED,
+    SCHEDULED,
+    UNSCHEDULABLE,
+    container,
+    pending,
+    terminated,
+)
 from tests.unit.operator.states import MODEL_SOURCE, OWNER, PREFLIGHT_REPORT, job_spec, resolved_class, told
 
 CREATED = "2026-11-22T12:00:00Z"
@@ -98,6 +107,15 @@ def test_after_its_deadline_the_operator_ends_it(status: Object) -> None:
     result = result_of(pod_as_made(status), hours)
     assert isinstance(result, Failed)
     assert (result.diagnosis.reason, result.final) == (Reason.DEADLINE_EXCEEDED, True)
+
+
+@pytest.mark.parametrize("condition", [UNSCHEDULABLE, GATED], ids=["no node has room", "a queue holds it back"])
+def test_a_pod_that_waits_for_its_node_has_used_nothing_of_its_deadline(condition: Object) -> None:
+    day = 24 * 3600
+    assert isinstance(result_of(pod_as_made({"phase": "Pending", "conditions": [condition]}), day), Running)
+    placed = {**SCHEDULED, "lastTransitionTime": "2026-11-23T12:00:00Z"}
+    assert isinstance(result_of(pod_as_made(pending(CREATING, conditions=[placed])), day + 6 * 3600 - 1), Running)
+    assert isinstance(result_of(pod_as_made(pending(CREATING, conditions=[placed])), day + 6 * 3600), Failed)
 
 
 def test_the_kubelet_ends_it_at_its_deadline() -> None:

@@ -24,7 +24,9 @@ def test_workers_that_do_not_come_back(longest: float, oldest: float, told: list
 
 
 def test_a_watch_of_which_nothing_is_heard() -> None:
-    assert health.silent({"finetunejobs": 179.0, "pods": 181.0}) == ["no response from the API server about pods for 181 s"]
+    assert health.silent({"finetunejobs": 179.0, "pods": 181.0}) == [
+        "no response from the API server about pods for 181 s"
+    ]
 
 
 async def test_a_replica_that_stands_by_must_see_who_leads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,8 @@ _REACH = 6.0
 """By so many standard deviations of a is a searched, for each c: a fixed grid is too coarse for exact errors."""
 _NEGLIGIBLE = 1e-7
 """Of the largest weight."""
+_LEAST = 1e-300
+"""A probability that is not 0 as a float."""
 _SUSPICIOUS = 3.0
 """By so many standard errors may the error grow with the data before the curve is no curve."""
 
@@ -126,7 +128,9 @@ def _floors(errors: Numbers, shapes: Numbers, precision: Numbers) -> tuple[Numbe
     highest = max(float(errors.max()), 0.0)
     low = np.clip(best - reach, 0.0, highest)
     high = np.clip(best + reach, np.minimum(low + reach / _REACH, highest), highest)
-    return np.linspace(low, high, _FLOORS, axis=1), high - low
+    # Errors that are all 0 leave a no room: then it is 0 for each c.
+    width = high - low if highest > 0 else np.ones_like(low)
+    return np.linspace(low, high, _FLOORS, axis=1), width
 
 
 def _slopes(left: Numbers, shapes: Numbers, precision: Numbers) -> tuple[Numbers, Numbers, Numbers]:
@@ -137,7 +141,8 @@ def _slopes(left: Numbers, shapes: Numbers, precision: Numbers) -> tuple[Numbers
     middle = (left * (shapes * precision)[:, None, :]).sum(axis=2) / information
     misfit = (precision * left**2).sum(axis=2) - information * middle**2
     deviation = np.broadcast_to(1 / np.sqrt(information), middle.shape)
-    positive = np.vectorize(NormalDist().cdf)(middle / deviation)
+    # Not 0, so that a curve remains where all fit badly.
+    positive = np.maximum(np.vectorize(NormalDist().cdf)(middle / deviation), _LEAST)
     weight = np.exp(-0.5 * (misfit - misfit.min())) * deviation * positive
     return weight, middle, deviation
 

@@ -43,12 +43,17 @@ def learning_curve(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> Cu
     """What the trials say of twice the largest number of examples."""
     measured = _measured(spec, trials)
     by_size, variance = errors_by_size(measured), variances(measured)
-    if len(by_size) < FEWEST_SIZES or variance is None:
-        found = f"Only {len(by_size)} sizes of at least {FEWEST_SIZES} have scores that can be compared"
-        return CurveStatus(message=f"{found}: what more data would bring can't be told.")
+    if len(by_size) < FEWEST_SIZES:
+        few = f"Only {len(by_size)} of at least {FEWEST_SIZES} sizes have scores that can be compared"
+        return CurveStatus(message=f"{few}: cannot estimate the effect of more data.")
+    if variance is None:
+        few = f"{len(measured)} scores of {len(by_size)} sizes are too few to know how much seeds differ"
+        return CurveStatus(message=f"{few}: cannot estimate the effect of more data. Run more seeds.")
     points = [_point(spec, size, errors, variance[size]) for size, errors in by_size.items()]
     if grows(measured, variance):
-        message = "More examples made the model worse somewhere, so that what even more would bring can't be told."
+        message = (
+            "More examples made the model worse at some point, so the effect of further examples cannot be estimated."
+        )
         return CurveStatus(message=message, points=points)
     worthwhile = (spec.learning_curve or LearningCurve()).worthwhile_gain
     gain = doubled(measured, variance, worthwhile)
@@ -98,17 +103,18 @@ def _sentence(spec: FineTuneSweepSpec, size: int, gain: Doubled, worthwhile: flo
     measured = spec.measured
     what = "the validation loss" if measured is None else f"the score from grader {measured.grader!r}"
     change = "improve" if measured is not None else "lower"
+    wanted = f"worthwhileGain is {worthwhile:g}"
     twice, high = f"{size:,} to {2 * size:,} training examples", f"{gain.high:.3g}"
     if gain.probability >= SURE:
         numbers = f"by {gain.gain:.3g} (90 %: {gain.low:.3g} to {high})"
-        return f"Twice the data, {twice}, would {change} {what} {numbers}: worth it, as it is {worthwhile:g} or more."
+        return f"Twice the data, {twice}, would {change} {what} {numbers}: worth it ({wanted})."
     if gain.probability <= 1 - SURE:
-        return f"Twice the data, {twice}, would {change} {what} by at most {high}: not worth it, as {worthwhile:g} is."
+        return f"Twice the data, {twice}, would {change} {what} by at most {high}: not worth it ({wanted})."
     chance = f"{worthwhile:g} or more has a probability of {gain.probability:.0%}"
     more = "seeds" if measured is None else "seeds, or more examples to evaluate,"
     return (
-        f"Twice the data, {twice}, would {change} {what} by at most {high}, and {chance}: can't tell whether it is "
-        f"worth it. More {more} would tell."
+        f"Twice the data, {twice}, would {change} {what} by at most {high}, and {chance}: "
+        f"inconclusive. Use more {more} to decide."
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from finetune_api.finetunesweep import CurveStatus, FineTuneSweepSpec
+from finetune_api.finetunesweep import CurveStatus, FineTuneSweepSpec, TrialStatus
 from finetune_operator.finetunesweep.learning_curve.verdict import curve_values, learning_curve
 from finetune_operator.finetunesweep.refusal import search_refusal
 from tests.unit.operator.finetunesweep.sweeps import OBJECTIVE, TEMPLATE, SweepWorld
@@ -76,7 +79,7 @@ def test_scores_of_few_examples_cannot_tell() -> None:
     spec = curve_spec(objective=OBJECTIVE)
     found = of(finished(spec, lambda n, seed: 0.7 - 0.06 * (n / EXAMPLES) ** -0.4 + seed % 2 * 0.02, margin=0.06))
     assert found.verdict == "CantTell"
-    assert "can't tell whether it is worth it. More seeds, or more examples to evaluate, would tell." in found.message
+    assert "inconclusive. Use more seeds, or more examples to evaluate, to decide." in found.message
     assert "the score from grader 'exact'" in found.message
     assert [point.score for point in found.points] == sorted(point.score for point in found.points), "not the errors"
 
@@ -96,6 +99,51 @@ def test_three_sizes_are_too_few() -> None:
     assert (found.verdict, found.points) == ("CantTell", [])
 
 
+def test_too_few_seeds_to_know_how_they_differ_are_told_as_that() -> None:
+    spec = curve_spec()
+    world = finished(spec, lambda n, seed: 1.0 / n)
+    found = learning_curve(spec, [trial for trial in world.status.trials if trial.number in (1, 2, 3, 4, 5, 6)])
+    assert found.verdict == "CantTell"
+    assert found.message.startswith("6 scores of 5 sizes are too few to know how much seeds differ")
+
+
+@pytest.mark.parametrize("margin", [0.03, 0.0])
+def test_scores_that_are_all_perfect_leave_nothing_to_gain(margin: float) -> None:
+    found = of(finished(curve_spec(objective=OBJECTIVE), lambda n, seed: 1.0, margin=margin))
+    assert found.gain_high is not None
+    assert found.gain_high < 0.1
+    assert all(point.score == 1.0 for point in found.points)
+
+
+def test_losses_that_are_all_zero_leave_nothing_to_gain() -> None:
+    found = of(finished(curve_spec(), lambda n, seed: 0.0))
+    assert (found.verdict, found.gain_high) == ("NotWorthIt", pytest.approx(0.0, abs=1e-4))
+
+
+@given(
+    st.lists(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 1.0]), min_size=1, max_size=3), min_size=4, max_size=6),
+    st.sampled_from([None, 0.0, 0.05]),
+)
+def test_every_set_of_scores_has_a_verdict(scores: list[list[float]], margin: float | None) -> None:
+    spec = curve_spec() if margin is None else curve_spec(objective=OBJECTIVE)
+    trials = [
+        TrialStatus(
+            number=10 * size + number,
+            fine_tune_job_name="job",
+            state="Succeeded",
+            examples=100 * 2**size,
+            score=score,
+            low=None if margin is None else score - margin,
+            high=None if margin is None else score + margin,
+        )
+        for size, of_size in enumerate(scores)
+        for number, score in enumerate(of_size)
+    ]
+    found = learning_curve(spec, trials)
+    assert found.message
+    assert found.gain_high is None or math.isfinite(found.gain_high)
+
+
 def test_the_sentence_is_the_sweeps_message() -> None:
     world = finished(curve_spec(), lambda n, seed: 1.0 + seed % 2 * 0.001)
     ready = next(one for one in world.status.conditions if one.type == "Ready")
@@ -110,4 +158,4 @@ def test_a_budget_of_fewer_trials_than_the_curve_has_is_named_before_one_starts(
     assert len(curve_values(spec)) == 25
     refused = search_refusal(spec)
     assert refused is not None
-    assert "spec.budget.trials is 20, but the learning curve has 25 trials" in refused.message
+    assert "spec.budget.trials is 20, but the learning curve needs 25." in refused.message
