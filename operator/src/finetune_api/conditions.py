@@ -89,6 +89,7 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     RETRY_LIMIT_REACHED = "RetryLimitReached"
     GRADER_FAILED = "GraderFailed"
+    SANDBOX_UNAVAILABLE = "SandboxUnavailable"
     REWARD_HAS_NO_SIGNAL = "RewardHasNoSignal"
     TRIALS_FAILED = "TrialsFailed"
     GATE_FAILED = "GateFailed"
@@ -174,6 +175,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     "preflight, a day and at least the run's deadline for an Evaluation.",
     Reason.RETRY_LIMIT_REACHED: "The run failed more times than spec.retryLimit allows.",
     Reason.GRADER_FAILED: "Too many outputs could not be graded; the message has the first one and its error.",
+    Reason.SANDBOX_UNAVAILABLE: "The sandbox of Python graders does not hold on the Pod's node, or did not answer; "
+    "nothing was graded without it.",
     Reason.REWARD_HAS_NO_SIGNAL: "With method.type RFT, all first answers of the model to almost every prompt have the "
     "same reward, so that nothing can be learned from them; the message says what may help.",
     Reason.INCONCLUSIVE: "The evaluation can't tell whether a gate is reached: too few examples, no score of its "

@@ -16,8 +16,11 @@ ShortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0
 """Short, so that every score of every candidate fits into a termination message."""
 
 GraderType = Literal[
-    "StringCheck", "TextSimilarity", "JsonSchema", "ToolCall", "ScoreModel", "LabelModel", "Pairwise", "Multi"
+    "StringCheck", "TextSimilarity", "JsonSchema", "ToolCall", "ScoreModel", "LabelModel", "Pairwise", "Python", "Multi"
 ]
+
+MOST_SOURCE_BYTES = 256 * 1024
+"""Of a Python grader, as with OpenAI."""
 
 
 class GraderErrorCode(StrEnum):
@@ -26,6 +29,8 @@ class GraderErrorCode(StrEnum):
     FORMULA_PARSE_ERROR = "formula_parse_error"
     SAMPLE_PARSE_ERROR = "sample_parse_error"
     INVALID_VARIABLE_ERROR = "invalid_variable_error"
+    PYTHON_GRADER_SERVER_ERROR = "python_grader_server_error"
+    PYTHON_GRADER_RUNTIME_ERROR = "python_grader_runtime_error"
     MODEL_GRADER_PARSE_ERROR = "model_grader_parse_error"
     MODEL_GRADER_REFUSAL_ERROR = "model_grader_refusal_error"
     MODEL_GRADER_SERVER_ERROR = "model_grader_server_error"
@@ -105,6 +110,17 @@ class ToolCallMatch(ApiModel):
     )
 
 
+class PythonCode(ApiModel):
+    """OpenAI's python grader: a function that returns a score from 0 to 1. It runs in a sandbox without network."""
+
+    source: Annotated[str, StringConstraints(min_length=1, max_length=MOST_SOURCE_BYTES)] = Field(
+        description="Python code, at most 256 KiB, that defines `grade(sample, item)`."
+    )
+    timeout_seconds: int = Field(
+        120, ge=1, le=120, description="Seconds that one output may take; the first one includes the code's imports."
+    )
+
+
 class Multi(ApiModel):
     """A formula over the scores of other graders in the list, limited to 0 to 1."""
 
@@ -134,6 +150,7 @@ class Grader(TypedUnion):
     score_model: ScoreModel | None = None
     label_model: LabelModel | None = None
     pairwise: Pairwise | None = None
+    python: PythonCode | None = None
     multi: Multi | None = None
 
     @property

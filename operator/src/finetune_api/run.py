@@ -49,6 +49,9 @@ SERVING_LINGER_SECONDS = 5
 """After SIGTERM, a server still accepts requests for as long: clients and nodes learn of its end only by and by."""
 SERVING_DRAIN_SECONDS = 90
 """After that, it completes the answers that it has begun for as long."""
+PYTHON_SANDBOX_DIRECTORY = "/var/run/finetune.dev/python"
+"""Where the sandbox of Python graders has its Unix socket, which the evaluation connects to."""
+PYTHON_SANDBOX_SOCKET = f"{PYTHON_SANDBOX_DIRECTORY}/sandbox.sock"
 RENDEZVOUS_PORT = 29500
 METRICS_PORT = 9400
 
@@ -264,6 +267,9 @@ class EvaluateRun(ApiModel):
     progress: ProgressTarget | None = None
     outputs_uri: Line | None = Field(
         None, description="s3:// folder with the outputs that loaded models made in earlier tries of the run."
+    )
+    python_sandbox: Line | None = Field(
+        None, description="Path of the Unix socket of the sandbox that runs Python graders, if there are any."
     )
 
 

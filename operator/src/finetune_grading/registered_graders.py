@@ -1,8 +1,8 @@
 """The registered grader types, and how the graders of a spec are checked and compiled.
 
-Most types are one line in COMPILERS or JUDGED. Multi, which contains other graders, and the cosine similarity of
-TextSimilarity, which asks an embedding model, are compiled in the functions below; the type also decides the default
-pass threshold.
+Most types are one line in COMPILERS or JUDGED. Multi, which contains other graders, Python, whose code something has
+to run, and the cosine similarity of TextSimilarity, which asks an embedding model, are compiled in the functions below;
+the type also decides the default pass threshold.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from finetune_grading.graders.json_schema import compile_json_schema
 from finetune_grading.graders.label_model import compile_label_model
 from finetune_grading.graders.multi import compile_multi
 from finetune_grading.graders.pairwise import compile_pairwise
+from finetune_grading.graders.python import compile_python
 from finetune_grading.graders.score_model import compile_score_model
 from finetune_grading.graders.string_check import compile_string_check
 from finetune_grading.graders.text_similarity import compile_text_similarity, load_text_similarity
 from finetune_grading.graders.tool_call import compile_tool_call
 from finetune_grading.judge import Embedder, Judge, NeverAsked
+from finetune_grading.python_code import NeverRun, PythonRunner
 
 COMPILERS: Mapping[str, Callable[[Grader, float], RowsGrader]] = {
     "StringCheck": compile_string_check,
@@ -43,12 +45,13 @@ def compile_graders(
     judges: Mapping[str, Judge] | None = None,
     embedders: Mapping[str, Embedder] | None = None,
     *,
+    runner: PythonRunner | None = None,
     as_rewards: bool = False,
 ) -> list[CompiledGrader]:
     """Check the graders, before any model is loaded. No I/O. Raises InvalidGraderError.
 
-    `judges` and `embedders`: the models that graders may name. `as_rewards`: only scores count, whatever the
-    thresholds make of them.
+    `judges` and `embedders`: the models that graders may name. `runner`: runs the code of Python graders; None where
+    none may run. `as_rewards`: only scores count, whatever the thresholds make of them.
     """
     names = [grader.name for grader in graders]
     for name in names:
@@ -60,7 +63,7 @@ def compile_graders(
     return [
         compile_multi(grader, pass_threshold(grader), readable, comparing, as_reward=as_rewards)
         if grader.type == "Multi"
-        else _compile(grader, judges or {}, embedders or {})
+        else _compile(grader, judges or {}, embedders or {}, runner)
         for grader in graders
     ]
 
@@ -68,7 +71,7 @@ def compile_graders(
 def check_graders(graders: Sequence[Grader], *, as_rewards: bool = False) -> list[CompiledGrader]:
     """The graders of a spec, compiled without models, to check them. Raises InvalidGraderError."""
     models = {grader.asks: NeverAsked() for grader in graders if grader.asks is not None}
-    return compile_graders(graders, models, models, as_rewards=as_rewards)
+    return compile_graders(graders, models, models, runner=NeverRun(), as_rewards=as_rewards)
 
 
 def load_graders(graders: Sequence[Grader]) -> None:
@@ -88,8 +91,12 @@ def pass_threshold(grader: Grader) -> float:
     return 1.0 if is_binary else 0.5
 
 
-def _compile(grader: Grader, judges: Mapping[str, Judge], embedders: Mapping[str, Embedder]) -> CompiledGrader:
+def _compile(
+    grader: Grader, judges: Mapping[str, Judge], embedders: Mapping[str, Embedder], runner: PythonRunner | None
+) -> CompiledGrader:
     threshold = pass_threshold(grader)
+    if grader.type == "Python":
+        return compile_python(grader, threshold, runner)
     if grader.type in JUDGED:
         return JUDGED[grader.type](grader, threshold, judges)
     if grader.type == "TextSimilarity" and grader.asks is not None:

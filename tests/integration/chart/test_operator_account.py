@@ -24,7 +24,7 @@ from tests.integration.chart.release import (
     apply,
     start_job,
 )
-from tests.unit.operator.pods.test_builders import ROLES, children
+from tests.unit.operator.pods.test_builders import EVERY, children
 from tests.unit.operator.states import OWNER, resolved_class
 
 
@@ -353,7 +353,7 @@ def test_the_operators_account_makes_no_pod_that_reaches_its_node_or_the_api_ser
     assert [f"{name}: {told[name]}" for name, (words, _) in expected.items() if words not in told[name]] == []
 
 
-@pytest.mark.parametrize("role", [*ROLES, "delete"])
+@pytest.mark.parametrize("role", [*EVERY, "delete"])
 def test_the_operators_account_makes_everything_that_the_operator_makes(
     release: Release, operator: Operator, platform: None, role: str
 ) -> None:

@@ -94,7 +94,10 @@ def test_a_checkpoint_has_its_mean_reward() -> None:
     [
         ({"validation_file": None}, "needs a validation_file"),
         ({"method": {"type": "reinforcement"}}, "needs the member 'reinforcement' with a grader"),
-        (request({**EXACT, "type": "python"}), "Python graders are not supported"),
+        (
+            request({"type": "python", "name": "code", "source": "def grade(sample, item): return 1"}),
+            "'code' is Python code, which runs in an Evaluation's sandbox and rewards nothing",
+        ),
         (request({**EXACT, "reference": "{{item.}}"}), "is not a variable"),
         (
             request(

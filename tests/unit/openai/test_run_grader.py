@@ -15,6 +15,7 @@ from tests.unit.grading.graders import grade_all
 
 OUTPUT = "The cat sat on the mat."
 ITEM = {"reference": "The cat is sitting on the mat."}
+CODE = {"type": "python", "name": "code", "source": "raise SystemExit\ndef grade(sample, item): return 1\n"}
 EXACT = {
     "type": "string_check",
     "name": "Exact match",
@@ -108,7 +109,9 @@ def test_items_are_read_as_they_are() -> None:
         ({**EXACT, "operation": "equals"}, "'eq', 'ne', 'like' or 'ilike'"),
         ({**EXACT, "input": "{{sample.nothing}}"}, "sample.nothing"),
         ({**EXACT, "extra": 1}, "grader.extra: unknown field"),
-        ({"type": "python", "name": "a", "source": ""}, "Python graders are not supported"),
+        ({"type": "python", "name": "a", "source": ""}, "source: String should have at least 1 character"),
+        ({**CODE, "source": "x = 1\ndef grade(sample) return 1"}, "python.source: line 2: expected ':'"),
+        ({**CODE, "source": "def grade(sample): return 1"}, r"line 1: grade must take \(sample, item\)"),
         ({"type": 7, "name": "a"}, "no equivalent of type 7"),
         ({"type": ["string_check"], "name": "a"}, "no equivalent of type"),
         ({}, "grader.type"),
@@ -124,6 +127,14 @@ def test_items_are_read_as_they_are() -> None:
 def test_a_grader_that_cannot_work_is_refused(grader: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidRequestError, match=why):
         checked(grader)
+
+
+def test_python_code_is_valid_and_never_run_in_the_servers_process() -> None:
+    checked(CODE)
+    checked({**CODE, "image_tag": "2025-05-08"})
+    for grader in (CODE, {"type": "multi", "name": "m", "graders": {"x": CODE}, "calculate_output": "x"}):
+        with pytest.raises(InvalidRequestError, match="is Python code, which is not run in the API server's process"):
+            result(grader)
 
 
 def test_one_that_asks_a_model_is_valid_and_not_run_here() -> None:

@@ -145,6 +145,17 @@ def serve(file: RunFile) -> None:
     raise typer.Exit(run_command(FetchRun, file, command))
 
 
+@app.command(hidden=True)
+def python_sandbox(
+    socket: Annotated[Path, typer.Argument(metavar="SOCKET", help="The Unix socket to listen on.")],
+) -> None:
+    """Run the code of Python graders, in the container that the operator adds to an evaluation for them."""
+    environment.end_well_on_sigterm()
+    from finetune_trainer.sandbox.server import serve
+
+    serve(socket)
+
+
 @app.command()
 def delete(file: RunFile) -> None:
     """Remove from the storage what the runs of a deleted FineTuneJob wrote."""

@@ -19,6 +19,7 @@ from finetune_grading.openai_graders.documents import (
     LabelModel,
     Message,
     Multi,
+    Python,
     Sampling,
     ScoreModel,
     StringCheck,
@@ -26,6 +27,7 @@ from finetune_grading.openai_graders.documents import (
 )
 from finetune_grading.openai_graders.findings import Findings
 from finetune_grading.openai_graders.names import UniqueNames
+from finetune_grading.openai_graders.sources import with_fields_of_openai
 from finetune_grading.openai_graders.variables import Rename, reads, translate
 from finetune_grading.registered_graders import check_graders
 from finetune_grading.templates import TemplateError
@@ -44,7 +46,6 @@ COSINE_MODEL = "text-embedding-3-large"
 """By which OpenAI's cosine embeds."""
 _TEXT_PARTS = ("input_text", "output_text", "text")
 _UNREAD = {
-    "python": "Python graders are not supported. Write it as string_check, score_model or a JsonSchema grader",
     "endpoint": "graders behind a URL are not supported",
 }
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*\b(?!\s*\()")
@@ -161,6 +162,8 @@ class _Criteria:
                     "passingLabels": criterion.passing_labels,
                 }
                 return {**threshold, "type": "LabelModel", "labelModel": labels}
+            case Python():
+                return {**threshold, "type": "Python", "python": {"source": self._source(place, criterion)}}
             case Multi():
                 return {**threshold, "type": "Multi", "multi": {"calculateOutput": self._formula(place, criterion)}}
 
@@ -180,6 +183,16 @@ class _Criteria:
                     f"{criterion.pass_threshold:g} is not in ({least:g}, {most:g}]: every output would pass, or none.",
                 )
         return {**threshold, "type": "ScoreModel", "scoreModel": settings}
+
+    def _source(self, place: str, criterion: Python) -> str:
+        if criterion.image_tag is not None:
+            self._findings.note(
+                f"{place}.image_tag", "not translated: the code gets the packages of the trainer's image."
+            )
+        renamed = with_fields_of_openai(criterion.source, self._rename)
+        if renamed != criterion.source:
+            self._findings.note(f"{place}.source", "lines at its end give the item's fields their names back.")
+        return renamed
 
     def _formula(self, place: str, criterion: Multi) -> str:
         """The graders inside become graders of the list, and scores what they are to OpenAI: numbers of their range."""

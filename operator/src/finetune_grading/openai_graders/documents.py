@@ -94,17 +94,25 @@ class LabelModel(_Criterion):
     sampling_params: Sampling | None = None
 
 
+class Python(_Criterion):
+    type: Literal["python"]
+    source: str
+    image_tag: str | None = None
+    """Of OpenAI's images: the trainer's has its own packages."""
+
+
 class Multi(_Criterion):
     type: Literal["multi"]
     graders: dict[str, Any]
     calculate_output: str
 
 
-Criterion = StringCheck | TextSimilarity | ScoreModel | LabelModel | Multi
+Criterion = StringCheck | TextSimilarity | ScoreModel | LabelModel | Python | Multi
 CRITERIA: dict[str, type[Criterion]] = {
     "string_check": StringCheck,
     "text_similarity": TextSimilarity,
     "score_model": ScoreModel,
     "label_model": LabelModel,
+    "python": Python,
     "multi": Multi,
 }

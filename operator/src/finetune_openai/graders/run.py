@@ -55,6 +55,12 @@ async def run(request: RunRequest) -> dict[str, Any]:
             f"grader: {asking.name!r} asks a model, and the API has no key of the platform's models. Try it in an "
             "Evaluation with `outputs`."
         )
+    running = next((grader for grader in graders if grader.type == "Python"), None)
+    if running is not None:
+        raise InvalidRequestError(
+            f"grader: {running.name!r} is Python code, which is not run in the API server's process. `validate` checks "
+            "it; try it in an Evaluation with `outputs`, which runs it in a sandbox."
+        )
     try:
         load_graders(graders)
         grades = await grade_rows(

@@ -28,6 +28,12 @@ def to_rft(grader: Mapping[str, Any], compute_multiplier: float, eval_samples: i
     asking = next((one for one in graders if one.asks is not None or one.type in _MODELS), None)
     if asking is not None:
         raise ValueError(f"grader: {asking.name!r} asks a model, which a reward can't here; use other graders")
+    running = next((one for one in graders if one.type == "Python"), None)
+    if running is not None:
+        raise ValueError(
+            f"grader: {running.name!r} is Python code, which runs in an Evaluation's sandbox and rewards nothing; use "
+            "other graders"
+        )
     *inside, last = graders
     spec: dict[str, Any] = {
         "graders": [_without_threshold(one.to_wire()) for one in (graders if last.multi is None else inside)],

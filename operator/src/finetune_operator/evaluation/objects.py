@@ -8,7 +8,15 @@ from finetune_api.evaluation import Budget, EvaluationSpec
 from finetune_api.evaluation_results import GatedSlice
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
-from finetune_api.run import RUN_CONFIG_PATH, EndpointConfig, EvaluateRun, JobIdentity, NamedModel, ProgressTarget
+from finetune_api.run import (
+    PYTHON_SANDBOX_SOCKET,
+    RUN_CONFIG_PATH,
+    EndpointConfig,
+    EvaluateRun,
+    JobIdentity,
+    NamedModel,
+    ProgressTarget,
+)
 from finetune_operator.core.digest import digest, without
 from finetune_operator.core.ownership import Owner, child_name
 from finetune_operator.core.plan import Child
@@ -24,6 +32,7 @@ from finetune_operator.models.endpoints import model_keys
 from finetune_operator.pods.builders import PodRole, from_config_map, job, put_in_queue, rendered, run_config_map
 from finetune_operator.pods.leftovers import jobs_to_delete
 from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.python_sandbox import add_python_sandbox
 from finetune_operator.pods.roles import of_role, without_accelerator
 from finetune_operator.progress.endpoint import ProgressEndpoint
 
@@ -83,6 +92,7 @@ def evaluate_objects(
     It has accelerators only if it loads a model.
     """
     loads_models = any(model.model is not None for model in models)
+    runs_python = any(grader.python is not None for grader in spec.graders)
     pod_class = of_role(class_.spec, class_.spec.evaluation) if loads_models else without_accelerator(class_.spec)
     run = EvaluateRun(
         job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=spec.run_id),
@@ -106,6 +116,7 @@ def evaluate_objects(
         max_errored_percent=spec.max_errored_percent,
         progress=ProgressTarget(url=progress.url_for(owner, name)) if progress else None,
         outputs_uri=output_location(class_.spec, owner, spec.run_id).join("outputs").uri,
+        python_sandbox=PYTHON_SANDBOX_SOCKET if runs_python else None,
     )
     role = PodRole(
         EVALUATE_ROLE,
@@ -120,6 +131,8 @@ def evaluate_objects(
         files["progress-ca.crt"] = progress.ca
     config_map = run_config_map(owner, name, EVALUATE_ROLE, files)
     body = job(owner, name, role, pod_class, from_config_map(name), deadline_seconds=try_seconds(spec, class_.spec))
+    if runs_python:
+        add_python_sandbox(body["spec"]["template"], pod_class)
     if loads_models:
         put_in_queue(body, class_.spec)
     return rendered([config_map, body])

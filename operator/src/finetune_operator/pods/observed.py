@@ -20,6 +20,8 @@ MODEL_KEY_VOLUME = "model-key-"
 """The prefix of the names of volumes with the key of one of the class's models; the model's name follows."""
 OUR_CONTAINERS = frozenset({"trainer", "fetch", "server"})
 """The containers that count: a mesh or a policy may have added others to a Pod (job_outcome.py)."""
+SANDBOX_CONTAINER = "python-sandbox"
+"""Beside them, in which Python graders run. How it ends does not count: it is started again."""
 _INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 _JOB_LABEL = "batch.kubernetes.io/job-name"
 _COMING = ("PodInitializing", "ContainerCreating")
@@ -155,9 +157,10 @@ def pod_view(pod: Object) -> PodView:
     ours = [container for container in every if container.get("name") in OUR_CONTAINERS] or every
     mains: list[dict[str, Any]] = status.get("containerStatuses", [])
     main = [container for container in mains if container in ours] or mains
-    foreign = [container for container in every if container not in ours]
+    sandbox = [container for container in every if container.get("name") == SANDBOX_CONTAINER]
+    foreign = [container for container in every if container not in ours and container not in sandbox]
     terminated = _first(ours, "terminated")
-    waiting = _first(ours, "waiting", skip=_COMING)
+    waiting = _first([*ours, *sandbox], "waiting", skip=_COMING)
     strangers = [] if waiting else [one for one in foreign if _first([one], "waiting", skip=_COMING)]
     waiting = waiting or _first(strangers, "waiting", skip=_COMING)
     conditions = {condition["type"]: condition for condition in status.get("conditions", [])}

@@ -28,6 +28,7 @@ from tests.unit.operator.deployment_states import DEPLOYMENT
 from tests.unit.operator.evaluation_states import EVALUATION, evaluation_spec, tuned
 from tests.unit.operator.states import MODEL_SOURCE, OWNER, attempt_of, files_of, job_spec, resolved_class, template_of
 
+PYTHON = {"name": "code", "type": "Python", "python": {"source": "def grade(sample, item): return 1"}}
 ENDPOINT = ProgressEndpoint("https://finetune.svc:8443", "PEM")
 
 
@@ -39,6 +40,9 @@ def children(endpoint: ProgressEndpoint | None = ENDPOINT, **of_class: Any) -> d
         "preflight": preflight_objects(OWNER, spec, class_, MODEL_SOURCE, 1),
         "train": attempt_objects(attempt_of(spec, class_, endpoint=endpoint)),
         "evaluate": evaluate_objects(EVALUATION, evaluation_spec(), class_, [loaded], "evaluate-1"),
+        "evaluate-python": evaluate_objects(
+            EVALUATION, evaluation_spec(graders=[PYTHON], gates=[]), class_, [loaded], "evaluate-2"
+        ),
         "serve": serving_objects(DEPLOYMENT, 1, class_, tuned().source, {}),
     }
 
@@ -54,9 +58,10 @@ def containers(spec: Object) -> list[Object]:
 
 
 ROLES = ("preflight", "train", "evaluate", "serve")
+EVERY = (*ROLES, "evaluate-python")
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", EVERY)
 def test_pods_pass_the_restricted_pod_security_standard(role: str) -> None:
     """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
     spec = pod_spec(children()[role])
@@ -82,7 +87,7 @@ WITH_AN_IDENTITY = {"credentialsSecretName": None, "serviceAccountName": "pod-id
 
 
 @pytest.mark.parametrize("storage", [{}, WITH_AN_IDENTITY], ids=["a Secret", "a service account"])
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", EVERY)
 def test_pods_have_no_token_of_the_api_server(role: str, storage: dict[str, Any]) -> None:
     spec = pod_spec(children(storage=storage)[role])
     assert spec["automountServiceAccountToken"] is False
@@ -159,7 +164,7 @@ def test_the_class_says_where_pods_run() -> None:
         for role, objects in made.items()
         if any("kueue.x-k8s.io/queue-name" in item["metadata"]["labels"] for item in objects)
     ]
-    assert queued == ["train", "evaluate"], "what needs accelerators"
+    assert queued == ["train", "evaluate", "evaluate-python"], "what needs accelerators"
 
 
 def test_preflight_is_cheap_and_runs_on_any_node_that_it_may() -> None:

@@ -33,8 +33,8 @@ def assert_refused(imported: Imported, *told: str) -> None:
     ("criterion", "told"),
     [
         (
-            {"type": "python", "name": "code", "source": "def grade(s, i): ..."},
-            ['[0] "code".type: Python', "--without"],
+            {"type": "python", "name": "code", "source": "def grade(s) ..."},
+            ["[0] \"code\": python.source: line 1: expected ':'.", "--without"],
         ),
         ({"type": "vibes", "name": "v"}, ['[0] "v".type: there is no equivalent of type "vibes"']),
         ({"name": "v"}, ['[0] "v".type: there is no equivalent of type null']),
@@ -73,7 +73,7 @@ def assert_refused(imported: Imported, *told: str) -> None:
         ),
         (
             {"type": "multi", "name": "m", "graders": {"a": {"type": "python", "name": "a"}}, "calculate_output": "a"},
-            ['[0] "m".graders["a"].type: Python'],
+            ['[0] "m".graders["a"]: source: Field required'],
         ),
         (
             {"type": "multi", "name": "m", "graders": {"a": {"type": "multi"}}, "calculate_output": "a"},
@@ -90,7 +90,7 @@ def test_a_criterion_that_can_not_be_translated(tmp_path: Path, criterion: objec
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     criteria = [{"type": "python", "name": "code", "source": ""}, {**EXACT, "input": "{{nothing}}", "operation": "eq"}]
     assert_refused(
-        import_eval(tmp_path, an_eval(*criteria), *PROMPT, data=DATA), '[0] "code".type', '[1] "exact".input'
+        import_eval(tmp_path, an_eval(*criteria), *PROMPT, data=DATA), '[0] "code": python.source', '[1] "exact".input'
     )
 
 

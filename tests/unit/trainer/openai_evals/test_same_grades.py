@@ -173,3 +173,36 @@ def test_a_formula_reads_scores_as_numbers_of_their_range(tmp_path: Path) -> Non
     }
     found = scores(tmp_path, criterion, {}, "hi", judge=StubJudge(replies(3)))
     assert found == {"max": 1.0, "rubric": pytest.approx(0.6), "both": pytest.approx(0.5)}
+
+
+SOURCE = """def grade(sample, item):
+    if "messages" in item:
+        return 0.5
+    return float(item["reference"] == sample["output_text"] and item["unit"] == "m")
+"""
+
+
+def test_an_imported_python_grader_reads_the_items_fields_by_their_names_there(tmp_path: Path) -> None:
+    """`reference` is called openai_reference in the dataset, whose own fields of such names are none of the item's."""
+    criterion = {"type": "python", "name": "code", "source": SOURCE, "pass_threshold": 0.9, "image_tag": "2025-05-08"}
+    data = [{"item": {"question": "?", "reference": "42", "unit": "m"}}]
+    imported = import_eval(tmp_path, an_eval(criterion), *PROMPT, data=data)
+    assert imported.code == 0, imported.told
+    (grader,) = [Grader.from_wire(one) for one in imported.graders]
+    assert (grader.type, grader.pass_threshold) == ("Python", 0.9)
+    assert grader.python is not None
+    assert grader.python.source.startswith(SOURCE)
+    (line,) = imported.lines()
+    namespace: dict[str, Any] = {}
+    exec(grader.python.source, namespace)  # noqa: S102 # the test's own
+    assert namespace["grade"]({"output_text": "42"}, {**line, "reference": "said", "reference_tools": []}) == 1.0
+    assert 'testing_criteria[0] "code".image_tag: not translated' in imported.text
+    assert 'testing_criteria[0] "code".source: lines at its end' in imported.text
+
+
+def test_python_code_that_names_no_renamed_field_is_imported_as_it_is(tmp_path: Path) -> None:
+    source = "def grade(sample, item):\n    return float(item['answer'] in sample['output_text'])\n"
+    criterion = {"type": "python", "name": "code", "source": source}
+    imported = import_eval(tmp_path, an_eval(criterion), *PROMPT, data=[{"item": {"question": "?", "answer": "4"}}])
+    assert imported.code == 0, imported.told
+    assert imported.graders == [{"name": "code", "type": "Python", "python": {"source": source}}]

@@ -39,6 +39,7 @@ from finetune_trainer.evaluation.slices import Slice, found_of_gated, labels, re
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.report.evaluation.page import PAGE_NAME
 from finetune_trainer.report.evaluation_progress import EvaluationReporter, progress_sender
+from finetune_trainer.sandbox.client import sandbox_of
 from finetune_trainer.storage.storage import Storage
 
 REPORT_NAME = "report.json"
@@ -50,7 +51,7 @@ def evaluate(run: EvaluateRun) -> EvaluationReport:
     """Evaluate, and write report.json, report.html and samples.jsonl to output_uri.
 
     Raises DiagnosedError: InvalidSpec, DatasetNotFound, DatasetInvalid, ModelNotFound, ModelInvalid, EndpointDenied,
-    EndpointUnreachable, GraderFailed, or one of the storage's.
+    EndpointUnreachable, SandboxUnavailable, GraderFailed, or one of the storage's.
     """
     try:
         return _evaluate(run)
@@ -61,7 +62,7 @@ def evaluate(run: EvaluateRun) -> EvaluationReport:
 def _evaluate(run: EvaluateRun) -> EvaluationReport:
     storage = Storage(run.storage)
     models = asked_models(run, storage)
-    graders = compile_graders(run.graders, models, models)
+    graders = compile_graders(run.graders, models, models, runner=sandbox_of(run))
     load_graders(run.graders)
     with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
         examples = fetch_held_out(run, storage, graders, Path(scratch))
