@@ -109,7 +109,7 @@ class Decision(Generic[Status]):
     passed: Readiness | None = None
     """The condition Passed."""
     if_refused: Status | None = None
-    """As in Plan."""
+    """As in Plan, but for its phase, which is that of the readiness."""
     create_recorded: Sequence[Object] = ()
     """As in Plan."""
     creates_each: bool = False
@@ -262,14 +262,16 @@ def _with_decision(
     phase_of: Callable[[Decision[Status], Readiness], str],
     now: datetime,
 ) -> Plan[Status]:
-    status, readiness = decision.status, decision.readiness
+    status, readiness, refused = decision.status, decision.readiness, decision.if_refused
     if readiness is None:
         done = unchanged(observed, status, delete=decision.delete, requeue_at=decision.requeue_at)
     else:
+        phase = phase_of(decision, readiness)
+        refused = refused and refused.model_copy(update={"phase": phase})
         done = planned(
             observed,
             status,
-            phase_of(decision, readiness),
+            phase,
             readiness,
             now,
             passed=decision.passed,
@@ -283,7 +285,7 @@ def _with_decision(
         done,
         merge=merge,
         events=events,
-        if_refused=decision.if_refused,
+        if_refused=refused,
         create_recorded=tuple(decision.create_recorded),
         creates_each=decision.creates_each,
         status_due=decision.status_due,

@@ -13,7 +13,6 @@ from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Decider, Mutator, Phases, decided
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
 from finetune_operator.evaluation.policies.active_deadline import (
-    correct_times,
     count_suspended_time,
     fail_at_active_deadline,
     wake_at_deadline,
@@ -33,6 +32,7 @@ from finetune_operator.evaluation.policies.retry import (
 from finetune_operator.evaluation.policies.run_id import begin_run
 from finetune_operator.evaluation.policies.suspend import cancel, suspend
 from finetune_operator.evaluation.policies.waiting import wait_for_class, wait_for_models
+from finetune_operator.evaluation.policies.wrong_clock import correct_times
 
 EvaluationMutator = Mutator[ObservedEvaluation, EvaluationStatus]
 EvaluationDecider = Decider[ObservedEvaluation, EvaluationStatus]

@@ -9,30 +9,18 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.progress import human_duration
 from finetune_operator.core.active_deadline import deadline_of, shorter, with_suspended_time
 from finetune_operator.core.conditions import Readiness, failed, failure_message
 from finetune_operator.core.plan import earliest
-from finetune_operator.core.wrong_clock import with_possible_end, with_possible_start
 from finetune_operator.evaluation.candidates import models_to_evaluate
 from finetune_operator.evaluation.class_limits import class_or_refusal
 from finetune_operator.evaluation.current_job import current_job, is_same_run
 from finetune_operator.evaluation.ends import fail_run
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-
-
-def correct_times(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
-    """Correct times that a wrong clock wrote."""
-    times, now = observed.server_times, whole_seconds(now)
-    if times.proves_clock_slow(now):
-        return plan
-    correct = with_possible_start if plan.status.completion_time is None else with_possible_end
-    status = correct(plan.status, times, now)
-    return plan if status == plan.status else replace(plan, status=status)
 
 
 def count_suspended_time(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:

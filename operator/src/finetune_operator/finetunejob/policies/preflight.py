@@ -120,12 +120,12 @@ def start_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, no
         "storage_access": access_of(class_),
         "preflight": PreflightStatus(try_number=number, job_name=name),
     }
-    refused = status.model_copy(update={"phase": "Validating"})
-    status = with_folder(status.model_copy(update=update), storage_uri, class_.name, endpoint_of(class_))
+    begun, status = status, status.model_copy(update=update)
+    status = with_folder(status, storage_uri, class_.name, endpoint_of(class_))
     return JobDecision(
         status,
         preflight_readiness(status),
-        if_refused=refused,
+        if_refused=begun,
         create=tuple(_objects(observed, status, class_, number)),
         delete=stale_and_old_jobs(observed, keep=name),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),

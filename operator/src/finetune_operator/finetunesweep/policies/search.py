@@ -178,7 +178,7 @@ def _going_on(
         creates_each=True,
         merge=merge,
         requeue_at=earliest([more, _next_record(observed, status, now)]),
-        if_refused=status.model_copy(update={"phase": "Running"}) if bodies else None,
+        if_refused=status if bodies else None,
         create_recorded=bodies if is_changed else [],
     )
 
