@@ -17,7 +17,6 @@ from finetune_operator.pods.leftovers import (
 )
 from finetune_operator.pods.observed import JobView, PodView, is_lost
 
-STOPPING_CHECK_SECONDS = 15
 ENDED_JOBS_KEPT = 3
 
 

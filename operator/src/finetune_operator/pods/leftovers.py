@@ -9,6 +9,9 @@ from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import JOBS, PODS, Object
 from finetune_operator.pods.observed import JobView, PodView, has_started
 
+STOPPING_CHECK_SECONDS = 15
+"""How often it is checked whether what is being stopped has ended, whatever the watches say."""
+
 
 def is_outdated(job: JobView, pods: Sequence[PodView], render: Callable[[], Sequence[Object] | None]) -> bool:
     """Whether a Job that has not started would be built differently now.

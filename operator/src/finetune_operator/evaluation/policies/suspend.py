@@ -12,8 +12,7 @@ from finetune_operator.evaluation.current_job import is_same_run, still_there
 from finetune_operator.evaluation.ends import cancelled_run, end_run, without_remaining_time
 from finetune_operator.evaluation.objects import run_digest, tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
-
-STOPPING_CHECK_SECONDS = 15
+from finetune_operator.pods.leftovers import STOPPING_CHECK_SECONDS
 
 
 def suspend(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:

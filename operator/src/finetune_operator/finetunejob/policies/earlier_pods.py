@@ -10,12 +10,12 @@ from finetune_operator.finetunejob.attempt_state import JobDecision, progress_re
 from finetune_operator.finetunejob.objects import next_job
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.stale_jobs import (
-    STOPPING_CHECK_SECONDS,
     next_check,
     others_stopped,
     stale_jobs,
     stopping_message,
 )
+from finetune_operator.pods.leftovers import STOPPING_CHECK_SECONDS
 
 
 def wait_for_earlier_pods(

@@ -24,13 +24,13 @@ from finetune_operator.finetunejob.objects import model_source, next_run_number,
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.run_identity import run_id_refusal
 from finetune_operator.finetunejob.stale_jobs import (
-    STOPPING_CHECK_SECONDS,
     next_check,
     others_stopped,
     stale_jobs,
     stopping_message,
 )
 from finetune_operator.models.resolve import ResolvedModel
+from finetune_operator.pods.leftovers import STOPPING_CHECK_SECONDS
 
 RUNS_KEPT = 10
 SUPERSEDED: Literal["Superseded"] = "Superseded"

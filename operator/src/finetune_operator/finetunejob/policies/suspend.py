@@ -17,13 +17,13 @@ from finetune_operator.finetunejob.ends import cancelled_run
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.run_identity import is_superseded, run_id_refusal
 from finetune_operator.finetunejob.stale_jobs import (
-    STOPPING_CHECK_SECONDS,
     lost_pods_message,
     next_check,
     others_stopped,
     stale_jobs,
     stopping_message,
 )
+from finetune_operator.pods.leftovers import STOPPING_CHECK_SECONDS
 
 
 def suspend_refused_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
