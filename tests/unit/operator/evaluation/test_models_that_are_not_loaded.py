@@ -171,5 +171,5 @@ def test_what_is_said_of_outputs_is_held_against_the_spec(outputs: dict[str, Any
 
 
 def test_a_model_is_one_thing() -> None:
-    with pytest.raises(ValidationError, match="set exactly one of uri, fineTuneJobRef, endpoint and outputs"):
+    with pytest.raises(ValidationError, match="set exactly one of uri, fineTuneJobRef, sweepRef, endpoint and outputs"):
         spec_of({"name": "both", "model": {"uri": "s3://models/a", "endpoint": {"name": "large"}}})

@@ -191,7 +191,8 @@ def hidden_revisions(models: Mapping[str, AskedModel]) -> list[str]:
     """The ModelDeployments whose answers do not say which revision gave them."""
     return [
         f"RevisionUnknown: the ModelDeployment of the model {name!r} does not say which revision answers "
-        "(system_fingerprint), so a rollout during the evaluation could not be detected: serve by a trainer image of this version."
+        "(system_fingerprint), so a rollout during the evaluation could not be detected: serve by a trainer image of "
+        "this version."
         for name, model in models.items()
         if model.endpoint.hides_revision
     ]

@@ -77,7 +77,9 @@ class ExposeMetrics(TrainerCallback):
             "finetune_trainer_data_wait_seconds", "Time that steps waited for data.", registry=self.registry
         )
         self._stall_seconds = Counter(
-            "finetune_trainer_checkpoint_stall_seconds", "Time that checkpoint saves blocked the training.", registry=self.registry
+            "finetune_trainer_checkpoint_stall_seconds",
+            "Time that checkpoint saves blocked the training.",
+            registry=self.registry,
         )
 
     def add_checkpoint_stall(self, seconds: float) -> None:
