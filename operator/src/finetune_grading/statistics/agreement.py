@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from finetune_grading.statistics.beta import beta_share
 from finetune_grading.statistics.intervals import Z_95, Estimate
 
 _TAIL = 0.025
 _BISECTIONS = 60
-_MOST_TERMS = 10_000
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def clopper_pearson(successes: int, trials: int) -> Estimate:
     for 30 outputs and a true agreement of 0.995.
     """
     misses = trials - successes
-    low = 0.0 if successes == 0 else _solve(lambda p: _beta_share(p, successes, misses + 1) < _TAIL)
-    high = 1.0 if misses == 0 else _solve(lambda p: _beta_share(p, successes + 1, misses) < 1 - _TAIL)
+    low = 0.0 if successes == 0 else _solve(lambda p: beta_share(p, successes, misses + 1) < _TAIL)
+    high = 1.0 if misses == 0 else _solve(lambda p: beta_share(p, successes + 1, misses) < 1 - _TAIL)
     mean = successes / trials
     return Estimate(mean, low=min(low, mean), high=max(high, mean))
 
@@ -87,27 +87,3 @@ def _solve(is_below: Callable[[float], bool]) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if is_below(middle) else (low, middle)
     return (low + high) / 2
-
-
-def _beta_share(x: float, a: float, b: float) -> float:
-    """The regularized incomplete beta function, by its continued fraction (DLMF 8.17.22, Lentz's method)."""
-    if x <= 0 or x >= 1:
-        return min(1.0, max(0.0, x))
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _beta_share(1 - x, b, a)
-    scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    value, c, d = 1.0, 1.0, 0.0
-    for term in range(_MOST_TERMS):
-        m = term // 2
-        if term == 0:
-            factor = 1.0
-        elif term % 2 == 0:
-            factor = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        else:
-            factor = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        d = 1 / (1 + factor * d)
-        c = 1 + factor / c
-        value *= c * d
-        if term and abs(c * d - 1) < 1e-14:
-            break
-    return math.exp(scale) * (value - 1) / a

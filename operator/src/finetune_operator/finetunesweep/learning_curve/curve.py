@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, mean
+from statistics import NormalDist, mean, stdev
 from typing import TYPE_CHECKING
+
+from finetune_grading.statistics.beta import f_tail
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +26,18 @@ LOWEST, HIGHEST = 0.05, 0.95
 STEEPEST, FLATTEST = 1.5, 0.05
 """Of c."""
 _EXPONENTS, _FLOORS, _QUANTILES = 80, 61, 41
+_FINE_EXPONENTS = 1000
+"""Enough for errors of which seeds differ by a thousandth."""
 _REACH = 6.0
 """By so many standard deviations of a is a searched, for each c: a fixed grid is too coarse for exact errors."""
 _NEGLIGIBLE = 1e-7
 """Of the largest weight."""
 _LEAST = 1e-300
 """A probability that is not 0 as a float."""
+_UNLIKELY = 0.05
+"""A misfit of less than this probability is not by chance."""
+_KNOWN = 1000
+"""Degrees of freedom of a variance that is known."""
 _SUSPICIOUS = 3.0
 """By so many standard errors may the error grow with the data before the curve is no curve."""
 
@@ -57,13 +65,24 @@ class Doubled:
 
 def variances(measured: Sequence[Measured]) -> dict[int, float] | None:
     """The variance of an error, by size: as the seeds differ, and no less than its measurement; None: not known."""
-    by_size = errors_by_size(measured)
-    freedom = sum(len(errors) - 1 for errors in by_size.values())
-    squares = sum((error - mean(errors)) ** 2 for errors in by_size.values() for error in errors)
+    freedom = _freedom(measured)
     # The variance of Student's t distribution: few seeds tell little of how far seeds differ.
-    of_seeds = squares / freedom * freedom / (freedom - 2) if freedom > 2 else None
+    of_seeds = _variance_of_seeds(measured) * freedom / (freedom - 2) if freedom > 2 else None
+    return _with_measurement(measured, of_seeds)
+
+
+def _freedom(measured: Sequence[Measured]) -> int:
+    return sum(len(errors) - 1 for errors in errors_by_size(measured).values())
+
+
+def _variance_of_seeds(measured: Sequence[Measured]) -> float:
+    by_size = errors_by_size(measured).values()
+    return sum((error - mean(errors)) ** 2 for errors in by_size for error in errors) / _freedom(measured)
+
+
+def _with_measurement(measured: Sequence[Measured], of_seeds: float | None) -> dict[int, float] | None:
     found = {}
-    for size in by_size:
+    for size in errors_by_size(measured):
         known = [one.standard_error for one in measured if one.examples == size]
         of_measurement = [error**2 for error in known if error is not None]
         if of_seeds is None and not of_measurement:
@@ -83,7 +102,9 @@ def errors_by_size(measured: Sequence[Measured]) -> dict[int, list[float]]:
 def grows(measured: Sequence[Measured], variance: Mapping[int, float]) -> bool:
     """Whether the error is clearly higher with more examples than with fewer: no such curve describes that."""
     by_size = list(errors_by_size(measured).items())
-    spread = {size: variance[size] / len(errors) for size, errors in by_size}
+    # Small sizes may differ more than large ones.
+    own = {size: stdev(errors) ** 2 if len(errors) > 1 else 0.0 for size, errors in by_size}
+    spread = {size: max(variance[size], own[size]) / len(errors) for size, errors in by_size}
     return any(
         mean(more) - mean(fewer) > _SUSPICIOUS * math.sqrt(spread[large] + spread[small])
         for at, (small, fewer) in enumerate(by_size)
@@ -91,16 +112,43 @@ def grows(measured: Sequence[Measured], variance: Mapping[int, float]) -> bool:
     )
 
 
+def fits(measured: Sequence[Measured]) -> bool:
+    """Whether the errors are as near to a curve as chance brings them: the F test of lack of fit.
+
+    Needs `variances`, and more sizes than the three parameters of the curve.
+    """
+    freedom = _freedom(measured)
+    variance = _with_measurement(measured, _variance_of_seeds(measured) if freedom else None)
+    assert variance is not None
+    sizes, errors, precision = _means(measured, variance)
+    # A curve that falls has three parameters, a flat one has its level.
+    flat = float(precision @ (errors - (errors @ precision) / precision.sum()) ** 2)
+    return any(
+        f_tail(misfit / beyond, beyond, freedom or _KNOWN) >= _UNLIKELY
+        for misfit, beyond in ((_misfit(sizes, errors, precision), len(sizes) - 3), (flat, len(sizes) - 1))
+    )
+
+
+def _misfit(sizes: Numbers, errors: Numbers, precision: Numbers) -> float:
+    """The weighted squares by which the errors miss the nearest curve with a >= 0 and b >= 0."""
+    import numpy as np
+
+    shapes = (sizes / sizes.max()) ** -np.linspace(FLATTEST, STEEPEST, _FINE_EXPONENTS)[:, None]
+    total, first, second = precision.sum(), shapes @ precision, shapes**2 @ precision
+    level, product = errors @ precision, shapes @ (precision * errors)
+    floors = np.maximum(0.0, (second * level - first * product) / (total * second - first**2))
+    slopes = (product - floors * first) / second
+    floors = np.where(slopes > 0, floors, level / total)
+    curves = floors[:, None] + np.maximum(0.0, slopes)[:, None] * shapes
+    return float(((errors - curves) ** 2 @ precision).min())
+
+
 def doubled(measured: Sequence[Measured], variance: Mapping[int, float], worthwhile: float) -> Doubled:
     """What twice the largest number of examples would bring."""
     import numpy as np
 
-    by_size = errors_by_size(measured)
-    sizes = np.array(list(by_size), dtype=float)
-    errors = np.array([mean(found) for found in by_size.values()])
-    precision = np.array([len(found) / max(variance[size], 1e-12) for size, found in by_size.items()])
-    exponents = np.linspace(FLATTEST, STEEPEST, _EXPONENTS)
-    shapes = (sizes / sizes.max()) ** -exponents[:, None]
+    sizes, errors, precision = _means(measured, variance)
+    exponents, shapes = _exponents(), _shapes(sizes)
     floors, width = _floors(errors, shapes, precision)
     weight, middle, deviation = _slopes(errors - floors[:, :, None], shapes, precision)
     weight = weight * width[:, None]
@@ -115,6 +163,30 @@ def doubled(measured: Sequence[Measured], variance: Mapping[int, float], worthwh
     at = [float(sorted_gains[np.searchsorted(total, quantile)]) for quantile in (LOWEST, 0.5, HIGHEST)]
     below = float(total[np.searchsorted(sorted_gains, worthwhile) - 1]) if sorted_gains[0] < worthwhile else 0.0
     return Doubled(at[1], at[0], at[2], 1 - below)
+
+
+def _means(measured: Sequence[Measured], variance: Mapping[int, float]) -> tuple[Numbers, Numbers, Numbers]:
+    """The sizes, the mean error of each, and one divided by the variance of that mean."""
+    import numpy as np
+
+    by_size = errors_by_size(measured)
+    return (
+        np.array(list(by_size), dtype=float),
+        np.array([mean(found) for found in by_size.values()]),
+        np.array([len(found) / max(variance[size], 1e-12) for size, found in by_size.items()]),
+    )
+
+
+def _exponents() -> Numbers:
+    import numpy as np
+
+    return np.linspace(FLATTEST, STEEPEST, _EXPONENTS)
+
+
+def _shapes(sizes: Numbers) -> Numbers:
+    """(n / N)^-c of each c (rows) and size (columns)."""
+    shapes: Numbers = (sizes / sizes.max()) ** -_exponents()[:, None]
+    return shapes
 
 
 def _floors(errors: Numbers, shapes: Numbers, precision: Numbers) -> tuple[Numbers, Numbers]:

@@ -21,6 +21,7 @@ from finetune_operator.finetunesweep.learning_curve.curve import (
     Measured,
     doubled,
     errors_by_size,
+    fits,
     grows,
     variances,
 )
@@ -55,6 +56,12 @@ def learning_curve(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> Cu
             "More examples made the model worse at some point, so the effect of further examples cannot be estimated."
         )
         return CurveStatus(message=message, points=points)
+    if not fits(measured):
+        message = (
+            "The scores do not follow a learning curve, which improves ever more slowly with more examples, so the "
+            "effect of further examples cannot be estimated."
+        )
+        return CurveStatus(message=message, points=points)
     worthwhile = (spec.learning_curve or LearningCurve()).worthwhile_gain
     gain = doubled(measured, variance, worthwhile)
     unlikely, likely = gain.probability <= 1 - SURE, gain.probability >= SURE
@@ -71,13 +78,15 @@ def learning_curve(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> Cu
 
 
 def _measured(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> list[Measured]:
+    # Of a small dataset, two percentages may be the same examples: with one seed that is one training, made twice.
+    trainings = {(trial.examples, trial.values.get(SEED)): trial for trial in trials}
     return [
         Measured(
             trial.examples,
             _flipped(spec, trial.score),
             None if trial.low is None or trial.high is None else (trial.high - trial.low) / 2 / _OF_95,
         )
-        for trial in trials
+        for trial in trainings.values()
         if trial.score is not None and trial.examples is not None
     ]
 

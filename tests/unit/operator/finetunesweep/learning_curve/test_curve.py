@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
-from finetune_operator.finetunesweep.learning_curve.curve import Measured, doubled, errors_by_size, grows, variances
+from finetune_operator.finetunesweep.learning_curve.curve import (
+    Measured,
+    doubled,
+    errors_by_size,
+    fits,
+    grows,
+    variances,
+)
 from finetune_operator.finetunesweep.learning_curve.verdict import SURE
 
 SIZES = (94, 188, 375, 750, 1500)
@@ -75,6 +84,44 @@ def test_the_interval_of_a_loss_holds_the_truth_as_often_however_little_seeds_di
         found = doubled(measured, variances(measured) or {}, WORTHWHILE)
         held += truth.gain <= found.high and (found.probability < SURE or found.low <= truth.gain)
     assert held >= 0.88 * DRAWS, f"{held} of {DRAWS}"
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+@pytest.mark.parametrize("name", TRUTHS)
+def test_scores_of_a_curve_fit_one(name: str, seeds: int) -> None:
+    truth, chance = TRUTHS[name], random.Random(f"{name} {seeds}")
+    fitting = sum(fits(trained(truth, chance, seeds)) for _ in range(DRAWS))
+    assert fitting >= 0.9 * DRAWS, f"{fitting} of {DRAWS}"
+
+
+@pytest.mark.parametrize("noise", [0.0005, 0.003, 0.02])
+@pytest.mark.parametrize("name", TRUTHS)
+def test_losses_of_a_curve_fit_one_however_little_seeds_differ(name: str, noise: float) -> None:
+    truth, chance, fitting = TRUTHS[name], random.Random(f"{name} {noise}"), 0
+    for _ in range(DRAWS):
+        measured = [Measured(size, truth.error(size) + chance.gauss(0, noise)) for size in SIZES for _ in range(2)]
+        fitting += fits(measured)
+    assert fitting >= 0.88 * DRAWS, f"{fitting} of {DRAWS}"
+
+
+OTHER_SHAPES: dict[str, Callable[[int], float]] = {
+    "a plateau after a fall": lambda n: 0.4 + 0.1 * max(0.0, math.log2(750 / n)),
+    "an S that has ended": lambda n: 1.0 - 0.8 / (1 + math.exp(-2 * math.log2(8 * n / SIZES[-1]))),
+    "an S in its middle": lambda n: 1.0 - 0.8 / (1 + math.exp(-1.5 * math.log2(n / SIZES[-1]))),
+    "a fall after parts that are too small to learn from": lambda n: 2.0 - 0.3 * max(0.0, math.log2(n / 700)),
+    "an exponential decay": lambda n: 0.3 + 0.5 * math.exp(-n / 400),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_SHAPES)
+def test_scores_of_another_shape_are_no_curve(name: str) -> None:
+    """Of which twice the data would bring something else than the curve next to them says."""
+    chance = random.Random(name)
+    found = 0
+    for _ in range(DRAWS):
+        measured = [Measured(n, OTHER_SHAPES[name](n) + chance.gauss(0, SEED_NOISE)) for n in SIZES for _ in range(2)]
+        found += not fits(measured)
+    assert found >= 0.9 * DRAWS, f"{found} of {DRAWS}"
 
 
 @pytest.mark.parametrize(("name", "is_likely"), [("steep", True), ("flat", False)])

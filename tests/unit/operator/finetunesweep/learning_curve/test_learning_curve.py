@@ -99,6 +99,19 @@ def test_three_sizes_are_too_few() -> None:
     assert (found.verdict, found.points) == ("CantTell", [])
 
 
+def test_the_same_examples_with_the_same_seed_count_once() -> None:
+    """6.25 % and 12.5 % of a few examples can be equally many."""
+    spec = curve_spec()
+    world = finished(spec, lambda n, seed: 1.0 / n + seed % 2 * 0.01)
+    same = [trial.model_copy(update={"examples": max(200, trial.examples or 0)}) for trial in world.status.trials]
+    assert {point.examples: point.trials for point in learning_curve(spec, same).points} == {
+        200: 2,
+        400: 2,
+        800: 2,
+        1600: 2,
+    }
+
+
 def test_too_few_seeds_to_know_how_they_differ_are_told_as_that() -> None:
     spec = curve_spec()
     world = finished(spec, lambda n, seed: 1.0 / n)
@@ -133,6 +146,7 @@ def test_every_set_of_scores_has_a_verdict(scores: list[list[float]], margin: fl
             state="Succeeded",
             examples=100 * 2**size,
             score=score,
+            values={"hyperparameters.seed": number},
             low=None if margin is None else score - margin,
             high=None if margin is None else score + margin,
         )
