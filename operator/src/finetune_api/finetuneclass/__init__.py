@@ -1,8 +1,9 @@
 """FineTuneClass: the platform team's settings for every object that uses the class."""
 
 from finetune_api.finetuneclass.models import (
+    CatalogueModel,
+    ListedModel,
     ModelDeploymentReference,
-    ModelEndpoint,
     OpenAIApi,
     OpenAIModel,
     Prices,
@@ -37,6 +38,7 @@ __all__ = [
     "Accelerator",
     "AdditionalResource",
     "AllowedSources",
+    "CatalogueModel",
     "EnvironmentVariable",
     "FineTuneClassSpec",
     "FineTuneClassStatus",
@@ -44,8 +46,8 @@ __all__ = [
     "Hub",
     "Images",
     "Limits",
+    "ListedModel",
     "ModelDeploymentReference",
-    "ModelEndpoint",
     "NodeRequirement",
     "OpenAIApi",
     "OpenAIModel",

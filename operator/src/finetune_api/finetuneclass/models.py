@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -29,8 +29,25 @@ class ModelDeploymentReference(ApiModel):
     namespace: Name | None = Field(None, description="Its namespace. Omitted: that of the object that names the model.")
 
 
-class ModelEndpoint(OneOf):
-    """A model behind an OpenAI-compatible API. Objects of the class use it by its name."""
+class CatalogueModel(ApiModel):
+    """A model to fine-tune, and what is known of it. A FineTuneSweep of mode SmallestModel chooses from these."""
+
+    uri: ModelUri = Field(description="s3://bucket/folder or hf://org/name@revision.")
+    parameters: int = Field(ge=1, le=10**15, description="Number of its parameters.")
+    license: Line | None = Field(None, description="Its licence, for whoever chooses: apache-2.0.")
+    context_tokens: int | None = Field(
+        None, ge=1, le=10**9, description="Its context length. A longer hyperparameters.maxLength rules the model out."
+    )
+    adapters: list[Literal["LoRA", "QLoRA", "Full"]] = Field(
+        default=["LoRA", "QLoRA", "Full"],
+        max_length=3,
+        json_schema_extra=SET,
+        description="The values of adapter.type that it may be tuned with. Empty: it may not be tuned.",
+    )
+
+
+class ListedModel(OneOf):
+    """A model by its name: behind an OpenAI-compatible API, for objects of the class, or one to fine-tune."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -38,17 +55,23 @@ class ModelEndpoint(OneOf):
                 "!has(self.modelDeploymentRef) || !(has(self.model) || has(self.credentialsSecretName))",
                 "a ModelDeployment has no key, and is asked for its own model",
                 "modelDeploymentRef",
-            )
+            ),
+            (
+                "!has(self.base) || !(has(self.model) || has(self.credentialsSecretName) || has(self.caBundle))",
+                "a base model is loaded, and not asked",
+                "base",
+            ),
         )
     )
 
-    choices = ("url", "model_deployment_ref")
+    choices = ("url", "model_deployment_ref", "base")
 
     name: ModelName = Field(description="Name of the model in specs.")
     url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=512)] | None = Field(
         None, description="Base URL of the API, such as https://api.openai.com/v1. Redirects are not followed."
     )
     model_deployment_ref: ModelDeploymentReference | None = None
+    base: CatalogueModel | None = None
     model: Line | None = Field(None, description="Value of the requests' `model` field. Omitted: `name`.")
     credentials_secret_name: SubdomainName | None = Field(
         None,
@@ -61,7 +84,9 @@ class ModelEndpoint(OneOf):
     requests_per_minute: int = Field(600, ge=1, le=1_000_000, description="Maximum rate of requests of one Pod.")
     concurrency: int = Field(8, ge=1, le=256, description="Maximum number of concurrent requests of one Pod.")
     timeout_seconds: int = Field(120, ge=1, le=3600, description="How long a request may take.")
-    prices: Prices | None = Field(None, description="Prices for the cost in status.usage.")
+    prices: Prices | None = Field(
+        None, description="Prices for the cost in status.usage, and of a base model for what a smaller one saves."
+    )
 
 
 OpenAIModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=128)]

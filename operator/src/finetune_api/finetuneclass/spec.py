@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import LONGEST_SECONDS, ApiModel, cel
 from finetune_api.conditions import KindStatus
-from finetune_api.finetuneclass.models import ModelEndpoint, OpenAIApi
+from finetune_api.finetuneclass.models import ListedModel, OpenAIApi
 from finetune_api.finetuneclass.pods import (
     Accelerator,
     EnvironmentVariable,
@@ -111,11 +111,12 @@ class FineTuneClassSpec(ApiModel):
     serving: RolePods = Field(RolePods(), description="For the Pods of ModelDeployments.")
     limits: Limits = Limits()
     sources: AllowedSources = AllowedSources()
-    models: list[ModelEndpoint] = Field(
+    models: list[ListedModel] = Field(
         default=[],
         max_length=32,
         json_schema_extra=keyed_by("name"),
-        description="Models behind an API: judges, candidates and baseline of Evaluations, classifiers of datasets.",
+        description="Models behind an API: judges, candidates and baseline of Evaluations, classifiers of datasets; "
+        "and models to fine-tune (`base`), of which a FineTuneSweep finds the smallest that will do.",
     )
     scheduling: Scheduling = Field(
         Scheduling(), description="For training Pods, and for evaluation and serving Pods by default."

@@ -71,7 +71,8 @@ def _rules_across_fields(schema: dict[str, Any]) -> None:
             "parallelism.strategy",
         ),
         (
-            "has(self.model.fineTuneJobRef) || (has(self.adapter.lora) ? !has(self.adapter.lora.inherited) "
+            "(has(self.model) && has(self.model.fineTuneJobRef)) || "
+            "(has(self.adapter.lora) ? !has(self.adapter.lora.inherited) "
             ": !has(self.adapter.qlora) || !has(self.adapter.qlora.inherited))",
             "inherited needs model.fineTuneJobRef: only another job's result can include an adapter",
             "adapter",

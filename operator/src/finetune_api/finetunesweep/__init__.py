@@ -14,6 +14,7 @@ from finetune_api.finetunesweep.parameters import (
     set_value,
     with_values,
 )
+from finetune_api.finetunesweep.smallest_model import MOST_SIZES, SizedModel, SmallestModel
 from finetune_api.finetunesweep.spec import ASHA, Budget, FineTuneSweepSpec, Median, Prune, Search, Template
 from finetune_api.finetunesweep.status import (
     BestTrial,
@@ -26,6 +27,7 @@ from finetune_api.finetunesweep.status import (
 
 __all__ = [
     "ASHA",
+    "MOST_SIZES",
     "PATHS",
     "BestTrial",
     "Budget",
@@ -44,6 +46,8 @@ __all__ = [
     "Prune",
     "Range",
     "Search",
+    "SizedModel",
+    "SmallestModel",
     "Template",
     "TrialState",
     "TrialStatus",

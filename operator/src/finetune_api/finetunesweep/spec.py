@@ -8,10 +8,11 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import LARGEST_SEED, MOST_STEPS, ApiModel, cel
-from finetune_api.finetunejob import SETTINGS, TrainingSpec
+from finetune_api.finetunejob import SETTINGS, Model, TrainingSpec
 from finetune_api.finetunesweep.learning_curve import LearningCurve
 from finetune_api.finetunesweep.objective import GraderScore, Objective
 from finetune_api.finetunesweep.parameters import Parameter
+from finetune_api.finetunesweep.smallest_model import SmallestModel
 from finetune_api.kubernetes_types import keyed_by
 from finetune_api.lifecycle import RunId, a_change_is_a_new_run
 from finetune_api.unions import OneOf
@@ -23,10 +24,18 @@ _UNMEASURED: list[str] = [kind for kind, settings in SETTINGS.items() if not set
 """The methods whose evaluations measure no loss."""
 
 
+class TemplatedTraining(TrainingSpec):
+    """What is trained, but for what differs between the trials."""
+
+    model: Model | None = Field(  # type: ignore[assignment] # mode SmallestModel sets it
+        None, description="The model to fine-tune. Required, but with mode SmallestModel, which chooses it."
+    )
+
+
 class Template(ApiModel):
     """The FineTuneJobs that are made."""
 
-    spec: TrainingSpec = Field(
+    spec: TemplatedTraining = Field(
         description="As in a FineTuneJob, without runId, suspend and cancel, and without the fields that are searched. "
         "No field may be changed during a run of the sweep, retryLimit included."
     )
@@ -149,9 +158,35 @@ def _rules_of_a_curve() -> Iterator[tuple[str, str, str]]:
         "template.spec.hyperparameters.seed",
     )
     yield (
-        f"{other} || !has(self.prune)",
-        "prune is only allowed with mode Search: trials of few examples would lose",
+        "self.mode == 'Search' || !has(self.prune)",
+        "prune is only allowed with mode Search: trials of few examples or small models would lose",
         "prune",
+    )
+
+
+def _rules_of_sizes() -> Iterator[tuple[str, str, str]]:
+    """CEL: what differs between the trials of mode SmallestModel is the model, which the gates judge."""
+    is_one, graders = "self.mode == 'SmallestModel'", "self.objective.evaluation.template.spec.graders"
+    yield (
+        f"({is_one}) == has(self.smallestModel)",
+        "smallestModel is required with mode SmallestModel, and only allowed with it",
+        "smallestModel",
+    )
+    yield (
+        f"({is_one}) != has(self.template.spec.model)",
+        "template.spec.model is required, but with mode SmallestModel, which chooses it",
+        "template.spec.model",
+    )
+    yield (
+        f"!({is_one}) || (has(self.objective) && has(self.objective.evaluation))",
+        "mode SmallestModel needs objective.evaluation: gates judge what graders measure",
+        "objective",
+    )
+    yield (
+        "!has(self.smallestModel) || !has(self.objective) || !has(self.objective.evaluation) || "
+        f"self.smallestModel.gates.all(gate, {graders}.exists(one, one.name == gate.grader))",
+        "each gate names one of the graders of objective.evaluation.template.spec",
+        "smallestModel.gates",
     )
 
 
@@ -189,12 +224,13 @@ def _rules_of_a_sweep(schema: dict[str, Any]) -> None:
             "search",
         ),
         *_rules_of_a_curve(),
+        *_rules_of_sizes(),
     )
     schema["x-kubernetes-validations"].insert(0, a_change_is_a_new_run(schema, CHANGEABLE_WITHIN_A_SWEEP))
 
 
 class FineTuneSweepSpec(ApiModel):
-    """Many trainings, compared: for the best hyperparameters, or for what more data would bring."""
+    """Many trainings, compared: for hyperparameters, for what more data would bring, for the smallest model."""
 
     model_config = ConfigDict(json_schema_extra=_rules_of_a_sweep)
 
@@ -208,17 +244,29 @@ class FineTuneSweepSpec(ApiModel):
         "cancel false) searches again. Checkpoints and results stay.",
     )
     template: Template
-    mode: Literal["Search", "LearningCurve"] = Field(
+    mode: Literal["Search", "LearningCurve", "SmallestModel"] = Field(
         "Search",
         description="Search: for the best hyperparameters. LearningCurve: on parts of the training examples, to see "
-        "what more of them would bring.",
+        "what more of them would bring. SmallestModel: different models, the smallest first, until one passes.",
     )
     objective: Objective | None = Field(None, description="Omitted: EvalLoss.")
     search: Search | None = Field(None, description="Required with mode Search.")
     learning_curve: LearningCurve | None = Field(None, description="With mode LearningCurve. Omitted: the defaults.")
-    parallel: int = Field(2, ge=1, le=50, description="Trials that run at the same time. May be changed during a run.")
+    smallest_model: SmallestModel | None = Field(None, description="Required with mode SmallestModel.")
+    parallel: int | None = Field(
+        None,
+        ge=1,
+        le=50,
+        description="Trials that run at the same time. May be changed during a run. Omitted: 2, and with mode "
+        "SmallestModel 1, so that no larger model is trained in vain.",
+    )
     budget: Budget = Field(Budget(), description="Limits of the search. May be changed during a run.")
     prune: Prune | None = Field(None, description="Omitted: every trial trains to its end.")
+
+    @property
+    def width(self) -> int:
+        """How many trials run at the same time."""
+        return self.parallel or (1 if self.smallest_model is not None else 2)
 
     @property
     def measured(self) -> GraderScore | None:

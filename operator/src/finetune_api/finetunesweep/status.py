@@ -8,8 +8,11 @@ from pydantic import Field
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, Name, Timestamp
 from finetune_api.conditions import KindStatus, UnreadableStatusError
+from finetune_api.evaluation_results import OutputsStatus
 from finetune_api.finetunesweep.learning_curve import CurveStatus
+from finetune_api.finetunesweep.smallest_model import MOST_SIZES, SizedModel
 from finetune_api.finetunesweep.spec import MOST_TRIALS
+from finetune_api.model_graders import ModelName
 
 Phase = Literal["Running", "Suspended", "Succeeded", "Failed", "Cancelled"]
 TrialState = Literal["Running", "Succeeded", "Pruned", "Failed", "Cancelled"]
@@ -28,6 +31,11 @@ class TrialStatus(ApiModel):
     low: FiniteNumber = Field(None, description="Lower bound of the mean score's 95 % confidence interval.")
     high: FiniteNumber = Field(None, description="Upper bound of it.")
     evaluation_name: Name | None = Field(None, description="Name of its Evaluation (objective).")
+    model: ModelName | None = Field(None, description="SmallestModel: name of the model that it fine-tunes.")
+    verdict: Line | None = Field(
+        None, description="SmallestModel: Passed, GateFailed or Inconclusive, as its Evaluation has it."
+    )
+    outputs: OutputsStatus | None = Field(None, description="SmallestModel: what its outputs took.")
     rungs: list[float] = Field(
         default=[], max_length=32, description="Validation loss at each step at which trials are compared (prune)."
     )
@@ -40,11 +48,16 @@ class TrialStatus(ApiModel):
     accelerator_seconds: int | None = Field(
         None, description="`seconds`, multiplied by its accelerators; absent if its class could not be read."
     )
-    reason: Line | None = Field(None, description="Failed: the diagnosis.")
+    reason: Line | None = Field(
+        None, description="Failed: the diagnosis. Cancelled by the sweep itself: SmallerModelPassed."
+    )
 
 
 class BestTrial(ApiModel):
-    """The trial with the best score, or one whose interval overlaps with its own and that takes a fifth less time."""
+    """The trial with the best score, or one whose interval overlaps with its own and that takes a fifth less time.
+
+    With mode SmallestModel: that of the smallest model that passes.
+    """
 
     number: int = Field(description="Number of the trial.")
     fine_tune_job_name: Name = Field(description="Name of its FineTuneJob.")
@@ -89,6 +102,9 @@ class FineTuneSweepStatus(KindStatus):
     best: BestTrial | None = None
     holdout: HoldoutScore | None = None
     learning_curve: CurveStatus | None = None
+    models: list[SizedModel] = Field(
+        default=[], max_length=MOST_SIZES, description="SmallestModel: the candidates of the run, the smallest first."
+    )
     trials: list[TrialStatus] = Field(
         default=[], max_length=MOST_TRIALS, description="Every trial of the run, in the order in which they began."
     )

@@ -20,16 +20,21 @@ def best_trial(trials: Sequence[TrialStatus], sign: int) -> BestTrial | None:
     for trial in tied:
         if _is_cheaper(trial, best):
             best = trial
-    assert best.score is not None
+    return as_best(best, sorted(trial.number for trial in tied if trial is not best) or None)
+
+
+def as_best(trial: TrialStatus, tied_with: list[int] | None = None) -> BestTrial:
+    """A trial that has a score, as the best."""
+    assert trial.score is not None
     return BestTrial(
-        number=best.number,
-        fine_tune_job_name=best.fine_tune_job_name,
-        score=best.score,
-        low=best.low,
-        high=best.high,
-        digest=best.digest,
-        tied_with=sorted(trial.number for trial in tied if trial is not best) or None,
-        values=best.values,
+        number=trial.number,
+        fine_tune_job_name=trial.fine_tune_job_name,
+        score=trial.score,
+        low=trial.low,
+        high=trial.high,
+        digest=trial.digest,
+        tied_with=tied_with,
+        values=trial.values,
     )
 
 

@@ -43,6 +43,7 @@ def evaluation_spec(spec: FineTuneSweepSpec, measured: GraderScore, job_name: st
     return {
         **measuring.to_wire(),
         **({} if class_name is None else {"className": class_name}),
+        **({} if spec.smallest_model is None else {"gates": [gate.to_wire() for gate in spec.smallest_model.gates]}),
         "candidates": [{"name": CANDIDATE, "model": {"fineTuneJobRef": {"name": job_name}}}],
     }
 

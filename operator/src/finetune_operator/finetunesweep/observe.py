@@ -16,9 +16,11 @@ from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner, is_controlled_by, owner_of, owner_selector
 from finetune_operator.core.references import Unreadable, read_referenced
 from finetune_operator.finetuneclass.observe import observe_class
+from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunesweep.objects import CANDIDATE, evaluation_name
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, TrialJob
 from finetune_operator.finetunesweep.refusal import search_refusal
+from finetune_operator.finetunesweep.smallest_model.candidates import candidates
 from finetune_operator.finetunesweep.trials import running
 from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.reader import Reader
@@ -41,6 +43,14 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     if not is_over and spec.search is not None and spec.search.algorithm != "Grid":
         # Its import takes a second or more, in which other objects must not wait.
         await asyncio.to_thread(importlib.import_module, "optuna")
+    class_ = None if is_over else await observe_class(reader, spec.template.spec.class_name, trainer_image)
+    refusal = None
+    if is_new and not is_over:
+        # Schemas of graders are untrusted and may take long to check: other objects must not wait for them.
+        refusal = await asyncio.to_thread(search_refusal, spec)
+    models = None
+    if spec.smallest_model is not None and class_ is not None and (is_new or not status.models):
+        models = class_ if isinstance(class_, Readiness) else candidates(class_, spec)
     return ObservedFineTuneSweep(
         owner=owner,
         generation=parent["metadata"]["generation"],
@@ -48,9 +58,9 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         status=status,
         jobs=await _jobs(reader, owner, spec, status),
         holdout=None if is_over else await _holdout(reader, owner, spec, status),
-        # Schemas of graders are untrusted and may take long to check: other objects must not wait for them.
-        refusal=await asyncio.to_thread(search_refusal, spec) if is_new and not is_over else None,
-        accelerators=await _accelerators(reader, spec, trainer_image) if not is_over else None,
+        models=models,
+        refusal=refusal or (models if isinstance(models, Readiness) else None),
+        accelerators=None if class_ is None else _accelerators(class_, spec),
     )
 
 
@@ -147,11 +157,14 @@ def with_evaluation(job: TrialJob, body: Object | None, grader: str) -> TrialJob
         is_cancelled=spec.cancel,
         completed=status.completion_time,
         score=next(iter(is_trials), None),
+        verdict=status.phase if spec.gates and status.phase in _JUDGED else None,
+        outputs=next((one for one in status.outputs if one.candidate == CANDIDATE), None) if spec.gates else None,
     )
 
 
+_JUDGED = ("Passed", "GateFailed", "Inconclusive")
 _EVALUATED: Mapping[str, Phase] = {
-    **dict.fromkeys(("Passed", "GateFailed", "Inconclusive"), "Succeeded"),
+    **dict.fromkeys(_JUDGED, "Succeeded"),
     **{phase: phase for phase in ("Failed", "Cancelled", "Suspended")},
 }
 
@@ -166,13 +179,12 @@ def _seconds(status: FineTuneJobStatus, now: datetime) -> int:
     return ended + max(0, round((end - (attempt.pods_start_time or end)).total_seconds()))
 
 
-async def _accelerators(reader: Reader, spec: FineTuneSweepSpec, trainer_image: str | None) -> int | Readiness | None:
+def _accelerators(class_: ResolvedClass | Readiness, spec: FineTuneSweepSpec) -> int | Readiness | None:
     """How many accelerators a trial has, also without a limit of their hours: one may be set later.
 
     If that can't be told: why, or None where nothing is limited.
     """
     training = spec.template.spec
-    class_ = await observe_class(reader, training.class_name, trainer_image)
     if isinstance(class_, Readiness):
         return None if spec.budget.accelerator_hours is None else class_
     accelerator = class_.spec.accelerator

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from finetune_api.evaluation_results import Score
+from finetune_api.evaluation_results import OutputsStatus, Score
 from finetune_api.finetunejob import Phase
-from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus
+from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, SizedModel
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
 from finetune_operator.core.plan import Decision, Plan
@@ -48,6 +48,10 @@ class TrialJob:
     """That it trains on."""
     score: Score | None = None
     """From the grader that counts."""
+    verdict: str | None = None
+    """On the gates, if there are some."""
+    outputs: OutputsStatus | None = None
+    """What its outputs took."""
     has_trained: bool = False
     """Whether only its Evaluation is missing."""
     evaluation_name: str | None = None
@@ -71,6 +75,8 @@ class ObservedFineTuneSweep:
     """By name; a trial without one has not been created yet, or was deleted."""
     holdout: TrialJob | None = None
     """The Evaluation of status.holdout; None: there is none, yet or any more."""
+    models: tuple[SizedModel, ...] | Readiness | None = None
+    """Mode SmallestModel: what the class lists, the smallest first; None: it is in the status already."""
     refusal: Readiness | None = None
     """Why the search can't begin."""
     accelerators: int | Readiness | None = 0

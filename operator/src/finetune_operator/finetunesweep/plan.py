@@ -16,6 +16,7 @@ from finetune_operator.finetunesweep.policies.finished import cancel, complete, 
 from finetune_operator.finetunesweep.policies.holdout import record_holdout
 from finetune_operator.finetunesweep.policies.run_id import begin_run
 from finetune_operator.finetunesweep.policies.search import record_trials, refuse, search, suspend
+from finetune_operator.finetunesweep.policies.smallest_model import end_larger, record_models
 
 SweepMutator = Mutator[ObservedFineTuneSweep, FineTuneSweepStatus]
 SweepDecider = Decider[ObservedFineTuneSweep, FineTuneSweepStatus]
@@ -23,7 +24,9 @@ SweepDecider = Decider[ObservedFineTuneSweep, FineTuneSweepStatus]
 POLICIES: tuple[SweepMutator | SweepDecider, ...] = (
     Decider(keep_finished),  # a finished sweep, until runId changes
     Mutator(begin_run),  # another runId: the trials of the previous run are cancelled
+    Mutator(record_models),  # mode SmallestModel: its candidates, the smallest first
     Mutator(record_trials),  # which trials have ended or are pruned, and which ones follow them
+    Mutator(end_larger),  # mode SmallestModel: those that a smaller one makes needless
     Mutator(record_holdout),  # how good the best is on examples that its choice did not depend on
     Decider(cancel),  # Cancelled: spec.cancel
     Decider(fail_at_failures),  # Failed: budget.failures

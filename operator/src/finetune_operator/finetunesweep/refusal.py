@@ -28,6 +28,8 @@ def search_refusal(spec: FineTuneSweepSpec) -> Readiness | None:
         if problem is not None:
             place = "spec.objective.evaluation.template"
             return stalled(Reason.INVALID_SPEC, f"{place}: {problem} Change it, and spec.runId.")
+    if spec.smallest_model is not None:
+        return None  # what the class lists decides (smallest_model/candidates.py)
     if spec.search is None:
         return _curve_refusal(spec)
     template = spec.template.spec.to_wire()

@@ -6,13 +6,22 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from finetune_api.base import LINE_LENGTH
-from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, TrialState, TrialStatus, Value
+from finetune_api.finetunesweep import (
+    BestTrial,
+    FineTuneSweepSpec,
+    FineTuneSweepStatus,
+    TrialState,
+    TrialStatus,
+    Value,
+)
 from finetune_operator.core.ownership import Owner
-from finetune_operator.finetunesweep.best import best_trial
+from finetune_operator.finetunesweep.best import as_best, best_trial
 from finetune_operator.finetunesweep.learning_curve.verdict import curve_values
 from finetune_operator.finetunesweep.objects import trial_name
 from finetune_operator.finetunesweep.observed import TrialJob
 from finetune_operator.finetunesweep.pruning import Runner, losers, rungs_at
+from finetune_operator.finetunesweep.smallest_model.candidates import MODEL
+from finetune_operator.finetunesweep.smallest_model.choice import smallest
 from finetune_operator.finetunesweep.suggest import combinations, suggest
 
 ENDED: Mapping[str, TrialState] = {"Succeeded": "Succeeded", "Failed": "Failed", "Cancelled": "Cancelled"}
@@ -88,6 +97,8 @@ def ended(
             "evaluation_name": None if job is None else job.evaluation_name,
             "digest": None if job is None else job.digest,
             "examples": None if job is None else job.examples,
+            "verdict": None if job is None else job.verdict,
+            "outputs": None if job is None else job.outputs,
             "seconds": seconds,
             "attempt_seconds": None if of_attempt == seconds else of_attempt,
             "accelerator_seconds": None if accelerators is None else seconds * accelerators,
@@ -130,6 +141,7 @@ def with_next_trials(owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSwee
             number=number,
             fine_tune_job_name=trial_name(owner, status.run_number, number),
             values=_values(spec, status, number),
+            model=status.models[number - 1].name if spec.smallest_model is not None else None,
             state="Running",
         )
         status = status.model_copy(update={"trials": [*status.trials, trial]})
@@ -138,25 +150,30 @@ def with_next_trials(owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSwee
 
 def has_room(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> bool:
     """Whether another trial may begin beside those that run."""
-    return len(running(status)) < spec.parallel and may_begin(spec, status)
+    return len(running(status)) < spec.width and may_begin(spec, status)
 
 
 def may_begin(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> bool:
-    """Whether the budget allows another trial."""
+    """Whether the budget allows another trial, and it is needed."""
     return (
-        len(status.trials) < most_trials(spec)
+        len(status.trials) < most_trials(spec, status)
+        and (spec.smallest_model is None or smallest(status.trials) is None)
         and failures(status) < spec.budget.failures
         and not accelerator_hours_are_used_up(spec, status)
     )
 
 
-def most_trials(spec: FineTuneSweepSpec) -> int:
+def most_trials(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> int:
     """How many trials there are if nothing ends the sweep before."""
+    if spec.smallest_model is not None:
+        return min(spec.budget.trials, len(status.models))
     possible = len(curve_values(spec)) if spec.search is None else combinations(spec.search)
     return min(spec.budget.trials, possible or spec.budget.trials)
 
 
 def _values(spec: FineTuneSweepSpec, status: FineTuneSweepStatus, number: int) -> dict[str, Value]:
+    if spec.smallest_model is not None:
+        return {MODEL: status.models[number - 1].uri}
     if spec.search is None:
         return curve_values(spec)[number - 1]
     return suggest(spec.search, spec.prune, status.trials, number, spec.sign)
@@ -172,12 +189,19 @@ def accelerator_hours_are_used_up(spec: FineTuneSweepSpec, status: FineTuneSweep
     return sum(measured) + mean * (len(running(status)) + 1) > limit * HOUR_SECONDS
 
 
+def _best(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> BestTrial | None:
+    if spec.smallest_model is None:
+        return best_trial(status.trials, spec.sign)
+    chosen = smallest(status.trials)
+    return None if chosen is None else as_best(chosen)
+
+
 def counted(
     spec: FineTuneSweepSpec, status: FineTuneSweepStatus, *, is_over: bool = False, suspended: int = 0
 ) -> FineTuneSweepStatus:
     """The status with its numbers and its best trial; `suspended`: how many of those that have not ended."""
-    left = 0 if is_over or not may_begin(spec, status) else most_trials(spec) - len(status.trials)
-    alive, before, best = len(running(status)), status.best, best_trial(status.trials, spec.sign)
+    left = 0 if is_over or not may_begin(spec, status) else most_trials(spec, status) - len(status.trials)
+    alive, before, best = len(running(status)), status.best, _best(spec, status)
     if best is not None and before is not None and before.number == best.number:
         best = best.over(before)
     return status.model_copy(

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from finetune_api.conditions import Reason
-from finetune_api.finetuneclass import ModelEndpoint
+from finetune_api.finetuneclass import ListedModel
 from finetune_api.modeldeployment import UNKNOWN_REVISION, ModelDeploymentStatus
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness, progressing, stalled
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 
 
-def listed_model(class_: ResolvedClass, name: str, asked_by: str) -> ModelEndpoint | Readiness:
+def listed_model(class_: ResolvedClass, name: str, asked_by: str) -> ListedModel | Readiness:
     """The entry of the class's models; `asked_by`: the start of a message, up to the verb: what names it."""
-    listed: Mapping[str, ModelEndpoint] = {model.name: model for model in class_.spec.models}
+    listed: Mapping[str, ListedModel] = {model.name: model for model in class_.spec.models if model.base is None}
     if name in listed:
         return listed[name]
     return stalled(
@@ -25,7 +25,7 @@ def listed_model(class_: ResolvedClass, name: str, asked_by: str) -> ModelEndpoi
     )
 
 
-def endpoint_config(model: ModelEndpoint) -> EndpointConfig:
+def endpoint_config(model: ListedModel) -> EndpointConfig:
     """How to call a model that has a URL."""
     return EndpointConfig(
         name=model.name,
@@ -45,9 +45,7 @@ def model_keys(endpoints: Sequence[EndpointConfig]) -> dict[str, str]:
     return {one.name: one.secret_name for one in endpoints if one.secret_name is not None}
 
 
-def deployed_endpoint(
-    model: ModelEndpoint, deployment: str, status: ModelDeploymentStatus
-) -> EndpointConfig | Readiness:
+def deployed_endpoint(model: ListedModel, deployment: str, status: ModelDeploymentStatus) -> EndpointConfig | Readiness:
     """How to call a model that a ModelDeployment serves; `deployment`: its name, for messages."""
     if status.url is None or status.revision is None or not status.ready_replicas:
         return progressing(

@@ -1,4 +1,4 @@
-"""`diagnose`, `compare`."""
+"""`diagnose`, `report`, `compare`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from finetune_view.resource import EVALUATION, FINE_TUNE_JOB
+from finetune_view.resource import EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP
 from kubectl_finetune.cluster.kubectl import Kubectl
 from kubectl_finetune.cluster.resource import resource
 from kubectl_finetune.commands.app import JobArgument, NameArgument, read, with_cluster
@@ -36,6 +36,27 @@ def diagnose(
     for problem in diagnosing.diagnose(kubectl, found, file, now):
         tell(f"Not collected: {problem}")
     tell("Look through it before you send it: lines of a dataset may stand in errors and logs.")
+    typer.echo(file)
+
+
+@with_cluster
+def report(
+    kubectl: Kubectl,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A FineTuneSweep: fts/NAME.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write.", show_default="./finetune-NAMESPACE-NAME.html"),
+    ] = None,
+) -> None:
+    """Write an HTML page about a sweep: its trials with intervals, their values, what matters, the learning curve.
+
+    FineTuneJobs and Evaluations have a report of their own in the storage: status.result.reportUri, status.reportUri.
+    """
+    from kubectl_finetune.sweep_report.page import report_page
+
+    found = read(kubectl, resource(name if "/" in name else f"fts/{name}", (FINE_TUNE_SWEEP,)))
+    file = output or Path(f"finetune-{found.namespace}-{found.name}.html")
+    file.write_text(report_page(found), encoding="utf-8")
     typer.echo(file)
 
 

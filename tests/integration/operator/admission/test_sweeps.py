@@ -156,6 +156,63 @@ def test_what_no_learning_curve_can_have_is_refused(api: Api, changes: dict[str,
     assert_refused(api, "FineTuneSweep", changes, told)
 
 
+SIZES: dict[str, Any] = {
+    "mode": "SmallestModel",
+    "search": None,
+    "template": {"spec": {**JOB, "model": None}},
+    "objective": {"type": "Evaluation", "evaluation": scoring()},
+    "smallestModel": {"gates": [{"grader": "exact", "minimum": 0.4}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"template": {"spec": {**SWEEP["template"]["spec"], "model": None}}}, ["template.spec.model is required"]),
+        ({"smallestModel": SIZES["smallestModel"]}, ["smallestModel is required with mode SmallestModel, and only"]),
+        ({**SIZES, "smallestModel": None}, ["smallestModel is required with mode SmallestModel, and only"]),
+        ({**SIZES, "template": {"spec": JOB}}, ["but with mode SmallestModel, which chooses it"]),
+        ({**SIZES, "objective": None}, ["mode SmallestModel needs objective.evaluation"]),
+        ({**SIZES, "search": SWEEP["search"]}, ["search is required with mode Search, and only allowed with it"]),
+        ({**SIZES, "prune": {"asha": {"minimumSteps": 10}}}, ["prune is only allowed with mode Search"]),
+        ({**SIZES, "smallestModel": {"gates": []}}, ["spec.smallestModel.gates"]),
+        (
+            {**SIZES, "smallestModel": {"gates": [{"grader": "fluent", "minimum": 0.4}]}},
+            ["each gate names one of the graders of objective.evaluation.template.spec"],
+        ),
+        (
+            {**SIZES, "smallestModel": {**SIZES["smallestModel"], "models": ["Large"]}},
+            ["spec.smallestModel.models[0]"],
+        ),
+    ],
+    ids=str,
+)
+def test_what_no_sweep_over_models_can_have_is_refused(api: Api, changes: dict[str, Any], told: list[str]) -> None:
+    assert_refused(api, "FineTuneSweep", changes, told)
+
+
+def test_a_sweep_over_models_needs_gates_alone(api: Api) -> None:
+    spec = {name: value for name, value in {**SWEEP, **SIZES}.items() if value is not None}
+    training = {name: value for name, value in JOB.items() if name != "model"}
+    found = api.create("FineTuneSweep", "good", {**spec, "template": {"spec": training}}, query=DRY_RUN)["spec"]
+    assert "model" not in found["template"]["spec"]
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"base": {"uri": "s3://models/m", "parameters": 0}}, ["spec.models[0].base.parameters"]),
+        ({"base": {"uri": "s3://models/m"}}, ["spec.models[0].base.parameters"]),
+        ({"base": {"uri": "s3://models/m", "parameters": 9}, "url": "https://api.example.com/v1"}, ["exactly one of"]),
+        ({"base": {"uri": "s3://models/m", "parameters": 9}, "model": "m"}, ["a base model is loaded, and not asked"]),
+        ({"base": {"uri": "s3://models/m", "parameters": 9, "adapters": ["Prefix"]}}, ["base.adapters[0]"]),
+    ],
+    ids=str,
+)
+def test_what_no_class_can_list_is_refused(api: Api, model: dict[str, Any], told: list[str]) -> None:
+    assert_refused(api, "FineTuneClass", {"models": [{"name": "m", **model}]}, told)
+
+
 def test_a_learning_curve_needs_no_fields_of_its_own(api: Api) -> None:
     spec = {name: value for name, value in {**SWEEP, **CURVE}.items() if value is not None}
     assert "learningCurve" not in api.create("FineTuneSweep", "good", spec, query=DRY_RUN)["spec"]
@@ -182,7 +239,8 @@ def test_what_is_compared_by_a_grader_needs_no_validation_data(api: Api) -> None
 
 def test_a_sweep_is_completed_with_its_defaults(api: Api) -> None:
     spec = api.create("FineTuneSweep", "good", SWEEP, query=DRY_RUN)["spec"]
-    assert (spec["runId"], spec["parallel"], spec["suspend"]) == ("1", 2, False)
+    assert (spec["runId"], spec["suspend"]) == ("1", False)
+    assert "parallel" not in spec, "it depends on the mode"
     assert spec["budget"] == {"trials": 20, "failures": 3}
     assert (spec["search"]["algorithm"], spec["search"]["seed"]) == ("TPE", 17)
     assert spec["template"]["spec"]["retryLimit"] == 3

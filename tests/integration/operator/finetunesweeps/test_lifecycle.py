@@ -6,32 +6,15 @@ import json
 
 import pytest
 
-from finetune_api.finetunejob import CheckpointStatus, FileStatistics
-from finetune_api.outcome import TrainReport
 from finetune_operator.core.ownership import owner_of
 from finetune_operator.finetunesweep.objects import trial_name
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
-from tests.integration.operator.finetunesweeps.trials import SWEEP, trials, wait_trial
-from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, PREFLIGHT_REPORT, RESULT, evaluation_report
+from tests.integration.operator.finetunesweeps.trials import SWEEP, evaluation_of, trains, trials, wait_trial
+from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, RESULT, evaluation_report
 from tests.unit.operator.finetunesweep.sweeps import OBJECTIVE, RANK, TEMPLATE
 
 pytestmark = pytest.mark.usefixtures("operator")
-
-
-def trains(api: Api, trial: Object, eval_loss: float, examples: int = 1500) -> None:
-    """Play the Pods of a trial up to a result with this loss."""
-    job = api.get("FineTuneJob", trial["fineTuneJobName"])
-    (pod,) = api.wait_children(job, "preflight", "Pod")
-    statistics = FileStatistics(examples=examples, tokens=90_000, max_tokens=120)
-    dataset = PREFLIGHT_REPORT.dataset.model_copy(update={"training": statistics})
-    played.ends(api, pod, PREFLIGHT_REPORT.model_copy(update={"dataset": dataset}))
-    (pod,) = api.wait_children(job, "train", "Pod")
-    played.runs(api, pod)
-    api.wait_reason("FineTuneJob", trial["fineTuneJobName"], "Training")
-    result = RESULT.model_copy(update={"eval_loss": eval_loss})
-    checkpoint = CheckpointStatus(step=750, uri="s3://models/finetune/checkpoints/step-000750")
-    played.ends(api, pod, TrainReport(result=result, checkpoints=[checkpoint]))
 
 
 def states(api: Api) -> list[str]:
@@ -164,19 +147,6 @@ def test_another_run_that_compares_losses_cancels_the_evaluations_of_the_one_bef
 
 def on_holdout(api: Api) -> list[Object]:
     return [one for one in api.items("Evaluation") if one["spec"]["dataset"]["uri"] == "s3://data/holdout.jsonl"]
-
-
-def evaluation_of(api: Api, trial: Object) -> Object:
-    """The Evaluation of a trial that has trained."""
-    name, found = trial["fineTuneJobName"], list[Object]()
-
-    def is_there() -> bool:
-        of = {one["spec"]["candidates"][0]["model"]["fineTuneJobRef"]["name"]: one for one in api.items("Evaluation")}
-        found.extend([of[name]] if name in of else [])
-        return bool(found)
-
-    wait_for(is_there, f"the evaluation of {name}")
-    return found[0]
 
 
 def by_rank(api: Api) -> list[Object]:

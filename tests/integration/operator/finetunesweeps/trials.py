@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from finetune_api.finetunejob import CheckpointStatus, FileStatistics
+from finetune_api.outcome import TrainReport
+from tests.integration.operator import played
 from tests.integration.operator.api import WAIT_SECONDS, Api, Object, condition, wait_for
 from tests.integration.operator.forked_operator import ForkedOperator
-from tests.integration.operator.jobs import RESULT
+from tests.integration.operator.jobs import PREFLIGHT_REPORT, RESULT
 from tests.unit.operator.finetunesweep.sweeps import RANK, RATE, TEMPLATE, loss
 
 SEARCH_SECONDS = 60.0
@@ -66,6 +69,35 @@ def wait_trial(api: Api, number: int, seconds: float = WAIT_SECONDS) -> Object:
         seconds,
     )
     return trials(api)[number - 1]
+
+
+def trains(api: Api, trial: Object, eval_loss: float, examples: int = 1500) -> None:
+    """Play the Pods of a trial up to a result with this loss."""
+    job = api.get("FineTuneJob", trial["fineTuneJobName"])
+    (pod,) = api.wait_children(job, "preflight", "Pod")
+    statistics = FileStatistics(examples=examples, tokens=90_000, max_tokens=120)
+    dataset = PREFLIGHT_REPORT.dataset.model_copy(update={"training": statistics})
+    played.ends(api, pod, PREFLIGHT_REPORT.model_copy(update={"dataset": dataset}))
+    (pod,) = api.wait_children(job, "train", "Pod")
+    played.runs(api, pod)
+    api.wait_reason("FineTuneJob", trial["fineTuneJobName"], "Training")
+    base = job["spec"]["model"]["uri"]
+    result = RESULT.model_copy(update={"eval_loss": eval_loss, "base_model_uri": base})
+    checkpoint = CheckpointStatus(step=750, uri="s3://models/finetune/checkpoints/step-000750")
+    played.ends(api, pod, TrainReport(result=result, checkpoints=[checkpoint]))
+
+
+def evaluation_of(api: Api, trial: Object) -> Object:
+    """The Evaluation of a trial that has trained."""
+    name, found = trial["fineTuneJobName"], list[Object]()
+
+    def is_there() -> bool:
+        of = {one["spec"]["candidates"][0]["model"]["fineTuneJobRef"]["name"]: one for one in api.items("Evaluation")}
+        found.extend([of[name]] if name in of else [])
+        return bool(found)
+
+    wait_for(is_there, f"the evaluation of {name}")
+    return found[0]
 
 
 def has_ended(api: Api, trial: Object, phase: str = "Succeeded", **more: Any) -> None:

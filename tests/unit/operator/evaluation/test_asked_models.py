@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.evaluation_results import ModelUsage, Score
-from finetune_api.finetuneclass import ModelEndpoint
+from finetune_api.finetuneclass import ListedModel
 from finetune_api.outcome import EvaluationReport, Failure
 from finetune_api.run import EndpointConfig, EvaluateRun, NamedModel
 from finetune_operator.core.conditions import Readiness, progressing
@@ -49,7 +49,7 @@ TONE = {
 }
 VERSUS = {"name": "versus", "type": "Pairwise", "pairwise": {"model": "large", "criteria": "Which is shorter?"}}
 CLASS = resolved_class(models=[LARGE, {"name": "open", "url": "http://vllm.models.svc/v1"}])
-CONFIG = endpoint_config(ModelEndpoint.from_wire(LARGE))
+CONFIG = endpoint_config(ListedModel.from_wire(LARGE))
 
 
 def observed(*endpoints: EndpointConfig | Readiness, **changes: Any) -> ObservedEvaluation:

@@ -11,7 +11,7 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluated_models import Endpoint, Outputs
 from finetune_api.evaluation import EvaluationSpec
 from finetune_api.evaluation_results import OutputsStatus
-from finetune_api.finetuneclass import ModelEndpoint
+from finetune_api.finetuneclass import ListedModel
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EvaluateRun
 from finetune_operator.core.conditions import Readiness, stalled
@@ -38,7 +38,7 @@ ON_GPUS = {
     "resources": {"memory": "64Gi"},
     "scheduling": {"nodeSelector": {"gpu": "h100"}, "priorityClassName": "training"},
 }
-CONFIG = endpoint_config(ModelEndpoint.from_wire(LARGE))
+CONFIG = endpoint_config(ListedModel.from_wire(LARGE))
 BIG = {"name": "big", "model": {"endpoint": {"name": "large"}}}
 BEFORE = {"name": "before", "model": {"outputs": {"uri": "s3://data/outputs.jsonl"}}}
 JOB_MODEL = {"name": "tuned", "model": {"fineTuneJobRef": {"name": "router"}}}

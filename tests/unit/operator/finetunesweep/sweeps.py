@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from finetune_api.evaluation_results import Score
-from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, TrialStatus
+from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, SizedModel, TrialStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
 from finetune_operator.finetunesweep.objects import CANDIDATE
@@ -65,6 +65,8 @@ class SweepWorld:
     created: list[dict[str, Any]] = field(default_factory=list)
     holdout: TrialJob | None = None
     """The Evaluation of the best trial on the holdout examples."""
+    models: tuple[SizedModel, ...] | Readiness | None = None
+    """What the class lists (mode SmallestModel)."""
     accelerators: int | Readiness | None = 0
     quota: int = 1000
     """How many jobs the API server lets be created."""
@@ -80,9 +82,14 @@ class SweepWorld:
             self.status,
             {name: self.jobs[name] for name in running if name in self.jobs},
             self._holdout(),
-            search_refusal(self.spec) if not self.status.trials else None,
+            self.models if not self.status.models else None,
+            self._refusal(),
             self.accelerators,
         )
+
+    def _refusal(self) -> Readiness | None:
+        refusal = search_refusal(self.spec) if not self.status.trials else None
+        return self.models if refusal is None and isinstance(self.models, Readiness) else refusal
 
     def _holdout(self) -> TrialJob | None:
         named, found = self.status.holdout, self.holdout

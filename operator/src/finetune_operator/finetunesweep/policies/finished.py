@@ -10,10 +10,11 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunesweep import BestTrial, FineTuneSweepStatus, Phase, TrialStatus
 from finetune_operator.core.conditions import Readiness, cancelled, failed, missing_failure, ready
 from finetune_operator.finetunesweep.best import by_score
+from finetune_operator.finetunesweep.holdout import is_pending, told
 from finetune_operator.finetunesweep.learning_curve.verdict import learning_curve
 from finetune_operator.finetunesweep.objects import cancelled as cancelled_job
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
-from finetune_operator.finetunesweep.policies.holdout import is_pending, told
+from finetune_operator.finetunesweep.smallest_model.choice import chosen, none_passed
 from finetune_operator.finetunesweep.trials import (
     accelerator_hours_are_used_up,
     counted,
@@ -36,7 +37,7 @@ def keep_finished(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, 
         return SweepDecision(status, _found(observed, status))
     if missing_failure(status.conditions, None) is None:
         return SweepDecision(status, None)
-    return SweepDecision(status, _cancelled() if status.phase == "Cancelled" else _failed(status))
+    return SweepDecision(status, _cancelled() if status.phase == "Cancelled" else _without_best(observed, status))
 
 
 def cancel(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
@@ -61,7 +62,7 @@ def complete(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: 
         return None
     status = counted(observed.spec, status)
     if status.best is None:
-        return _ended(observed, status, _failed(status), now)
+        return _ended(observed, status, _without_best(observed, status), now)
     if observed.spec.mode == "LearningCurve":
         status = status.model_copy(update={"learning_curve": learning_curve(observed.spec, status.trials)})
     return _ended(observed, status, _found(observed, status), now)
@@ -92,6 +93,14 @@ def _cancelled() -> Readiness:
     return cancelled(" What its trials have saved stays.")
 
 
+def _without_best(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Readiness:
+    is_judged = any(trial.verdict is not None for trial in status.trials)
+    if not is_judged or failures(status) >= observed.spec.budget.failures:
+        return _failed(status)
+    again = "Change what is trained or what must be reached, and spec.runId."
+    return failed(Reason.GATE_FAILED, f"{none_passed(status)} {again}")
+
+
 def _failed(status: FineTuneSweepStatus) -> Readiness:
     lost = [trial for trial in status.trials if trial.state == "Failed"]
     if not lost:
@@ -112,7 +121,10 @@ def _found(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Read
         return ready(Reason.SUCCEEDED, status.learning_curve.message)
     if best is None:
         return ready(Reason.SUCCEEDED, "The search is over.")
-    is_early = len(status.trials) < most_trials(observed.spec)
+    trial = next((one for one in status.trials if one.number == best.number), None)
+    if observed.spec.smallest_model is not None and trial is not None:
+        return ready(Reason.SUCCEEDED, f"{chosen(status, trial)}{told(status)}")
+    is_early = len(status.trials) < most_trials(observed.spec, status)
     early = ""
     if is_early and accelerator_hours_are_used_up(observed.spec, status):
         early = " Another trial would exceed budget.acceleratorHours."

@@ -15,10 +15,10 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunesweep import FineTuneSweepStatus
 from finetune_operator.core.conditions import Readiness, known_reason, progressing, stalled, suspended
 from finetune_operator.core.plan import earliest
+from finetune_operator.finetunesweep.holdout import holdout_readiness, is_pending, missing_evaluation
 from finetune_operator.finetunesweep.objects import cancelled, trial_evaluation, trial_job
 from finetune_operator.finetunesweep.objects import suspended as suspended_job
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision, SweepPlan
-from finetune_operator.finetunesweep.policies.holdout import holdout_readiness, is_pending, missing_evaluation
 from finetune_operator.finetunesweep.trials import (
     counted,
     ended,
@@ -68,8 +68,10 @@ def refuse(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: da
     """Start nothing with a template that can't have what is searched, or whose accelerators can't be counted."""
     refusal = observed.refusal
     if refusal is None and isinstance(observed.accelerators, Readiness):
-        refusal = replace(observed.accelerators, message=_of_template(observed.accelerators.message))
-    return None if refusal is None else _going_on(observed, status, refusal, now)
+        refusal = observed.accelerators
+    if refusal is None:
+        return None
+    return _going_on(observed, status, replace(refusal, message=_of_template(refusal.message)), now)
 
 
 def suspend(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
@@ -105,7 +107,7 @@ def search(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: da
     alive = [observed.jobs.get(name) for name in names if name not in ended_by_now]
     stuck = [job for job in alive if job is not None and job.is_stalled]
     readiness = progressing(
-        Reason.SEARCHING, f"At most {most_trials(observed.spec)} trials, {observed.spec.parallel} at a time."
+        Reason.SEARCHING, f"At most {most_trials(observed.spec, status)} trials, {observed.spec.width} at a time."
     )
     if stuck and len(stuck) == len(alive):
         message = f"Every trial that runs is Stalled. {_of_template(stuck[0].message)}"

@@ -1,0 +1,1 @@
+"""Mode SmallestModel: its candidates, the one that is chosen, and what it saves."""

@@ -1,0 +1,81 @@
+"""The smallest model that passes, and what it saves as far as that is known. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from finetune_api.evaluation_results import OutputsStatus
+from finetune_api.finetunesweep import FineTuneSweepStatus, SizedModel, TrialStatus
+
+PASSED, INCONCLUSIVE = "Passed", "Inconclusive"
+_ANSWERS = 1000
+
+
+def smallest(trials: Sequence[TrialStatus]) -> TrialStatus | None:
+    """The smallest that passed; trials are in the order of size. None: no one has."""
+    return next((trial for trial in trials if trial.verdict == PASSED), None)
+
+
+def larger(status: FineTuneSweepStatus) -> list[TrialStatus]:
+    """The running trials of models that are larger than one that passed."""
+    passed = smallest(status.trials)
+    running = [trial for trial in status.trials if trial.state == "Running"]
+    return [] if passed is None else [trial for trial in running if trial.number > passed.number]
+
+
+def chosen(status: FineTuneSweepStatus, best: TrialStatus) -> str:
+    """Which model it is, and what it saves."""
+    by_name = {model.name: model for model in status.models}
+    model, largest = by_name.get(best.model or ""), status.models[-1] if status.models else None
+    if model is None or largest is None:
+        return f"FineTuneJob {best.fine_tune_job_name!r} has the smallest model that passes."
+    size = f"{model.parameters:,} parameters"
+    if model.name != largest.name:
+        size += f"; {largest.name!r}, the largest, has {largest.parameters:,}"
+    told = f"{model.name!r} is the smallest model that passes ({size}): FineTuneJob {best.fine_tune_job_name!r}."
+    for trial in status.trials:
+        if trial.number < best.number and trial.verdict is None:
+            told += f" {trial.model!r} is smaller, and was not judged ({trial.reason or trial.state})."
+    return f"{told}{_price(model, largest, best.outputs)}{_latency(status.trials, best)}"
+
+
+def none_passed(status: FineTuneSweepStatus) -> str:
+    """Why no model is chosen."""
+    judged = [trial for trial in status.trials if trial.verdict is not None]
+    unsure = [trial.model or "" for trial in judged if trial.verdict == INCONCLUSIVE]
+    told = f"None of {len(status.trials)} models passes spec.smallestModel.gates."
+    if unsure:
+        told += f" Inconclusive: {', '.join(unsure)}. More examples to evaluate may decide that."
+    if judged:
+        told += f" `kubectl describe eval {judged[-1].evaluation_name}` says more of the largest one."
+    return told
+
+
+def _price(model: SizedModel, largest: SizedModel, outputs: OutputsStatus | None) -> str:
+    """Only with the prices of both and measured tokens. The larger model's own tokens are not known."""
+    if model.name == largest.name or model.prices is None or largest.prices is None or outputs is None:
+        return ""
+    if not outputs.count or outputs.prompt_tokens is None or outputs.completion_tokens is None:
+        return ""
+    ours, theirs = (
+        (outputs.prompt_tokens * one.prompt_per_million + outputs.completion_tokens * one.completion_per_million)
+        / 1_000_000
+        * (_ANSWERS / outputs.count)
+        for one in (model.prices, largest.prices)
+    )
+    price = f"{_ANSWERS:,} answers of as many tokens as it was measured with cost {ours:.3g}, and {theirs:.3g}"
+    return f" By the class's prices, {price} with {largest.name!r}."
+
+
+def _latency(trials: Sequence[TrialStatus], best: TrialStatus) -> str:
+    """Only beside a larger model that was measured, too."""
+    measured = [trial for trial in trials if trial.number > best.number and _milliseconds(trial) is not None]
+    ours = _milliseconds(best)
+    if ours is None or not measured:
+        return ""
+    other = measured[-1]
+    return f" An answer took {ours} ms (median), and {_milliseconds(other)} ms with {other.model!r}."
+
+
+def _milliseconds(trial: TrialStatus) -> int | None:
+    return None if trial.outputs is None else trial.outputs.latency_milliseconds

@@ -1,0 +1,1 @@
+"""`report fts/NAME`: what a sweep has found, as one HTML page."""

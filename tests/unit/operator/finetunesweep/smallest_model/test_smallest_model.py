@@ -1,0 +1,223 @@
+"""Mode SmallestModel: models of the class from the smallest on, until one passes the gates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_api.evaluation_results import OutputsStatus
+from finetune_api.finetuneclass import FineTuneClassSpec, Prices
+from finetune_api.finetunesweep import FineTuneSweepSpec, SizedModel
+from finetune_operator.core.conditions import Readiness
+from finetune_operator.finetuneclass.resolve import ResolvedClass
+from finetune_operator.finetunesweep.smallest_model.candidates import candidates
+from tests.unit.operator.finetunesweep.sweeps import OBJECTIVE, TEMPLATE, SweepWorld
+
+SIZES = {"one": 1_000_000, "two": 2_000_000, "four": 4_000_000}
+GATES = [{"grader": "exact", "minimum": 0.4}]
+
+
+def sizing(template: dict[str, Any] | None = None, models: list[str] | None = None, **rest: Any) -> FineTuneSweepSpec:
+    training = {name: value for name, value in TEMPLATE.items() if name != "model"}
+    smallest = {"gates": GATES, **({} if models is None else {"models": models})}
+    return FineTuneSweepSpec.from_wire(
+        {
+            "mode": "SmallestModel",
+            "template": {"spec": {**training, **(template or {})}},
+            "objective": OBJECTIVE,
+            "smallestModel": smallest,
+            **rest,
+        }
+    )
+
+
+def started(prices: dict[str, float] | None = None, **rest: Any) -> SweepWorld:
+    """A sweep over three models, the first of which trains."""
+    models = [
+        SizedModel(
+            name=name,
+            uri=f"s3://models/{name}",
+            parameters=size,
+            prices=Prices(completion_per_million=prices[name]) if prices else None,
+        )
+        for name, size in SIZES.items()
+    ]
+    world = SweepWorld(sizing(**rest), models=tuple(models))
+    world.settle()
+    return world
+
+
+def judge(world: SweepWorld, number: int, verdict: str, score: float, **fields: Any) -> None:
+    world.has_trained(number)
+    world.settle()
+    world.is_evaluated(number, score, verdict=verdict, **fields)
+    world.settle()
+
+
+def trained(world: SweepWorld) -> list[str]:
+    return [body["spec"]["model"]["uri"] for body in world.created if body["kind"] == "FineTuneJob"]
+
+
+def message(world: SweepWorld) -> str:
+    return next(one for one in world.status.conditions if one.type == "Ready").message
+
+
+def test_the_first_that_passes_ends_the_sweep_and_no_larger_one_is_trained() -> None:
+    """D6."""
+    world = started()
+    assert trained(world) == ["s3://models/one"], "one at a time, the smallest first"
+    judge(world, 1, "GateFailed", 0.2)
+    judge(world, 2, "Passed", 0.6)
+    assert trained(world) == ["s3://models/one", "s3://models/two"]
+    best = world.status.best
+    assert best is not None
+    assert (world.status.phase, best.number, best.score) == ("Succeeded", 2, 0.6)
+    assert [(trial.model, trial.verdict) for trial in world.status.trials] == [("one", "GateFailed"), ("two", "Passed")]
+    assert message(world) == (
+        "'two' is the smallest model that passes (2,000,000 parameters; 'four', the largest, has 4,000,000): "
+        f"FineTuneJob {world.trial(2).fine_tune_job_name!r}."
+    )
+
+
+def test_its_evaluations_have_the_gates() -> None:
+    world = started()
+    world.has_trained(1)
+    world.settle()
+    (body,) = [one for one in world.created if one["kind"] == "Evaluation"]
+    assert [(gate["grader"], gate["minimum"]) for gate in body["spec"]["gates"]] == [("exact", 0.4)]
+
+
+def test_a_smaller_model_with_a_lower_score_is_preferred() -> None:
+    world = started(parallel=3)
+    judge(world, 3, "Passed", 0.9)
+    judge(world, 2, "Passed", 0.5)
+    judge(world, 1, "GateFailed", 0.1)
+    assert world.status.best is not None
+    assert (world.status.phase, world.status.best.number) == ("Succeeded", 2)
+
+
+def test_larger_ones_that_run_are_cancelled_and_smaller_ones_go_on() -> None:
+    world = started(parallel=3)
+    judge(world, 2, "Passed", 0.6)
+    assert (world.states(), world.trial(3).reason) == (["Running", "Succeeded", "Cancelled"], "SmallerModelPassed")
+    assert world.jobs[world.trial(3).fine_tune_job_name].is_cancelled
+    assert world.status.phase == "Running", "the smallest may pass, too"
+    judge(world, 1, "Passed", 0.5)
+    assert world.status.best is not None
+    assert (world.status.phase, world.status.best.number) == ("Succeeded", 1)
+
+
+def test_inconclusive_does_not_pass() -> None:
+    world = started()
+    judge(world, 1, "Inconclusive", 0.42)
+    assert trained(world) == ["s3://models/one", "s3://models/two"]
+    judge(world, 2, "GateFailed", 0.3)
+    judge(world, 3, "GateFailed", 0.2)
+    assert (world.status.phase, world.reason("Failed")) == ("Failed", ("True", "GateFailed"))
+    assert "None of 3 models passes spec.smallestModel.gates. Inconclusive: one. More examples" in message(world)
+    assert world.status.best is None
+
+
+def test_one_that_fails_is_followed_by_the_next_and_named_in_the_end() -> None:
+    world = started()
+    world.ends(1, "Failed", eval_loss=None, reason="OutOfMemory")
+    world.settle()
+    judge(world, 2, "Passed", 0.6)
+    assert "'one' is smaller, and was not judged (OutOfMemory)." in message(world)
+
+
+def test_what_is_saved_is_told_only_with_prices_and_measurements() -> None:
+    outputs = OutputsStatus(
+        candidate="tuned", count=500, prompt_tokens=0, completion_tokens=50_000, latency_milliseconds=120
+    )
+    world = started({"one": 1.0, "two": 2.0, "four": 8.0})
+    judge(world, 1, "Passed", 0.5, outputs=outputs)
+    price = "1,000 answers of as many tokens as it was measured with cost 0.1, and 0.8 with 'four'."
+    assert message(world).endswith(f" By the class's prices, {price}")
+    measured = started(parallel=2)
+    judge(measured, 2, "Passed", 0.6, outputs=outputs.model_copy(update={"latency_milliseconds": 340}))
+    judge(measured, 1, "Passed", 0.5, outputs=outputs)
+    assert message(measured).endswith(" An answer took 120 ms (median), and 340 ms with 'two'.")
+    unmeasured = started({"one": 1.0, "two": 2.0, "four": 8.0})
+    judge(unmeasured, 1, "Passed", 0.5)
+    assert "price" not in message(unmeasured)
+
+
+@pytest.mark.parametrize("killed_after", range(6))
+def test_an_operator_that_is_killed_anywhere_goes_on_with_the_same_models(killed_after: int) -> None:
+    world = started()
+    world.has_trained(1)
+    world.settle()
+    world.is_evaluated(1, 0.2, verdict="GateFailed")
+    world.models = (SizedModel(name="zero", uri="s3://models/zero", parameters=1),)  # listed by now
+    world.reconcile(killed_after)
+    world.settle()
+    assert trained(world) == ["s3://models/one", "s3://models/two"]
+    assert [model.name for model in world.status.models] == list(SIZES)
+
+
+CATALOGUE = [
+    {"name": "four", "base": {"uri": "s3://models/four", "parameters": 4_000_000, "license": "mit"}},
+    {"name": "one", "base": {"uri": "s3://models/one", "parameters": 1_000_000, "contextTokens": 512}},
+    {"name": "two", "base": {"uri": "s3://models/two", "parameters": 2_000_000, "adapters": ["Full"]}},
+    {"name": "kept", "base": {"uri": "s3://models/kept", "parameters": 3_000_000, "adapters": []}},
+    {"name": "judge", "url": "https://api.example.com/v1"},
+]
+
+
+def found(spec: FineTuneSweepSpec, listed: list[dict[str, Any]] | None = None) -> tuple[SizedModel, ...] | Readiness:
+    storage = {"bucket": "models", "credentialsSecretName": "s3"}
+    class_ = FineTuneClassSpec.from_wire({"storage": storage, "models": CATALOGUE if listed is None else listed})
+    return candidates(ResolvedClass("gpu", 1, class_, "5a3c"), spec)
+
+
+@pytest.mark.parametrize(
+    ("template", "names"),
+    [
+        ({}, ["one", "four"]),
+        ({"adapter": {"type": "Full"}}, ["one", "two", "four"]),
+        ({"hyperparameters": {"maxLength": 1024}}, ["four"]),
+    ],
+    ids=["LoRA", "Full", "a long context"],
+)
+def test_the_candidates_are_what_the_class_lets_be_tuned_so_and_the_smallest_is_first(
+    template: dict[str, Any], names: list[str]
+) -> None:
+    models = found(sizing(template))
+    assert isinstance(models, tuple)
+    assert [model.name for model in models] == names
+    assert models[-1].license == "mit"
+
+
+@pytest.mark.parametrize(
+    ("spec", "listed", "told"),
+    [
+        (
+            sizing(models=["gone"]),
+            None,
+            "names 'gone', and FineTuneClass 'gpu' lists four, one, two, kept as models",
+        ),
+        (sizing(models=["judge"]), None, "names 'judge', and"),
+        (sizing(models=["two"]), None, "names 'two', which may be tuned with Full."),
+        (sizing(models=["kept"]), None, "names 'kept', which may not be tuned."),
+        (
+            sizing({"hyperparameters": {"maxLength": 1024}}, models=["one"]),
+            None,
+            "names 'one', whose context has 512 tokens, and hyperparameters.maxLength is 1024.",
+        ),
+        (sizing(), [], "lists no model to fine-tune (spec.models[].base) that takes the template's adapter.type"),
+        (sizing(budget={"trials": 1}), None, "spec.budget.trials is 1, but there are 2 models"),
+    ],
+    ids=["unknown", "behind an API", "another adapter", "not tuned", "a short context", "none", "budget"],
+)
+def test_what_can_not_be_tried_is_told_before_a_trial_begins(
+    spec: FineTuneSweepSpec, listed: list[dict[str, Any]] | None, told: str
+) -> None:
+    refused = found(spec, listed)
+    assert isinstance(refused, Readiness)
+    assert refused.stalled
+    assert told in refused.message
+    world = SweepWorld(spec, models=refused)
+    world.settle()
+    assert (world.created, world.status.phase, world.reason("Stalled")) == ([], "Running", ("True", "InvalidSpec"))
