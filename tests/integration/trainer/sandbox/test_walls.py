@@ -72,6 +72,14 @@ def test_a_wall_that_can_not_be_put_up_is_named(
     assert problem in str(walls_of(tmp_path).problem)
 
 
+def test_a_python_that_does_not_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(running_process.sys, "executable", "/no/python")
+    assert walls_of(tmp_path).problem == (
+        "Python does not start in the sandbox: [Errno 2] No such file or directory: '/no/python'"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_is_graded_in_a_sandbox_that_does_not_hold(
     sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,14 @@ CORES = 2
 CPU_MARGIN_SECONDS = 10
 
 
+LIFETIME_SECONDS = 60
+
+
+def lifetime_seconds(timeout_seconds: int) -> int:
+    """After how long a process gets no more rows, so that its CPU time is bounded."""
+    return max(LIFETIME_SECONDS, timeout_seconds)
+
+
 def cpu_seconds(timeout_seconds: int) -> int:
-    """Of CPU time for a process that starts no row after timeoutSeconds: the watchdog ends it before, if it works."""
-    return CORES * 2 * timeout_seconds + CPU_MARGIN_SECONDS
+    """Of CPU time for a process that grades until its lifetime is over: the watchdog ends it before, if it works."""
+    return CORES * (lifetime_seconds(timeout_seconds) + timeout_seconds) + CPU_MARGIN_SECONDS

@@ -30,13 +30,11 @@ from finetune_trainer.sandbox.frames import (
     length_of,
     to_frame,
 )
-from finetune_trainer.sandbox.limits import cpu_seconds
+from finetune_trainer.sandbox.limits import cpu_seconds, lifetime_seconds
 
 START_SECONDS = 60.0
 """For Python to start and the walls to be put up; it takes 0.1 s."""
 ENVIRONMENT = {
-    "HOME": ".",
-    "TMPDIR": ".",
     "LANG": "C.UTF-8",
     "MPLCONFIGDIR": ".",
     # More threads than that would outlive a row.
@@ -73,20 +71,18 @@ class RunningProcess:
     def __init__(self, source: str, timeout_seconds: int, scratch: Path) -> None:
         """Raises SandboxError unless every wall is up. Nothing of the source has run then."""
         self._timeout = float(timeout_seconds)
+        self._retires = time.monotonic() + lifetime_seconds(timeout_seconds)
         self._folder = Path(mkdtemp(prefix="grader-", dir=scratch))
-        self._started = time.monotonic()
         self._answers, theirs = os.pipe()
         os.set_blocking(self._answers, False)
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", "-X", "utf8", "-c", _PROGRAM, str(theirs)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(theirs,),
-            env=ENVIRONMENT | {"TMPDIR": str(self._folder), "HOME": str(self._folder)},
-            start_new_session=True,
-        )
-        os.close(theirs)
+        try:
+            self._process = _start(theirs, self._folder)
+        except OSError as error:
+            os.close(self._answers)
+            self._folder.rmdir()
+            raise SandboxError(f"Python does not start in the sandbox: {error}") from error
+        finally:
+            os.close(theirs)
         assert self._process.stdin is not None, "it is a pipe"
         self._rows = self._process.stdin.fileno()
         os.set_blocking(self._rows, False)
@@ -95,7 +91,7 @@ class RunningProcess:
     @property
     def is_worn(self) -> bool:
         """Whether the next row needs a new one: threads are left from the last row, it spoke unasked, or it is old."""
-        if time.monotonic() - self._started > self._timeout or _readable(self._answers, 0):
+        if time.monotonic() > self._retires or _readable(self._answers, 0):
             return True
         try:
             return len(list(Path(f"/proc/{self._process.pid}/task").iterdir())) != 1
@@ -187,6 +183,19 @@ class RunningProcess:
         if code < 0:
             return f"Its process was killed by {signal.Signals(-code).name} before it returned."
         return f"Its process ended with exit code {code} before it returned."
+
+
+def _start(replies: int, folder: Path) -> subprocess.Popen[bytes]:
+    """Python, before anything of the code has been read. Raises OSError."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-B", "-X", "utf8", "-c", _PROGRAM, str(replies)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(replies,),
+        env=ENVIRONMENT | {"TMPDIR": str(folder), "HOME": str(folder)},
+        start_new_session=True,
+    )
 
 
 def _checked(answer: dict[str, Any]) -> Answer:
