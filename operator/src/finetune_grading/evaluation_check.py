@@ -13,15 +13,17 @@ MOST_SOURCES_BYTES = 512 * 1024
 
 def grading_problem(spec: EvaluationSpec) -> str | None:
     """The first one, with its field; None if all are valid. No I/O: the plugin checks files by it too."""
-    try:
-        graders = check_graders(spec.graders)
-    except InvalidGraderError as error:
-        return str(error)
-    if (size := sum(len(one.python.source.encode()) for one in spec.graders if one.python)) > MOST_SOURCES_BYTES:
+    if (
+        size := sum(len(one.python.source.encode(errors="replace")) for one in spec.graders if one.python)
+    ) > MOST_SOURCES_BYTES:
         return (
             f"spec.graders: the sources of Python graders have {size:,} bytes together, and may have "
             f"{MOST_SOURCES_BYTES:,}. Shorten them, or use a second Evaluation."
         )
+    try:
+        graders = check_graders(spec.graders)
+    except InvalidGraderError as error:
+        return str(error)
     comparing = {grader.name for grader in graders if grader.compares}
     for at, gate in enumerate(spec.gates):
         if gate.grader in comparing and (gate.minimum_delta is not None or gate.maximum_delta is not None):

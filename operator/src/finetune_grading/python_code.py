@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import lru_cache
 from typing import Any, Protocol
 
 from finetune_api.graders import MOST_SOURCE_BYTES
@@ -35,8 +36,12 @@ class NeverRun:
         raise NotImplementedError
 
 
+@lru_cache(maxsize=32)
 def code_problem(source: str) -> str | None:
-    """Why the source can't be a grader's, with its line; None if it can. It is parsed, and never executed."""
+    """Why the source can't be a grader's, with its line; None if it can. It is parsed, and never executed.
+
+    A source of the greatest size may take half a second, and is checked at every reconciliation.
+    """
     if (size := len(source.encode(errors="replace"))) > MOST_SOURCE_BYTES:
         return f"it is {size:,} bytes long, and may be {MOST_SOURCE_BYTES:,}."
     try:

@@ -31,6 +31,8 @@ REFUSED = {
     "reads its own environment of old": "open('/proc/self/environ').read()",
     "reads the environment of its parent": "open(f'/proc/{os.getppid()}/environ').read()",
     "reads the memory of its parent": "open(f'/proc/{os.getppid()}/mem', 'rb').read(1)",
+    "opens what its parent has open": "os.open(f'/proc/{os.getppid()}/fd/0', os.O_RDWR)",
+    "sees what its parent has open": "os.readlink(f'/proc/{os.getppid()}/fd/0')",
     "reads the memory of its parent by a call": "call(310, 270, os.getppid(), 0, 0, 0, 0, 0)",
     "lists the folder of tokens": "os.listdir('/var/run')",
     "lists the root": "os.listdir('/')",
@@ -187,6 +189,25 @@ def test_a_signal_handler_does_not_keep_it_alive(sandbox: RunningSandbox) -> Non
         timeout=2,
     )
     assert "It took more than 2 s" in error_of(grade)
+
+
+def test_folders_as_deep_as_it_likes_harm_nobody(sandbox: RunningSandbox) -> None:
+    source = """
+        import os
+
+        def grade(sample, item):
+            at = os.open(".", os.O_RDONLY)
+            for _ in range(3000):
+                os.mkdir("deep", dir_fd=at)
+                inner = os.open("deep", os.O_RDONLY, dir_fd=at)
+                os.close(at)
+                at = inner
+            return 1
+        """
+    (grade,) = sandbox.grade(source)
+    assert grade.score == 1.0
+    assert sandbox.grade("def grade(sample, item):\n    return 1\n")[0].score == 1.0
+    subprocess.run(["rm", "-rf", *map(str, sandbox.scratch.iterdir())], check=True)
 
 
 def test_nothing_of_it_is_left_behind(sandbox: RunningSandbox) -> None:

@@ -119,3 +119,7 @@ def test_after_ten_outputs_that_take_too_long_no_more_are_tried() -> None:
     found, runner = grades(*["late"] * (MOST_TIMEOUTS + 5), 1)
     assert found == [(None, "Errored")] * (MOST_TIMEOUTS + 6)
     assert len(runner.asked) == MOST_TIMEOUTS == 10
+
+
+def test_half_a_character_is_no_code() -> None:
+    assert "surrogates not allowed" in (code_problem(f"{GRADE}x = '\ud800'\n") or "")

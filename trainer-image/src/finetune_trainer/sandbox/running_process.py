@@ -118,7 +118,8 @@ class RunningProcess:
         with suppress(OSError):
             self._process.stdin.close()
         os.close(self._answers)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(RecursionError):  # folders within folders, as deep as it likes
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _lock_in(self, source: str, timeout_seconds: int) -> int:
         deadline = time.monotonic() + START_SECONDS
