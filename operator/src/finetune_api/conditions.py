@@ -69,6 +69,8 @@ class Reason(StrEnum):
     HUB_GATED = "HubGated"
     DATASET_NOT_FOUND = "DatasetNotFound"
     DATASET_INVALID = "DatasetInvalid"
+    BENCHMARK_NOT_FOUND = "BenchmarkNotFound"
+    BENCHMARK_INVALID = "BenchmarkInvalid"
     MODEL_NOT_FOUND = "ModelNotFound"
     MODEL_INVALID = "ModelInvalid"
     REFERENCE_NOT_FOUND = "ReferenceNotFound"
@@ -150,6 +152,10 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.DATASET_NOT_FOUND: "There is nothing at the dataset's URI.",
     Reason.DATASET_INVALID: "The dataset has invalid lines, or lines that dataset.screening refuses; see "
     "status.dataset.",
+    Reason.BENCHMARK_NOT_FOUND: "The mirror has no copy of a benchmark's dataset; the message has the command that "
+    "makes one.",
+    Reason.BENCHMARK_INVALID: "A benchmark's copy in the mirror is not what was copied, or not what lm-eval reads; the "
+    "message has the command that makes it anew.",
     Reason.MODEL_NOT_FOUND: "There is nothing at the model's URI, or the API of one of the class's models has no such "
     "model.",
     Reason.MODEL_INVALID: "The model can't be loaded, or requires something that is never loaded (pickle, remote "

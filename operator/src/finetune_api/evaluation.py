@@ -15,7 +15,9 @@ from finetune_api.base import (
     Timestamp,
     cel,
 )
+from finetune_api.benchmarks import MOST_BENCHMARKS, Benchmark
 from finetune_api.evaluated_models import Baseline, Candidate
+from finetune_api.evaluation_gates import MOST_GATES, Gate, GateResult
 from finetune_api.evaluation_progress import EvaluationProgress
 from finetune_api.evaluation_results import (
     BestCheckpoint,
@@ -25,16 +27,14 @@ from finetune_api.evaluation_results import (
     ModelUsage,
     OutputsStatus,
     Score,
-    SliceReference,
     SliceScore,
 )
 from finetune_api.failure import Disruption, FailureStatus
-from finetune_api.graders import Grader, ShortName
+from finetune_api.graders import Grader
 from finetune_api.kubernetes_types import SET, keyed_by
 from finetune_api.lifecycle import RunId, RunLimits, RunSpec, RunStatus
 from finetune_api.model_graders import Template
 from finetune_api.sources import DatasetUri
-from finetune_api.unions import OneOf
 
 Phase = Literal[
     "Waiting", "Evaluating", "Retrying", "Suspended", "Passed", "GateFailed", "Inconclusive", "Failed", "Cancelled"
@@ -47,12 +47,11 @@ MOST_CANDIDATES = 8
 MOST_MODELS = MOST_CANDIDATES + 1
 """With the baseline."""
 MOST_SCORES = 32
-"""Models times graders: as many fit into a termination message."""
+"""Models times graders and benchmarks: as many fit into a termination message."""
 MOST_ASKED = MOST_GRADERS + 4
 """Models of the class in one evaluation."""
 MOST_WARNINGS = 16
 MOST_SLICE_SCORES = 48
-MOST_GATES = 10
 """In the status."""
 
 
@@ -122,64 +121,6 @@ class Budget(ApiModel):
     )
 
 
-class Gate(OneOf):
-    """A threshold that every candidate must reach, or must not exceed."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                "!has(self.decision) || self.decision != 'LowerBound' || has(self.minimum) || has(self.minimumDelta)",
-                "decision LowerBound requires minimum or minimumDelta",
-                "decision",
-            ),
-            (
-                "!has(self.decision) || self.decision != 'UpperBound' || has(self.maximum) || has(self.maximumDelta)",
-                "decision UpperBound requires maximum or maximumDelta",
-                "decision",
-            ),
-            (
-                "(has(self.decision) && self.decision == 'PointEstimate') || ((!has(self.minimum) || self.minimum <= "
-                "0.9999) && (!has(self.minimumDelta) || self.minimumDelta <= 0.9999) && (!has(self.maximum) || "
-                "self.maximum >= 0.0001) && (!has(self.maximumDelta) || self.maximumDelta >= -0.9999))",
-                "the bound of an interval never comes nearer to the end of the scale than 0.0001, so this gate can't "
-                "pass: demand less, or use decision PointEstimate",
-                "decision",
-            ),
-            (
-                "!has(self.calibration) || (has(self.minimum) && !has(self.slice))",
-                "a gate on a calibration has a minimum and no slice",
-                "calibration",
-            ),
-        )
-    )
-
-    choices = ("minimum", "minimum_delta", "maximum", "maximum_delta")
-
-    grader: ShortName = Field(description="Name of a grader in spec.graders.")
-    slice: SliceReference | None = Field(
-        None, description="Judge the scores of this slice. Omitted: those of all examples."
-    )
-    calibration: Literal["Agreement", "Kappa"] | None = Field(
-        None,
-        description="Judge the grader by its calibration, and no model's scores: by the share of outputs on which it "
-        "agrees with people, or by Cohen's kappa.",
-    )
-    minimum: float | None = Field(None, gt=0, le=1, description="Minimum mean score; every model has at least 0.")
-    minimum_delta: float | None = Field(
-        None, gt=-1, le=1, description="Minimum gain over the baseline's mean score; every model has at least -1."
-    )
-    maximum: float | None = Field(None, ge=0, lt=1, description="Maximum mean score; no model has more than 1.")
-    maximum_delta: float | None = Field(
-        None, ge=-1, lt=1, description="Maximum gain over the baseline's mean score; no model has more than 1."
-    )
-    decision: Literal["LowerBound", "UpperBound", "PointEstimate"] | None = Field(
-        None,
-        description="What is compared with the threshold: a bound of the 95 % confidence interval, or the mean itself. "
-        "With a bound the gate is Inconclusive while the interval includes the threshold. Omitted: LowerBound for a "
-        "minimum, UpperBound for a maximum.",
-    )
-
-
 class ComparingSpec(RunSpec):
     """Which models are compared, in which run."""
 
@@ -226,12 +167,31 @@ class EvaluationSpec(MeasuringSpec, ComparingSpec):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "self.gates.all(gate, self.graders.exists(grader, grader.name == gate.grader))",
-                "each gate names one of the graders",
+                "self.gates.all(gate, !has(gate.grader) || self.graders.exists(grader, grader.name == gate.grader))",
+                "grader of a gate names one of the graders",
                 "gates",
             ),
             (
-                "self.gates.all(gate, !has(gate.calibration) || self.graders.exists(grader, grader.name == gate.grader "
+                "self.gates.all(gate, !has(gate.benchmark) || self.benchmarks.exists(one, one.name == gate.benchmark))",
+                "benchmark of a gate names one of the benchmarks",
+                "gates",
+            ),
+            (
+                "self.benchmarks.all(one, !self.graders.exists(grader, grader.name == one.name))",
+                "a benchmark and a grader have different names",
+                "benchmarks",
+            ),
+            (
+                "size(self.benchmarks) == 0 || (self.candidates.all(one, !has(one.model.endpoint) && "
+                "!has(one.model.outputs)) && (!has(self.baseline) || (!has(self.baseline.model.endpoint) && "
+                "!has(self.baseline.model.outputs))))",
+                "benchmarks need the probability of each answer, which only a loaded model has: compare models by uri "
+                "or fineTuneJobRef, and others in an Evaluation without benchmarks",
+                "benchmarks",
+            ),
+            (
+                "self.gates.all(gate, !has(gate.calibration) || !has(gate.grader) || "
+                "self.graders.exists(grader, grader.name == gate.grader "
                 "&& ((has(grader.scoreModel) && has(grader.scoreModel.calibration)) || (has(grader.labelModel) && "
                 "has(grader.labelModel.calibration)))))",
                 "a gate on a calibration names a grader that has one",
@@ -265,6 +225,7 @@ class EvaluationSpec(MeasuringSpec, ComparingSpec):
                 "self.runId != oldSelf.runId || (self.candidates == oldSelf.candidates && has(self.baseline) == "
                 "has(oldSelf.baseline) && (!has(self.baseline) || self.baseline == oldSelf.baseline) && self.dataset "
                 "== oldSelf.dataset && self.graders == oldSelf.graders && self.generation == oldSelf.generation && "
+                "self.benchmarks == oldSelf.benchmarks && "
                 "self.onError == oldSelf.onError && self.maxErroredPercent == oldSelf.maxErroredPercent && "
                 "has(self.budget) == has(oldSelf.budget) && (!has(self.budget) || self.budget == oldSelf.budget))",
                 "changing what is measured starts a new run: change spec.runId too (gates may change at any time)",
@@ -272,25 +233,18 @@ class EvaluationSpec(MeasuringSpec, ComparingSpec):
         )
     )
 
+    benchmarks: list[Benchmark] = Field(
+        default=[],
+        max_length=MOST_BENCHMARKS,
+        json_schema_extra=keyed_by("name"),
+        description="Public tasks on which every model is measured too, for example to see what it has forgotten.",
+    )
     gates: list[Gate] = Field(
         default=[],
         max_length=MOST_GATES,
         description="Thresholds that every candidate must reach (of checkpoints, the best). They may be changed during "
         "a run. Empty: none.",
     )
-
-
-class GateResult(ApiModel):
-    """Result of one gate for one candidate."""
-
-    candidate: ShortName = Field(description="Name of the candidate.")
-    grader: ShortName = Field(description="Name of the grader.")
-    slice: SliceReference | None = Field(None, description="Slice that the gate is about. Omitted: all examples.")
-    calibration: Line | None = Field(None, description="Agreement or Kappa, for a gate on the grader's calibration.")
-    verdict: Literal["Passed", "Failed", "Inconclusive"] = Field(
-        "Inconclusive", description="Inconclusive: the examples are too few to tell, or spec.budget was used up."
-    )
-    message: Line = Field(description="The measured and required values.")
 
 
 class EvaluationStatus(RunStatus):
@@ -322,7 +276,7 @@ class EvaluationStatus(RunStatus):
         description="For each candidate with checkpoint All.",
     )
     results: list[Score] = Field(
-        default=[], max_length=MOST_SCORES, description="Scores of every model from every grader."
+        default=[], max_length=MOST_SCORES, description="Scores of every model from every grader and benchmark."
     )
     slices: list[SliceScore] = Field(
         default=[],

@@ -13,10 +13,10 @@ from finetune_api.model_graders import Template
 
 
 class Score(ApiModel):
-    """Mean score of one model from one grader, with its 95 % confidence interval."""
+    """Mean score of one model from one grader or benchmark, with its 95 % confidence interval."""
 
     candidate: ShortName = Field(description="Name of the candidate, or `baseline`.")
-    grader: ShortName = Field(description="Name of the grader.")
+    grader: ShortName = Field(description="Name of the grader or benchmark.")
     score: float = Field(allow_inf_nan=False, description="Mean over all graded examples, 0 to 1.")
     low: float = Field(allow_inf_nan=False, description="Lower bound of the confidence interval.")
     high: float = Field(allow_inf_nan=False, description="Upper bound of the confidence interval.")

@@ -24,13 +24,13 @@ from finetune_api.base import REPORT, ApiModel, FiniteNumber, Line, Text
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import (
     MOST_ASKED,
-    MOST_GATES,
     MOST_GRADERS,
     MOST_MODELS,
     MOST_SCORES,
     MOST_SLICE_SCORES,
     MOST_WARNINGS,
 )
+from finetune_api.evaluation_gates import MOST_GATES
 from finetune_api.evaluation_results import (
     CalibrationStatus,
     GatedSlice,

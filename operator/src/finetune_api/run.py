@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from finetune_api.base import ApiModel, Line, Name
+from finetune_api.benchmarks import Benchmark
 from finetune_api.evaluation import Budget, Generation, OnError
 from finetune_api.evaluation_results import GatedSlice
 from finetune_api.finetuneclass import Prices, ServerSideEncryption
@@ -248,6 +249,7 @@ class EvaluateRun(ApiModel):
     allowed_images: list[Line] = Field(default=[], description="Patterns of allowed s3:// and https:// URLs of images.")
     limit_examples: int | None = None
     graders: list[Grader]
+    benchmarks: list[Benchmark] = Field(default=[], exclude_if=lambda benchmarks: not benchmarks)
     endpoints: list[EndpointConfig] = Field(
         default=[], description="The models of the class that graders ask, or that answer."
     )

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from finetune_api import reference
+from finetune_api.benchmarks import BENCHMARK_TASKS
 from finetune_api.conditions import METAV1_CONDITION
 from finetune_api.crd import KINDS, MODEL_DEPLOYMENT, Kind, custom_resource_definition, write
 from finetune_api.finetunesweep import PATHS
@@ -178,7 +179,7 @@ def test_a_rule_names_a_field_that_is_there(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_enum_values_are_pascal_case_and_fields_camel_case(kind: Kind) -> None:
-    names = {"training", "validation", *PATHS}  # of fields
+    names = {"training", "validation", *PATHS, *BENCHMARK_TASKS}  # of fields, and of lm-eval's tasks
     for path, schema in of(kind):
         name = path.rsplit(".", 1)[-1].removesuffix("[]")
         assert name[0].islower() and "_" not in name, path

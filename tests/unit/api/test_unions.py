@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from finetune_api.base import ApiModel
 from finetune_api.crd import KINDS, structural_schema
-from finetune_api.evaluation import Gate
+from finetune_api.evaluation_gates import Gate
 from finetune_api.finetuneclass import ServerSideEncryption, Storage
 from finetune_api.finetunejob import Adapter, Limit, Method, Model, TrainingData, ValidationData
 from finetune_api.graders import Grader

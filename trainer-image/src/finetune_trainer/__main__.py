@@ -216,6 +216,28 @@ def import_openai_eval(
     raise typer.Exit(import_openai_eval(files, Wishes(candidate, name, prompt, tuple(without or ()))))
 
 
+@app.command()
+def mirror_benchmark(
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="By lm-eval's names; `all`: every one.")],
+    to: Annotated[str, typer.Option(help="The mirror: s3://bucket/folder, or a folder on this machine.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="A copy of the dataset's repository, instead of the hub.", file_okay=False),
+    ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(help="Of the dataset on the hub; of a copy, its name.", show_default="the newest"),
+    ] = None,
+) -> None:
+    """Copy the datasets of benchmarks to where evaluations read them.
+
+    Needs a hub, or a copy of the dataset's repository. S3 is that of the variables AWS_*, as for the AWS CLI.
+    """
+    from finetune_trainer.local.mirroring_command import mirror_benchmarks
+
+    raise typer.Exit(mirror_benchmarks(tasks, to, source, revision))
+
+
 def main() -> None:
     """The console script."""
     environment.exit_on_sigterm()

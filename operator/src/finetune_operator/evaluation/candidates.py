@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluated_models import ALL, BASELINE, Candidate, Endpoint, Outputs
-from finetune_api.evaluation import MOST_CANDIDATES, MOST_SCORES, EvaluationSpec, EvaluationStatus, Gate
+from finetune_api.evaluation import MOST_CANDIDATES, MOST_SCORES, EvaluationSpec, EvaluationStatus
+from finetune_api.evaluation_gates import Gate
 from finetune_api.evaluation_results import BestCheckpoint, Score
 from finetune_api.run import NamedModel
 from finetune_operator.core.conditions import Readiness, stalled
@@ -22,7 +23,7 @@ CHOSEN_BY_SCORE = "ChosenByScore"
 def models_to_evaluate(observed: ObservedEvaluation) -> list[NamedModel] | Readiness:
     """The candidates and the baseline; if one of them can't be used yet, the reason."""
     models: list[NamedModel] = []
-    graders = len(observed.spec.graders)
+    graders = len(observed.spec.graders) + len(observed.spec.benchmarks)
     baseline, found = observed.baseline, [model for _, model in observed.candidates]
     waiting = [one for one in (*found, baseline) if isinstance(one, Readiness)]
     if waiting:
@@ -66,8 +67,8 @@ def gated_names(spec: EvaluationSpec, best: Iterable[BestCheckpoint]) -> list[st
 
 def best_checkpoints(spec: EvaluationSpec, status: EvaluationStatus) -> list[BestCheckpoint]:
     """The best checkpoint of each candidate with checkpoint All, by the first gate's grader."""
-    gate = next((one for one in spec.gates if one.calibration is None), None)
-    grader = spec.graders[0].name if gate is None else gate.grader
+    gate = next((one for one in spec.gates if one.grader is not None and one.calibration is None), None)
+    grader = spec.graders[0].name if gate is None else gate.scored_by
     sign = 1 if gate is not None and _is_maximum(gate) else -1
     found = []
     for candidate in spec.candidates:
@@ -106,9 +107,9 @@ def _too_many(candidates: int, graders: int) -> Readiness:
     most = min(MOST_CANDIDATES, MOST_SCORES // graders - 1)
     return stalled(
         Reason.INVALID_SPEC,
-        f"spec.candidates are {candidates} models, one for each checkpoint, and with {graders} graders an Evaluation "
-        f"compares {most}. Name steps instead of All (checkpoint: 100), use fewer graders, or keep fewer checkpoints "
-        "(checkpoints.keep of the FineTuneJob).",
+        f"spec.candidates are {candidates} models, one for each checkpoint, and with {graders} graders and benchmarks "
+        f"an Evaluation compares {most}. Name steps instead of All (checkpoint: 100), use fewer graders, or keep fewer "
+        "checkpoints (checkpoints.keep of the FineTuneJob).",
     )
 
 

@@ -21,6 +21,7 @@ def class_or_refusal(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
         datasets=[
             observed.spec.dataset.uri,
             *(model.outputs.uri for model in models if model.outputs is not None),
+            *(benchmark.mirror.uri for benchmark in observed.spec.benchmarks),
             *(grader.calibration.uri for grader in observed.spec.graders if grader.calibration is not None),
         ],
     )

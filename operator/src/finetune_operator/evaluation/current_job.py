@@ -149,8 +149,9 @@ def _refusal(observed: ObservedEvaluation, status: EvaluationStatus, report: Eva
         folder = output_location(observed.class_.spec, observed.owner, observed.spec.run_id).uri
     names = [BASELINE, *names_in_results(observed.spec, status.candidate_digests)]
     graders = [grader.name for grader in observed.spec.graders]
+    measures = [*graders, *(benchmark.name for benchmark in observed.spec.benchmarks)]
     return (
-        scores_refusal(report.scores, report.report_uri, folder, names, graders)
+        scores_refusal(report.scores, report.report_uri, folder, names, measures)
         or slices_refusal(report.slices, names, graders, observed.spec.dataset.slices)
         or outputs_refusal(report.outputs, names)
         or usage_refusal(report.usage)

@@ -59,7 +59,7 @@ def try_seconds(spec: EvaluationSpec, class_spec: FineTuneClassSpec) -> int:
 
 def _gated_slices(spec: EvaluationSpec) -> list[GatedSlice]:
     """The slices that gates depend on, each once."""
-    of_gates = ((gate.slice, gate.grader) for gate in spec.gates if gate.slice is not None)
+    of_gates = ((gate.slice, gate.scored_by) for gate in spec.gates if gate.slice is not None)
     return list(dict.fromkeys(GatedSlice(by=one.by, value=one.value, grader=grader) for one, grader in of_gates))
 
 
@@ -104,6 +104,7 @@ def evaluate_objects(
         allowed_images=image_sources(class_.spec),
         limit_examples=spec.dataset.limit_examples,
         graders=spec.graders,
+        benchmarks=spec.benchmarks,
         endpoints=list(endpoints),
         budget=spec.budget or Budget(),
         run_key=_run_key(spec, models),

@@ -55,6 +55,7 @@ def test_a_change_of_a_job_needs_another_run_id(api: Api, changes: dict[str, Any
         ({"baseline": {"model": {"uri": "s3://models/base"}}}, False),
         ({"graders": [{**GRADER, "stringCheck": {"operation": "Ne"}}]}, False),
         ({"budget": {"requests": 10}}, False),
+        ({"benchmarks": [{"name": "arc", "task": "arc_easy", "mirror": {"uri": "s3://data/mirror"}}]}, False),
     ],
     ids=str,
 )

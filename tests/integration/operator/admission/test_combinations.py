@@ -225,7 +225,7 @@ TONE: Object = {
         (
             "Evaluation",
             {"gates": [{"grader": "other", "minimum": 0.5}]},
-            ["spec.gates", "each gate names one of the graders"],
+            ["spec.gates", "grader of a gate names one of the graders"],
         ),
         (
             "Evaluation",

@@ -72,7 +72,7 @@ def gated_hub(files: Sequence[str], token: str) -> Iterator[str]:
 
 
 @contextmanager
-def played_hub(files: Mapping[str, bytes]) -> Iterator[str]:
+def played_hub(files: Mapping[str, bytes], repository: str = REPOSITORY) -> Iterator[str]:
     """The endpoint of a hub whose repository has these files at BRANCH, which is COMMIT."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -81,9 +81,9 @@ def played_hub(files: Mapping[str, bytes]) -> Iterator[str]:
 
         def do_GET(self) -> None:
             path = unquote(urlsplit(self.path).path)
-            about, content = f"/api/datasets/{REPOSITORY}", f"/datasets/{REPOSITORY}/resolve/{COMMIT}/"
+            about, content = f"/api/datasets/{repository}", f"/datasets/{repository}/resolve/{COMMIT}/"
             if path in (about, f"{about}/revision/{BRANCH}", f"{about}/revision/{COMMIT}"):
-                self._answer(json.dumps({"id": REPOSITORY, "sha": COMMIT, "siblings": []}).encode())
+                self._answer(json.dumps({"id": repository, "sha": COMMIT, "siblings": []}).encode())
             elif path == f"{about}/tree/{COMMIT}":
                 found = [{"type": "file", "path": name, "oid": name, "size": len(files[name])} for name in files]
                 self._answer(json.dumps(found).encode())

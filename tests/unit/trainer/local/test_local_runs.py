@@ -12,7 +12,8 @@ from finetune_api.outcome import PreflightReport
 from finetune_api.run import ModelSource
 from finetune_api.sources import ON_A_LAPTOP
 from finetune_trainer.local.job_file import LocalJob
-from finetune_trainer.local.training import refuse_changed, storage_config, train_run
+from finetune_trainer.local.storage_settings import storage_config
+from finetune_trainer.local.training import refuse_changed, train_run
 from finetune_trainer.process.failures import DiagnosedError
 
 SPEC = FineTuneJobSpec.model_validate(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import MOST_WARNINGS
 from finetune_api.finetunejob import DatasetSource
 from finetune_api.outcome import EvaluationReport
-from finetune_api.run import EvaluateRun
+from finetune_api.run import EvaluateRun, ModelSource
 from finetune_api.sources import parse_s3
 from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
 from finetune_grading.registered_graders import compile_graders, load_graders
@@ -23,6 +23,14 @@ from finetune_grading.scores import (
     may_heal,
     scores_of,
 )
+from finetune_trainer.benchmarks.kept import Measured
+from finetune_trainer.benchmarks.measuring import (
+    measure_all,
+    prepare,
+    scores_of_benchmarks,
+    to_lines,
+    truncated_prompts,
+)
 from finetune_trainer.checkpoint.loadable import find_loadable
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import fetch_files
@@ -31,7 +39,7 @@ from finetune_trainer.evaluation.calibration import calibrate, fetch_labelled, t
 from finetune_trainer.evaluation.endpoint_outputs import ask_examples, foreign_tools
 from finetune_trainer.evaluation.grading import ask_all, asked_models, grade, try_graders, usage_of
 from finetune_trainer.evaluation.heldout import HeldOutExample, keep_images, read_held_out, refuse
-from finetune_trainer.evaluation.loaded_outputs import generate_outputs
+from finetune_trainer.evaluation.loaded_outputs import Load, generate_outputs, loaded_once
 from finetune_trainer.evaluation.output import Output, Outputs, outputs_status
 from finetune_trainer.evaluation.outputs_from_files import Wanted, fetch_outputs
 from finetune_trainer.evaluation.report import MOST_ERRORS, to_page, to_report, to_samples
@@ -45,21 +53,25 @@ from finetune_trainer.storage.storage import Storage
 REPORT_NAME = "report.json"
 SAMPLES_NAME = "samples.jsonl"
 CALIBRATION_NAME = "calibration.jsonl"
+BENCHMARKS = "benchmarks"
+"""The folder with the rows of each benchmark."""
 
 
 def evaluate(run: EvaluateRun) -> EvaluationReport:
     """Evaluate, and write report.json, report.html and samples.jsonl to output_uri.
 
-    Raises DiagnosedError: InvalidSpec, DatasetNotFound, DatasetInvalid, ModelNotFound, ModelInvalid, EndpointDenied,
-    EndpointUnreachable, SandboxUnavailable, GraderFailed, or one of the storage's.
+    Raises DiagnosedError: InvalidSpec, DatasetNotFound, DatasetInvalid, BenchmarkNotFound, BenchmarkInvalid,
+    ModelNotFound, ModelInvalid, EndpointDenied, EndpointUnreachable, SandboxUnavailable, GraderFailed, or one of the
+    storage's.
     """
     try:
-        return _evaluate(run)
+        with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
+            return _evaluate(run, Path(scratch))
     except InvalidGraderError as error:
         raise DiagnosedError(Reason.INVALID_SPEC, str(error)) from error
 
 
-def _evaluate(run: EvaluateRun) -> EvaluationReport:
+def _evaluate(run: EvaluateRun, scratch_of_benchmarks: Path) -> EvaluationReport:
     storage = Storage(run.storage)
     models = asked_models(run, storage)
     graders = compile_graders(run.graders, models, models, runner=sandbox_of(run))
@@ -68,6 +80,7 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
         examples = fetch_held_out(run, storage, graders, Path(scratch))
         labelled = fetch_labelled(run, storage, graders, Path(scratch))
     there = ready_outputs(run, examples, storage)
+    benchmarks = prepare(run.benchmarks, storage, scratch_of_benchmarks, run.allowed_datasets)
     find_models(run, storage)
     warnings = try_graders(examples, graders, models)
     counting = Counting(run.on_error, run.max_errored_percent, run.generation.reducer)
@@ -75,8 +88,14 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
     with progress_sender(run.progress) as sender:
         total = len(examples) * run.generation.samples_per_example
         names, asks = [model.name for model in run.models], any(one.asks is not None for one in run.graders)
-        progress = EvaluationReporter(sender, names, total, len(graders), asks=asks)
-        outputs = answers(run, examples, models, storage, there, progress)
+        of_benchmarks = sum(one.examples for one in benchmarks)
+        progress = EvaluationReporter(sender, names, total, len(graders), asks=asks, of_benchmarks=of_benchmarks)
+        measured: dict[str, dict[str, Measured]] = {}
+
+        def measure(name: str, model: ModelSource, load: Load) -> None:
+            measured[name] = measure_all(benchmarks, name, model, load, run.outputs_uri, storage, progress.answered)
+
+        outputs = answers(run, examples, models, storage, there, progress, measure)
         grades = grade(examples, outputs, graders, models, run.generation.samples_per_example, progress)
         progress.report()
     folder = parse_s3(run.output_uri)
@@ -84,16 +103,21 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
     storage.write(folder.join(SAMPLES_NAME), to_samples(examples, outputs, grades))
     if calibrated:
         storage.write(folder.join(CALIBRATION_NAME), to_rows(calibrated))
+    for one in run.benchmarks:
+        storage.write(folder.join(BENCHMARKS, f"{one.name}.jsonl"), to_lines(measured, one.name))
     report, slices = judge(run, graders, examples, grades)
     update = {
+        "scores": [*report.scores, *scores_of_benchmarks(measured)],
         "report_uri": folder.join(REPORT_NAME).uri,
         "usage": usage_of(models),
         "outputs": outputs_status(outputs),
         "calibrations": [one.status for one in calibrated],
-        "warnings": [*warnings, *doubts(run, outputs), *hidden_revisions(models)][:MOST_WARNINGS],
+        "warnings": [*warnings, *doubts(run, outputs), *truncated_prompts(measured), *hidden_revisions(models)][
+            :MOST_WARNINGS
+        ],
     }
     report = report.model_copy(update=update)
-    storage.write(folder.join(REPORT_NAME), to_report(run, report, len(examples), slices, grades))
+    storage.write(folder.join(REPORT_NAME), to_report(run, report, len(examples), slices, grades, benchmarks))
     storage.write(folder.join(PAGE_NAME), to_page(run, report, examples, slices, outputs, grades))
     return report
 
@@ -125,10 +149,12 @@ def answers(
     storage: Storage,
     there: Mapping[str, list[Output]],
     progress: EvaluationReporter,
+    measure: Callable[[str, ModelSource, Load], None],
 ) -> Outputs:
     """Every model's outputs, including those that exist already. Raises DiagnosedError.
 
-    APIs are asked first, so that one that does not answer is noticed before a model is fetched.
+    APIs are asked first, so that one that does not answer is noticed before a model is fetched. `measure` is called for
+    each model that is loaded here, while it is.
     """
     found = dict(there)
     for name, outputs in there.items():
@@ -138,7 +164,9 @@ def answers(
             found[model.name] = ask(model.name, models[model.endpoint], run, examples, storage, progress)
     for model in run.models:
         if model.model is not None:
-            found[model.name] = generate_outputs(model.name, model.model, run, examples, storage, progress)
+            with loaded_once(model.name, model.model, storage) as load:
+                found[model.name] = generate_outputs(model.name, model.model, run, examples, storage, progress, load)
+                measure(model.name, model.model, load)
     return {model.name: found[model.name] for model in run.models}
 
 

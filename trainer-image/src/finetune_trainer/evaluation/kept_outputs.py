@@ -22,7 +22,7 @@ from finetune_grading.sample import Sample
 from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.evaluation.heldout import HeldOutExample
 from finetune_trainer.evaluation.output import Output
-from finetune_trainer.model.folders import content_version
+from finetune_trainer.model.folders import model_version
 from finetune_trainer.storage.storage import Storage
 
 KEEP_SECONDS = 15.0
@@ -72,7 +72,7 @@ class KeptOutputs:
         self._storage = storage
         self._folder = None
         if folder is not None:
-            digest = _digest(model, _content(storage, model), generation, examples)
+            digest = _digest(model, model_version(model, storage), generation, examples)
             self._folder = parse_s3(folder).join(digest)
         self._count = len(examples) * generation.samples_per_example
         self._new: dict[int, Output] = {}
@@ -100,17 +100,6 @@ class KeptOutputs:
             self._storage.write(self._folder.join(f"{rows[0][0]}-{time.time_ns()}.json"), orjson.dumps(rows))
         self._new = {}
         self._kept_time = time.monotonic()
-
-
-def _content(storage: Storage, model: ModelSource) -> list[tuple[str, int, str]]:
-    """What is at the model's URIs: if that changes, it is another model.
-
-    Where the model has a digest, it stands for the last of them: the adapter, or a model without one. Raises
-    DiagnosedError.
-    """
-    folders = [uri for uri in (model.uri, model.adapter_uri) if uri is not None]
-    unknown = folders if model.digest is None else folders[:-1]
-    return [part for uri in unknown for part in content_version(uri, storage)]
 
 
 def _digest(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,26 @@ from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.report.evaluation_progress import EvaluationReporter
 from finetune_trainer.storage.storage import Storage
 
+Load = Callable[[], Generator]
+"""Loads the model at the first call."""
+
+
+@contextmanager
+def loaded_once(name: str, model: ModelSource, storage: Storage) -> Iterator[Load]:
+    """What fetches and loads the model when it is needed first. At the end it is removed from memory."""
+    loaded: list[Generator] = []
+
+    def load() -> Generator:
+        if not loaded:
+            loaded.append(_load(name, model, storage))
+        return loaded[0]
+
+    yield load
+    if loaded:
+        loaded.clear()
+        gc.collect()
+        torch.cuda.empty_cache()
+
 
 def generate_outputs(
     name: str,
@@ -36,18 +56,18 @@ def generate_outputs(
     examples: Sequence[HeldOutExample],
     storage: Storage,
     progress: EvaluationReporter,
+    load: Load,
 ) -> list[Output]:
     """One model's outputs, samplesPerExample for each example, in the order of the examples.
 
-    Outputs that an earlier try has saved are used. For the others, the model is fetched and loaded, and removed from
-    disk and memory afterwards.
+    Outputs that an earlier try has saved are used; the model is loaded for the others.
     """
     kept = KeptOutputs(storage, run.outputs_uri, model, run.generation, examples)
     found = kept.find()
     progress.found(name, len(found))
     missing = [at for at in range(len(examples) * run.generation.samples_per_example) if at not in found]
     if missing:
-        generator = _load(name, model, storage)
+        generator = load()
         try:
             found |= _generate(_Task(name, generator, run, examples, storage, kept, progress), missing, found)
         except BaseException:
@@ -56,9 +76,6 @@ def generate_outputs(
                 kept.write()
             raise
         kept.write()
-        del generator
-        gc.collect()
-        torch.cuda.empty_cache()
     return [found[at] for at in sorted(found)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import orjson
@@ -14,6 +15,8 @@ from finetune_api.run import EndpointConfig, EvaluateRun
 from finetune_grading.grade import Grade
 from finetune_grading.graders.pairwise import tally
 from finetune_grading.scores import Graded
+from finetune_trainer.benchmarks.catalogue import CATALOGUE
+from finetune_trainer.benchmarks.measuring import PreparedBenchmark
 from finetune_trainer.evaluation.heldout import HeldOutExample
 from finetune_trainer.evaluation.output import Output, Outputs
 from finetune_trainer.evaluation.slices import Slice
@@ -42,7 +45,12 @@ def to_samples(examples: Sequence[HeldOutExample], outputs: Outputs, grades: Gra
 
 
 def to_report(
-    run: EvaluateRun, report: EvaluationReport, examples: int, slices: Sequence[Slice], grades: Graded
+    run: EvaluateRun,
+    report: EvaluationReport,
+    examples: int,
+    slices: Sequence[Slice],
+    grades: Graded,
+    benchmarks: Sequence[PreparedBenchmark] = (),
 ) -> bytes:
     """report.json: all scores, with the dataset, models, graders and settings they were measured with."""
     content: dict[str, Any] = {
@@ -65,6 +73,8 @@ def to_report(
             {"by": one.by, "value": one.value, "scores": [score.to_wire() for score in one.scores]} for one in slices
         ],
     }
+    if benchmarks:
+        content["benchmarks"] = [_benchmark(one) for one in benchmarks]
     if run.cluster_by is not None:
         content["clusterBy"] = run.cluster_by
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -105,6 +115,7 @@ def to_page(
         outputs=report.outputs,
         warnings=report.warnings,
         checkpoints=_checkpoints(run, [score.candidate for score in candidates]),
+        benchmarks={one.name: one.task for one in run.benchmarks},
     )
     return page_html(page).encode(errors="replace")
 
@@ -136,6 +147,21 @@ def _as_text(content: Any) -> str:
         return "\n\n".join(f"{one.get('role', '')}: {one['content']}" for one in content)
     # Not by orjson, which refuses numbers beyond 64 bits.
     return json.dumps(content, indent=2, ensure_ascii=False, default=str)
+
+
+def _benchmark(prepared: PreparedBenchmark) -> dict[str, Any]:
+    """With what its scores can be reproduced by: the dataset's commit, and how it is scored."""
+    scored = CATALOGUE[prepared.benchmark.task]
+    return {
+        **prepared.benchmark.to_wire(),
+        "fewShot": prepared.shots,
+        "examples": prepared.examples,
+        "dataset": prepared.manifest.dataset,
+        "revision": prepared.manifest.revision,
+        "metric": scored.metric,
+        "filter": scored.filter,
+        "lmEval": version("lm-eval"),
+    }
 
 
 def _asked(endpoint: EndpointConfig) -> dict[str, str]:

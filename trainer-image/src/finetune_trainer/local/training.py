@@ -13,7 +13,7 @@ import os
 import shlex
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -23,10 +23,11 @@ from finetune_api.conditions import Reason
 from finetune_api.default_hyperparameters import DEFAULT_SEED, resolve_checkpoints, resolve_for
 from finetune_api.finetunejob import FineTuneJobSpec, Parallelism
 from finetune_api.outcome import EXIT_FAILED, EXIT_SUCCEEDED, PreflightReport, TrainReport
-from finetune_api.run import JobIdentity, ModelSource, PreflightRun, StorageConfig, TrainRun
+from finetune_api.run import JobIdentity, ModelSource, PreflightRun, TrainRun
 from finetune_trainer.local.job_file import LocalJob, read_job
 from finetune_trainer.local.model_source import model_source
 from finetune_trainer.local.screen import Screen
+from finetune_trainer.local.storage_settings import storage_config
 from finetune_trainer.process import environment
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.process.imports import gc_paused_for_imports
@@ -136,17 +137,6 @@ def train_run(job: LocalJob, folder: Path, found: PreflightReport, model: ModelS
         parallelism=Parallelism(),
         checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters, spec.method),
         metrics_port=None,
-    )
-
-
-def storage_config(variables: Mapping[str, str]) -> StorageConfig:
-    """Local folders, and the S3 that the AWS_* variables name."""
-    endpoint = variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL")
-    return StorageConfig(
-        endpoint=endpoint,
-        region=variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION") or "us-east-1",
-        path_style=endpoint is not None,
-        local_folders=True,
     )
 
 

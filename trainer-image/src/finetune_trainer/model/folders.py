@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from finetune_api.conditions import Reason
+from finetune_api.run import ModelSource
 from finetune_api.sources import HubModel, StorageLocation, parse_model_uri
 from finetune_trainer.model.weight_headers import Tensor, Tensors, end_of_weights, read_tensors
 from finetune_trainer.process.failures import DiagnosedError, first_line, sentence
@@ -61,6 +62,17 @@ def content_version(uri: str, storage: Storage) -> list[tuple[str, int, str]]:
     if isinstance(source, HubModel):
         return [(uri, 0, HubFolder(source).commit())]
     return [(item.path, item.size, item.etag) for item in storage.list_objects(source)]
+
+
+def model_version(model: ModelSource, storage: Storage) -> list[tuple[str, int, str]]:
+    """What is at the model's URIs: if that changes, it is another model.
+
+    Where the model has a digest, it stands for the last of them: the adapter, or a model without one. Raises
+    DiagnosedError.
+    """
+    folders = [uri for uri in (model.uri, model.adapter_uri) if uri is not None]
+    unknown = folders if model.digest is None else folders[:-1]
+    return [part for uri in unknown for part in content_version(uri, storage)]
 
 
 class StoredFolder:

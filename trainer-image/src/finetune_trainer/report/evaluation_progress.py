@@ -29,11 +29,19 @@ class EvaluationReporter:
     """Counts outputs and grades, and reports them.
 
     `graders`: how many grades an output gets. `asks`: whether one of them asks a model, so that grading an output is as
-    much work as making it; otherwise it takes next to nothing.
+    much work as making it; otherwise it takes next to nothing. `of_benchmarks`: the examples of all benchmarks, each
+    of which is as much work as an output.
     """
 
     def __init__(
-        self, sender: EvaluationReceiver | None, models: Iterable[str], total: int, graders: int, *, asks: bool
+        self,
+        sender: EvaluationReceiver | None,
+        models: Iterable[str],
+        total: int,
+        graders: int,
+        *,
+        asks: bool,
+        of_benchmarks: int = 0,
     ) -> None:
         self._sender = sender
         self._total = total
@@ -41,6 +49,8 @@ class EvaluationReporter:
         self._output_steps = 1 if asks else STEPS_OF_OUTPUT
         self._outputs = dict.fromkeys(models, 0)
         self._grades = dict.fromkeys(self._outputs, 0)
+        self._of_benchmarks = of_benchmarks
+        self._answered = 0
         self._found = 0
         self._began = time.monotonic()
         self._reported_time = 0.0
@@ -58,6 +68,13 @@ class EvaluationReporter:
     def graded(self, model: str, count: int = 1) -> None:
         """Count grades of the model's outputs."""
         self._grades[model] += count
+        self._report()
+
+    def answered(self, count: int, earlier: bool) -> None:
+        """Count examples of benchmarks that a model has answered, in this try or an earlier one."""
+        self._answered += count
+        if earlier:
+            self._found += count
         self._report()
 
     def candidates(self) -> list[CandidateProgress]:
@@ -78,8 +95,12 @@ class EvaluationReporter:
         if self._sender is None:
             return
         candidates = self.candidates()
-        done = sum(self._output_steps * one.outputs + one.graded for one in candidates)
-        steps = {"current_step": done, "total_steps": (self._output_steps + 1) * self._total * len(candidates)}
+        of_outputs = sum(self._output_steps * one.outputs + one.graded for one in candidates)
+        total = (self._output_steps + 1) * self._total + self._output_steps * self._of_benchmarks
+        steps = {
+            "current_step": of_outputs + self._output_steps * self._answered,
+            "total_steps": total * len(candidates),
+        }
         self._sender.send(to_trainer_status(steps, self._remaining_seconds(**steps)), candidates=candidates)
 
     def _report(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.base import whole_seconds
-from finetune_api.evaluation import EvaluationStatus
+from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.candidates import candidate_digests, models_to_evaluate
 from finetune_operator.evaluation.current_job import is_same_run
@@ -20,7 +20,6 @@ def begin_run(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime)
     spec, models = observed.spec, models_to_evaluate(observed)
     if isinstance(models, Readiness) or is_same_run(observed):
         return plan
-    limit = spec.dataset.limit_examples
     status = EvaluationStatus(
         conditions=plan.status.conditions,
         run_id=spec.run_id,
@@ -28,6 +27,13 @@ def begin_run(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime)
         candidate_digests=candidate_digests(models),
         start_time=whole_seconds(observed.server_times.no_earlier(now)),
         # Before anything is paid for, if the number of examples is known already.
-        warnings=[] if limit is None else too_few_examples(spec.gates, limit),
+        warnings=too_few_examples(spec.gates, _known_examples(spec)),
     )
     return replace(plan, status=status.over(plan.status))
+
+
+def _known_examples(spec: EvaluationSpec) -> dict[str, int]:
+    """How many examples there are at most, by grader and benchmark, where the spec limits them."""
+    limits = {grader.name: spec.dataset.limit_examples for grader in spec.graders}
+    limits |= {benchmark.name: benchmark.limit_examples for benchmark in spec.benchmarks}
+    return {name: limit for name, limit in limits.items() if limit is not None}

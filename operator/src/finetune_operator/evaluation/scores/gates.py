@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import Gate, GateResult
+from finetune_api.evaluation_gates import Gate, GateResult
 from finetune_api.evaluation_results import CalibrationStatus, GatedSlice, GatedSliceStatus, Score, SliceScore
 from finetune_grading.grade import reaches
 from finetune_grading.statistics.power import examples_to_decide, examples_to_detect
@@ -64,25 +64,27 @@ def evaluate_gates(
 
     def result(gate: Gate, candidate: str) -> GateResult:
         if gate.calibration is not None:
-            return _of_calibration(gate, candidate, calibrated.get(gate.grader))
+            return _of_calibration(gate, candidate, calibrated.get(gate.scored_by))
         if gate.slice is not None:
-            in_status = of_slices.get((gate.slice.by, gate.slice.value, candidate, gate.grader))
+            in_status = of_slices.get((gate.slice.by, gate.slice.value, candidate, gate.scored_by))
             if in_status is None:
                 return _without_score(gate, candidate, gated_slices)
             return _of_slice(gate, candidate, in_status, in_slice)
-        score, baseline = by_key.get((candidate, gate.grader)), by_key.get((BASELINE, gate.grader))
-        counted_as_one = (ungraded or {}).get((candidate if _is_maximum(gate) else BASELINE, gate.grader))
+        score, baseline = by_key.get((candidate, gate.scored_by)), by_key.get((BASELINE, gate.scored_by))
+        counted_as_one = (ungraded or {}).get((candidate if _is_maximum(gate) else BASELINE, gate.scored_by))
         over_budget = _over_budget(gate, score, baseline)
         return _gate_result(gate, candidate, score, _examples(gate, score, baseline), counted_as_one, over_budget)
 
     return [result(gate, candidate) for gate in gates for candidate in candidates]
 
 
-def too_few_examples(gates: Sequence[Gate], examples: int, slices: Sequence[SliceScore] = ()) -> list[str]:
+def too_few_examples(
+    gates: Sequence[Gate], examples: Mapping[str, int], slices: Sequence[SliceScore] = ()
+) -> list[str]:
     """A warning for each gate on a difference that is too small to be detected with so many examples.
 
     With examples_to_detect(0.02, 0.1) examples, a difference of 0.02 is detected with a power of 80 % if exactly one of
-    the models is right on 10 % of them. Slices of unknown size are left out.
+    the models is right on 10 % of them. `examples`: by grader and benchmark. Slices of unknown size are left out.
     """
     found = []
     of_slices = {(one.by, one.value): one.examples for one in slices}
@@ -90,13 +92,13 @@ def too_few_examples(gates: Sequence[Gate], examples: int, slices: Sequence[Slic
         demanded = gate.maximum_delta if gate.minimum_delta is None else gate.minimum_delta
         if not demanded or gate.decision == "PointEstimate":
             continue
-        there = examples if gate.slice is None else of_slices.get((gate.slice.by, gate.slice.value))
+        there = examples.get(gate.scored_by) if gate.slice is None else of_slices.get((gate.slice.by, gate.slice.value))
         needed = examples_to_detect(abs(demanded), _DISCORDANCE)
         if there is not None and there < needed:
             found.append(
-                f"{TOO_FEW_EXAMPLES}: spec.gates[{at}] is about a difference of {abs(demanded):g} by {gate.grader!r}, "
-                f"which {there} examples can hardly detect: about {needed} are needed if the models differ in "
-                f"{_DISCORDANCE:.0%} of them. Evaluate on more examples, or demand less."
+                f"{TOO_FEW_EXAMPLES}: spec.gates[{at}] is about a difference of {abs(demanded):g} by "
+                f"{gate.scored_by!r}, which {there} examples can hardly detect: about {needed} are needed if "
+                f"the models differ in {_DISCORDANCE:.0%} of them. Evaluate on more examples, or demand less."
             )
     return found
 
@@ -119,7 +121,7 @@ def _without_score(gate: Gate, candidate: str, gated: Sequence[GatedSliceStatus]
     """Inconclusive: there is no evidence either way."""
     return GateResult(
         candidate=candidate,
-        grader=gate.grader,
+        grader=gate.scored_by,
         slice=gate.slice,
         verdict="Inconclusive",
         message=_why_no_score(gate, gated),
@@ -133,7 +135,7 @@ def _why_no_score(gate: Gate, gated: Sequence[GatedSliceStatus] | None) -> str:
             "status.slices has no score of this slice, and the run's report does not say why; report.json has the "
             "scores of all slices. If the gate is newer than the run, change spec.runId."
         )
-    key = None if gate.slice is None else GatedSlice(by=gate.slice.by, value=gate.slice.value, grader=gate.grader)
+    key = None if gate.slice is None else GatedSlice(by=gate.slice.by, value=gate.slice.value, grader=gate.scored_by)
     asked = next((one for one in gated if one.about == key), None)
     if asked is None:
         return "the gate is newer than the run, which has reported no score of this slice: change spec.runId."
@@ -151,7 +153,7 @@ def _of_calibration(gate: Gate, candidate: str, found: CalibrationStatus | None)
     """The result of a gate on the grader's calibration, the same for every candidate."""
     result = GateResult(
         candidate=candidate,
-        grader=gate.grader,
+        grader=gate.scored_by,
         calibration=gate.calibration,
         message="the Pod's report had no room for the calibration; report.json has it. Use fewer graders or slices, "
         "and change spec.runId.",
@@ -163,7 +165,7 @@ def _of_calibration(gate: Gate, candidate: str, found: CalibrationStatus | None)
         if gate.calibration == "Kappa"
         else (found.agreement, found.agreement_low, found.agreement_high)
     )
-    score = Score(candidate=candidate, grader=gate.grader, score=mean, low=low, high=high, examples=found.examples)
+    score = Score(candidate=candidate, grader=gate.scored_by, score=mean, low=low, high=high, examples=found.examples)
     judged = _gate_result(gate, candidate, score, found.examples, None, found.over_budget or 0)
     return judged.model_copy(update={"calibration": gate.calibration})
 
@@ -181,7 +183,7 @@ def _gate_result(
     verdict, message = _judge(gate, score, examples, ungraded)
     if over_budget and score is not None:
         verdict, message = "Inconclusive", f"{message}; {over_budget} outputs are not graded: spec.budget was used up"
-    return GateResult(candidate=candidate, grader=gate.grader, slice=gate.slice, verdict=verdict, message=message)
+    return GateResult(candidate=candidate, grader=gate.scored_by, slice=gate.slice, verdict=verdict, message=message)
 
 
 def _judge(gate: Gate, score: Score | None, examples: int, ungraded: Ungraded | None) -> tuple[Verdict, str]:

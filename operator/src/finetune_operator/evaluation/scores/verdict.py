@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import MOST_WARNINGS, EvaluationSpec, EvaluationStatus, GateResult
+from finetune_api.evaluation import MOST_WARNINGS, EvaluationSpec, EvaluationStatus
+from finetune_api.evaluation_gates import GateResult
 from finetune_api.evaluation_results import BestCheckpoint
 from finetune_grading.ungraded import ungraded_in_slice, ungraded_outputs
 from finetune_operator.core.conditions import Readiness, ready, stalled
@@ -78,7 +79,7 @@ def _where(gate: GateResult) -> str:
 
 def _warnings(spec: EvaluationSpec, status: EvaluationStatus, best: Sequence[BestCheckpoint]) -> list[str]:
     """The warnings of the Pod, and those about the current gates."""
-    examples = max((score.examples for score in status.results), default=0)
+    examples = {score.grader: score.examples for score in sorted(status.results, key=lambda score: score.examples)}
     kept = [warning for warning in status.warnings if not warning.startswith((TOO_FEW_EXAMPLES, CHOSEN_BY_SCORE))]
     of_gates = [*too_few_examples(spec.gates, examples, status.slices), *chosen_by_score(best, status, spec.gates)]
     return [*kept, *of_gates][:MOST_WARNINGS]

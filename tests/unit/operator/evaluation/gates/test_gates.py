@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from finetune_api.evaluation import EvaluationStatus, Gate, GateResult
+from finetune_api.evaluation import EvaluationStatus
+from finetune_api.evaluation_gates import Gate, GateResult
 from finetune_api.evaluation_results import Score
 from finetune_grading.statistics.estimates import estimate, estimate_difference
 from finetune_operator.evaluation.plan import plan
@@ -209,7 +210,7 @@ def test_a_gate_that_asks_for_less_than_the_examples_show_is_warned_of(
     gate: dict[str, Any], examples: int, needed: int | None
 ) -> None:
     """The number of examples for +0.05 and +0.02 where 10 % of the answers differ, from shared/reference."""
-    found = too_few_examples([Gate.from_wire({"grader": "exact", **gate})], examples)
+    found = too_few_examples([Gate.from_wire({"grader": "exact", **gate})], {"exact": examples})
     assert len(found) == (needed is not None)
     if needed is not None:
         assert found[0].startswith("TooFewExamples: spec.gates[0] is about a difference of 0.0")

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from finetune_api.evaluation import EvaluationSpec, GateResult
+from finetune_api.evaluation import EvaluationSpec
+from finetune_api.evaluation_gates import GateResult
 from finetune_api.evaluation_results import GatedSlice, GatedSliceStatus, SliceReference, SliceScore
 from finetune_api.run import EvaluateRun
 from finetune_operator.evaluation.plan import plan

@@ -71,6 +71,8 @@ class EvaluationPage:
     warnings: Sequence[str]
     checkpoints: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By candidate, the names of its checkpoints; only of those with several."""
+    benchmarks: Mapping[str, str] = field(default_factory=dict)
+    """lm-eval's task by the benchmark's name; the scores are among the others."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,13 @@ def page_html(page: EvaluationPage) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(percent=_percent, gain=_gain, cut=_cut, number=_number)
     style = files(_FOLDER).joinpath("page.css").read_text(encoding="utf-8")
+    measures = [*page.graders, *page.benchmarks]
     template = environment.from_string(files(_FOLDER).joinpath("page.html.jinja").read_text(encoding="utf-8"))
     return template.render(
         page=page,
         verdicts=verdicts(page),
         best=best_checkpoints(page),
-        charts={grader: _bars([one for one in page.scores if one.grader == grader]) for grader in page.graders},
+        charts={name: _bars([one for one in page.scores if one.grader == name]) for name in measures},
         style=Markup(style),  # noqa: S704  our own file
         style_digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         width=WIDTH,

@@ -1,0 +1,71 @@
+"""Benchmarks of an Evaluation: public tasks of lm-eval, which show what a model has forgotten."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from finetune_api.base import MOST_EXAMPLES, ApiModel, cel
+from finetune_api.graders import ShortName
+from finetune_api.sources import LONGEST_URI
+
+MOST_BENCHMARKS = 8
+
+BenchmarkTask = Literal[
+    "arc_challenge",
+    "arc_easy",
+    "boolq",
+    "gsm8k",
+    "hellaswag",
+    "lambada_openai",
+    "openbookqa",
+    "piqa",
+    "truthfulqa_mc1",
+    "truthfulqa_mc2",
+    "winogrande",
+]
+"""By the names that lm-eval gives them. Each is tested; none executes code that a model wrote."""
+BENCHMARK_TASKS: tuple[str, ...] = get_args(BenchmarkTask)
+FIXED_SHOTS = ("truthfulqa_mc1", "truthfulqa_mc2")
+"""Their prompts have examples of their own."""
+MIRROR_URI_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^?#\s]+$"
+MirrorUri = Annotated[str, StringConstraints(max_length=LONGEST_URI, pattern=MIRROR_URI_PATTERN)]
+
+
+class BenchmarkMirror(ApiModel):
+    """A copy of the benchmarks' datasets, from which alone the Pod reads."""
+
+    uri: MirrorUri = Field(description="s3://bucket/folder that `finetune-trainer mirror-benchmark` has filled.")
+
+
+class Benchmark(ApiModel):
+    """A public task on which every model is measured besides the graders."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                f"!has(self.fewShot) || !(self.task in {list(FIXED_SHOTS)})",
+                "the prompts of truthfulqa have examples of their own: omit fewShot",
+                "fewShot",
+            )
+        )
+    )
+
+    name: ShortName = Field(description="Name of the benchmark in gates and results; no grader has it.")
+    task: BenchmarkTask = Field(description="Task of lm-eval 0.4.13.")
+    mirror: BenchmarkMirror
+    limit_examples: int | None = Field(
+        None, ge=1, le=MOST_EXAMPLES, description="Use only so many examples, the first ones. Omitted: all."
+    )
+    few_shot: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="Solved examples in each prompt. Omitted: the task's own number (gsm8k: 5, others: 0).",
+    )
+    chat_template: bool = Field(
+        False,
+        description="Whether prompts are written as a conversation, in the model's chat template. Published scores of "
+        "base models are without.",
+    )
