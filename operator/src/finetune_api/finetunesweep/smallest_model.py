@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from finetune_api.base import ApiModel, Line
-from finetune_api.evaluation import Gate
+from finetune_api.evaluation_gates import Gate
 from finetune_api.finetuneclass import Prices
 from finetune_api.kubernetes_types import SET
 from finetune_api.model_graders import ModelName

@@ -184,7 +184,7 @@ def _rules_of_sizes() -> Iterator[tuple[str, str, str]]:
     )
     yield (
         "!has(self.smallestModel) || !has(self.objective) || !has(self.objective.evaluation) || "
-        f"self.smallestModel.gates.all(gate, {graders}.exists(one, one.name == gate.grader))",
+        f"self.smallestModel.gates.all(gate, has(gate.grader) && {graders}.exists(one, one.name == gate.grader))",
         "each gate names one of the graders of objective.evaluation.template.spec",
         "smallestModel.gates",
     )

@@ -181,6 +181,10 @@ SIZES: dict[str, Any] = {
             ["each gate names one of the graders of objective.evaluation.template.spec"],
         ),
         (
+            {**SIZES, "smallestModel": {"gates": [{"benchmark": "arc", "minimum": 0.4}]}},
+            ["each gate names one of the graders of objective.evaluation.template.spec"],
+        ),
+        (
             {**SIZES, "smallestModel": {**SIZES["smallestModel"], "models": ["Large"]}},
             ["spec.smallestModel.models[0]"],
         ),
