@@ -176,7 +176,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.VOLUME_NOT_MOUNTED: "A Pod's volume does not exist or can't be mounted.",
     Reason.POD_REJECTED: "The API server rejects the Pods (Pod Security, admission), or their node can't start them.",
     Reason.OBJECT_REJECTED: "The API server rejects a Service, a ConfigMap, a FineTuneJob or an Evaluation that this "
-    "object needs (admission, validation).",
+    "object needs (admission, validation), or refuses to delete a Job or Pod that it no longer needs.",
     Reason.DEADLINE_EXCEEDED: "The run exceeded spec.activeDeadlineSeconds, or its own limit: 6 hours for "
     "preflight, a day and at least the run's deadline for an Evaluation.",
     Reason.RETRY_LIMIT_REACHED: "The run failed more times than spec.retryLimit allows.",

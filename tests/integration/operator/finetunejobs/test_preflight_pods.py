@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from e2e.cluster.machine.ports import free_ports
 from finetune_api.finetunejob import FineTuneJobSpec
 from finetune_operator.core.ownership import Owner, metadata
 from finetune_operator.finetunejob.objects import preflight_pod_name, run_digest
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
+from tests.integration.operator.finetunejobs.webhooks import unanswered_webhook
 from tests.integration.operator.jobs import JOB, PREFLIGHT_REPORT
 from tests.integration.operator.process import OperatorProcess
 
@@ -80,27 +80,11 @@ def test_what_the_api_server_refuses_is_a_run_that_has_begun(api: Api) -> None:
     assert "preflight" not in refused, "there is none"
 
 
-WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
-
-
 @pytest.fixture
 def unanswered(api: Api) -> Iterator[str]:
     """A webhook that judges every Pod of the namespace, and does not answer; yields its configuration's path."""
-    name, (port,) = f"silent-{api.namespace}", free_ports(1)
-    webhook = {
-        "name": "sidecars.mesh.example.com",
-        "clientConfig": {"url": f"https://127.0.0.1:{port}/"},
-        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": api.namespace}},
-        "sideEffects": "None",
-        "admissionReviewVersions": ["v1"],
-        "failurePolicy": "Fail",
-        "timeoutSeconds": 1,
-    }
-    api.request("POST", WEBHOOKS, {"metadata": {"name": name}, "webhooks": [webhook]})
-    yield f"{WEBHOOKS}/{name}"
-    if any(one["metadata"]["name"] == name for one in api.request("GET", WEBHOOKS)["items"]):
-        api.request("DELETE", f"{WEBHOOKS}/{name}")
+    with unanswered_webhook(api, ["CREATE"], ["pods"]) as path:
+        yield path
 
 
 def is_judged(api: Api) -> bool:

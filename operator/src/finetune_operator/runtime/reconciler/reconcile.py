@@ -13,6 +13,7 @@ import structlog
 from pydantic import ValidationError
 
 from finetune_api.base import API_VERSION
+from finetune_api.conditions import KindStatus
 from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.ownership import owner_key
 from finetune_operator.core.plan import DeletionPlan, Plan, earliest
@@ -21,10 +22,13 @@ from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.resources import RESOURCES, Object
+from finetune_operator.runtime.reconciler.events import record_event
 from finetune_operator.runtime.reconciler.finalizer import plan_deletion, release, sync_finalizer
 from finetune_operator.runtime.reconciler.rejections import (
+    KeptChild,
     invalid_spec_plan,
     is_refusal,
+    kept_child_plan,
     refused_retry_seconds,
     refused_write_plan,
 )
@@ -77,10 +81,10 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
             refused = refused_write_plan(before, recorded, parent, error, now)
             await _write_or_hold_status(kube, kind, key, stored, parent, refused, now)
         return refused_retry_seconds(error)
-    for child in plan.delete:
-        await kube.delete(
-            child.resource, child.namespace, child.name, child.uid, dependents_first=child.dependents_first
-        )
+    if (kept := await _delete_children(kube, plan, parent, now)) is not None:
+        if unreadable is None:
+            await _report_kept_child(kube, kind, key, stored, parent, before, kept, now)
+        return refused_retry_seconds(kept.error)
     if deletion is not None and deletion.release:
         await release(kube, parent, kind.finalizer, deletion.left_behind)
         kind.held.drop(key)
@@ -97,6 +101,39 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
             kube.forget_finished(kind.resource, parent)
         requeue_at = earliest([requeue_at, due])
     return _seconds_until(requeue_at, now) if await _create_recorded(kube, plan, parent, now) else OVERDUE_SECONDS
+
+
+async def _delete_children(kube: Kube, plan: Plan[Any], parent: Object, now: datetime) -> KeptChild | None:
+    """Delete what the plan deletes; returns the first child that the API server refuses to delete."""
+    kept: KeptChild | None = None
+    for child in plan.delete:
+        try:
+            await kube.delete(
+                child.resource, child.namespace, child.name, child.uid, dependents_first=child.dependents_first
+            )
+        except ApiError as error:
+            if not is_refusal(error, parent, now):
+                raise
+            kept = kept or KeptChild(child, error)
+    return kept
+
+
+async def _report_kept_child(
+    kube: Kube,
+    kind: Kind,
+    key: ObjectKey,
+    stored: Object,
+    parent: Object,
+    before: KindStatus,
+    kept: KeptChild,
+    now: datetime,
+) -> None:
+    """In the conditions, or once in an Event if the run is over: its conditions say how it ended."""
+    log.warning("deletion refused", kind=parent["kind"], name=key.name, namespace=key.namespace, error=str(kept.error))
+    if kind.is_finished(before):
+        await record_event(kube, parent, kept.note, (kept.child.uid, kept.child.name))
+        return
+    await _write_or_hold_status(kube, kind, key, stored, parent, kept_child_plan(before, parent, kept, now), now)
 
 
 def _seconds_until(requeue_at: datetime | None, now: datetime) -> float | None:

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from finetune_api.base import problems
 from finetune_api.conditions import ConditionType, KindStatus, Reason
-from finetune_operator.core.conditions import progressing, stalled
-from finetune_operator.core.plan import Plan, planned
+from finetune_operator.core.conditions import EventNote, Readiness, progressing, sentence, stalled
+from finetune_operator.core.plan import Child, Plan, planned
 from finetune_operator.kube.errors import NAME_CONFLICT, ApiError
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.observed import parse_time
@@ -73,16 +73,44 @@ def refused_write_plan(
     if reason == Reason.POD_REJECTED and error.written_kind in _WITHOUT_PODS:
         reason = Reason.OBJECT_REJECTED
     message = error.message if error.reason == NAME_CONFLICT else found.message
-    if _is_outage(error):
-        message = f"{message} Tried again every {OUTAGE_RETRY_SECONDS} seconds."
-        # It may just be restarting: Stalled where the try before failed so, too.
-        lasts = any(one.type == ConditionType.READY and one.reason == reason for one in before.conditions)
-        readiness = stalled(reason, message) if lasts else progressing(reason, message)
-        return planned(observed, recorded, None, readiness, now)
-    readiness = stalled(reason, f"{message} Tried again every minute.")
-    if found.waits:
+    readiness = _refused(before, reason, message, error)
+    if found.waits and not _is_outage(error):
         readiness = progressing(Reason.QUEUED, readiness.message)
     return planned(observed, recorded, None, readiness, now)
+
+
+@dataclass(frozen=True)
+class KeptChild:
+    """A child that is no longer needed, and that the API server refuses to delete."""
+
+    child: Child
+    error: ApiError
+
+    @property
+    def message(self) -> str:
+        return (
+            f"The API server refuses to delete {self.child.resource.kind} {self.child.name}, which may still run: "
+            f"{sentence(self.error.message)} Change what rejects it (a webhook, a policy), or delete it yourself."
+        )
+
+    @property
+    def note(self) -> EventNote:
+        return EventNote("Warning", Reason.OBJECT_REJECTED, self.message)
+
+
+def kept_child_plan(before: KindStatus, parent: Object, kept: KeptChild, now: datetime) -> Plan[KindStatus]:
+    """Nothing is recorded that would follow from the child's end: report that it goes on, and keep the rest."""
+    observed = _Unparsed(parent["metadata"]["generation"], before)
+    return planned(observed, before, None, _refused(before, Reason.OBJECT_REJECTED, kept.message, kept.error), now)
+
+
+def _refused(before: KindStatus, reason: Reason, message: str, error: ApiError) -> Readiness:
+    if not _is_outage(error):
+        return stalled(reason, f"{message} Tried again every minute.")
+    message = f"{message} Tried again every {OUTAGE_RETRY_SECONDS} seconds."
+    # It may just be restarting: Stalled where the try before failed so, too.
+    lasts = any(one.type == ConditionType.READY and one.reason == reason for one in before.conditions)
+    return stalled(reason, message) if lasts else progressing(reason, message)
 
 
 def _is_outage(error: ApiError) -> bool:

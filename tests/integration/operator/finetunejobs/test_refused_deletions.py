@@ -1,0 +1,64 @@
+"""A webhook guards what must stop, and does not answer: that is told, and nothing is said to have stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
+from tests.integration.operator.finetunejobs.webhooks import unanswered_webhook
+from tests.integration.operator.jobs import JOB, starts_training
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+@pytest.fixture
+def train(api: Api) -> Object:
+    """The Job of an attempt that trains."""
+    train, _ = starts_training(api, api.create("FineTuneJob", "router", JOB))
+    api.wait_reason("FineTuneJob", "router", "Training")
+    return train
+
+
+@pytest.fixture
+def guarded(api: Api, train: Object) -> Iterator[str]:
+    with unanswered_webhook(api, ["DELETE"], ["jobs", "pods"]) as path:
+        wait_for(lambda: is_guarded(api, train), "the API server has heard of the webhook")
+        yield path
+
+
+def is_guarded(api: Api, train: Object) -> bool:
+    try:
+        api.request("DELETE", f"{api.path('Job', train['metadata']['name'])}?dryRun=All", {})
+    except RefusedError as error:
+        return error.code == 500
+    return False
+
+
+def test_a_job_that_can_not_be_stopped_is_not_said_to_be_stopping(api: Api, train: Object, guarded: str) -> None:
+    api.patch("FineTuneJob", "router", {"spec": {"suspend": True}})
+    told = api.wait_reason("FineTuneJob", "router", "ObjectRejected")
+    assert told["status"]["phase"] == "Training"
+    message = condition(told, "Ready")["message"]
+    assert f"refuses to delete Job {train['metadata']['name']}, which may still run" in message
+    assert "failed calling webhook" in message
+    api.request("DELETE", guarded)
+    wait_for(lambda: not is_guarded(api, train), "it is gone")
+    api.patch("FineTuneJob", "router", {"metadata": {"annotations": {"touched": "sooner"}}})
+    over = ("Stopping", "Suspended")
+    stopping = api.wait("FineTuneJob", "router", lambda found: condition(found, "Ready")["reason"] in over)
+    assert stalled(stopping) == ("", "")
+
+
+def test_of_a_cancelled_run_whose_job_can_not_be_stopped_an_event_says_so(
+    api: Api, train: Object, guarded: str
+) -> None:
+    api.patch("FineTuneJob", "router", {"spec": {"cancel": True}})
+    api.wait("FineTuneJob", "router", lambda found: found["status"]["phase"] == "Cancelled")
+
+    def warnings() -> list[str]:
+        return [event["message"] for event in api.items("Event") if event["reason"] == "ObjectRejected"]
+
+    wait_for(lambda: bool(warnings()), "it is told")
+    assert f"refuses to delete Job {train['metadata']['name']}" in warnings()[0]
