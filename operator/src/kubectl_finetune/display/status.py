@@ -156,6 +156,8 @@ def _score(trial: Fields) -> str:
 def _trial(trial: Fields) -> str:
     values = trial.at("values").value
     texts = [f"{path.rpartition('.')[2]} {value}" for path, value in values.items()] if isinstance(values, dict) else []
+    if model := trial.text("model"):  # its name says more than where it lies
+        texts = list(filter(None, (model, trial.text("verdict"))))
     return "  ".join([trial.text("fineTuneJobName"), ", ".join(texts)])
 
 

@@ -73,6 +73,21 @@ def test_a_search_is_told_with_its_trials_the_best_first() -> None:
     assert "logs" not in text, "a sweep has no Pods of its own"
 
 
+def test_a_sweep_over_models_names_each_with_its_verdict_and_the_score_on_holdout_examples() -> None:
+    values = {"model.uri": "s3://models/small"}
+    trials = [
+        {"number": 1, "fineTuneJobName": "t-1", "state": "Succeeded", "score": 0.5, "model": "small", "values": values}
+    ]
+    trials[0] |= {"verdict": "Passed", "low": 0.4, "high": 0.6}
+    holdout = {"number": 1, "evaluationName": "t-holdout", "score": 0.45, "low": 0.4, "high": 0.5}
+    meta = {"name": "router", "namespace": "team-a", "generation": 1}
+    status = {"phase": "Succeeded", "runId": "1", "trials": trials, "holdout": holdout}
+    spec = {"objective": {"type": "Evaluation"}}
+    text = shown(object_view({"kind": "FineTuneSweep", "metadata": meta, "spec": spec, "status": status}))
+    assert "0.5 (0.4 to 0.6)  t-1  small, Passed" in text
+    assert "0.45 (0.4 to 0.5)  trial 1, Evaluation t-holdout" in text
+
+
 def test_a_training_is_told_with_its_progress_attempts_and_budget() -> None:
     text = shown(seen(TRAINING), budget_hours=500)
     for told in (
