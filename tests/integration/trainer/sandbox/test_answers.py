@@ -219,6 +219,7 @@ def grade(sample, item):
         "import pandas; pandas.DataFrame({'a': [1]}).describe()",
         "import sympy; assert sympy.sympify('x + x') == sympy.sympify('2 * x')",
         "import regex, unicodedata, decimal, fractions, statistics, difflib, datetime, zoneinfo",
+        "import asyncio, logging, multiprocessing, ssl, urllib.request, urllib.parse",
         "import tempfile; tempfile.NamedTemporaryFile().write(b'x')",
         "import sqlite3; sqlite3.connect(':memory:').execute('select 1')",
         "import dataclasses, typing, enum, collections, itertools, functools, random, hashlib, uuid; uuid.uuid4()",

@@ -32,8 +32,8 @@ from finetune_trainer.sandbox.frames import (
 )
 from finetune_trainer.sandbox.limits import cpu_seconds, lifetime_seconds
 
-START_SECONDS = 60.0
-"""For Python to start and the walls to be put up; it takes 0.1 s."""
+START_SECONDS = 300.0
+"""For Python to start and the walls to be put up: 0.1 s. The client gives up before, and may try again."""
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "MPLCONFIGDIR": ".",
