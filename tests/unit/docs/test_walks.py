@@ -61,7 +61,7 @@ def test_a_walk_says_about_how_many_more_files_its_functions_call(title: str, pa
     called = {
         file for step, _ in walk for file in _called(package, step, {name for _, names in walk for name in names})
     }
-    (stated,) = re.findall(r"call\s+functions of up to\s+(\d+) more", text)
+    (stated,) = re.findall(r"call\s+functions\s+of\s+up\s+to\s+(\d+)\s+more", text)
     further = called - {re.sub(rf"^{package.name}/", "", file) for file in named}
     assert int(stated) - 3 <= len(further) <= int(stated), sorted(further)
 
