@@ -40,3 +40,9 @@ class ObservedModelDeployment:
     config_maps: tuple[Object, ...] = ()
     pods: tuple[PodView, ...] = ()
     warnings: tuple[WarningEvent, ...] = ()
+
+    @property
+    def resolved_model(self) -> ResolvedModel:
+        """The model, after wait_for_model."""
+        assert isinstance(self.model, ResolvedModel), "wait_for_model decides before"
+        return self.model

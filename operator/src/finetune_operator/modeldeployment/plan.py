@@ -1,7 +1,8 @@
 """What to do next for a ModelDeployment: every policy, in order, and the phase for each reason.
 
-The first policy that decides ends the list. Each keeps up what serves already (policies/serving.py): only the next
-revision waits.
+The first policy that decides ends the list. Each keeps up what serves already (serving/keep_serving.py): it corrects
+the objects, records what others changed, sees how far the rollout is, and keeps the history. Only the next revision
+waits.
 """
 
 from __future__ import annotations
@@ -13,16 +14,11 @@ from finetune_api.modeldeployment import ModelDeploymentStatus, Phase
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Decider, Phases, Plan, decided
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
-from finetune_operator.modeldeployment.policies.next_revision import (
-    refuse_replicas,
-    refuse_source,
-    refuse_taken_name,
-    serve_next_revision,
-    wait_for_class,
-    wait_for_gate,
-    wait_for_model,
-)
-from finetune_operator.modeldeployment.policies.serving import DeploymentDecision
+from finetune_operator.modeldeployment.policies.class_limits import refuse_replicas, refuse_source, wait_for_class
+from finetune_operator.modeldeployment.policies.gate import wait_for_gate
+from finetune_operator.modeldeployment.policies.model import serve_next_revision, wait_for_model
+from finetune_operator.modeldeployment.policies.name import refuse_taken_name
+from finetune_operator.modeldeployment.serving.keep_serving import DeploymentDecision
 
 POLICIES: tuple[Decider[ObservedModelDeployment, ModelDeploymentStatus], ...] = (
     Decider(refuse_taken_name),  # somebody else's Deployment or Service has the name

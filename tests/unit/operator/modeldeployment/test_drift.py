@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.modeldeployment import DriftedField, DriftRounds
 from finetune_operator.core.managed_fields import ForeignChange
-from finetune_operator.modeldeployment.policies.drift import (
+from finetune_operator.modeldeployment.serving.drift import (
     WINDOW,
     contested_fields,
     contested_readiness,

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from finetune_api.run import ModelSource
 from finetune_operator.modeldeployment.plan import plan
-from finetune_operator.modeldeployment.policies.history import MOST_REVISIONS, with_rollout
+from finetune_operator.modeldeployment.serving.history import MOST_REVISIONS, with_rollout
 from finetune_operator.models.resolve import ResolvedModel
 from tests.unit.operator.deployment_states import deployment_spec, observed_deployment
 from tests.unit.operator.evaluation_states import tuned

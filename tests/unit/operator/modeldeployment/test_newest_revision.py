@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from finetune_operator.modeldeployment.policies.rollout import _of_newest_revision
+from finetune_operator.modeldeployment.serving.rollout import _of_newest_revision
 from tests.unit.operator.states import NOW, pod
 
 

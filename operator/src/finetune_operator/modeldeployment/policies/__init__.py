@@ -1,1 +1,1 @@
-"""What decides which model is served, how it is kept up, and how far it has come."""
+"""What the next revision waits for: one file per field, in the order of plan.py. The current one is kept serving."""

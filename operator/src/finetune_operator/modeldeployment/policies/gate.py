@@ -1,12 +1,26 @@
-"""Whether a model may be served: only one that its Evaluation has judged and passed."""
+"""spec.gate: only a model that its Evaluation has judged and passed is served."""
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.evaluated_models import EvaluatedModel, ModelReference
+from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_operator.core.conditions import UNREAD, Readiness, progressing, sentence, stalled
-from finetune_operator.modeldeployment.observed import GateEvaluation
+from finetune_operator.modeldeployment.observed import GateEvaluation, ObservedModelDeployment
+from finetune_operator.modeldeployment.serving.keep_serving import DeploymentDecision, keep_serving
 from finetune_operator.models.resolve import ResolvedModel
+
+
+def wait_for_gate(
+    observed: ObservedModelDeployment, status: ModelDeploymentStatus, now: datetime
+) -> DeploymentDecision | None:
+    """Roll out no model that its evaluation has not passed."""
+    spec = observed.spec
+    name = spec.gate.evaluation_ref.name if spec.gate else ""
+    closed = gate_readiness(observed.gate, name, spec.model, observed.resolved_model)
+    return None if closed is None else keep_serving(observed, status, closed, now)
 
 
 def gate_readiness(

@@ -22,8 +22,8 @@ from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
 from finetune_operator.modeldeployment.objects import service, serving_objects, strategy_of
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
-from finetune_operator.modeldeployment.policies.applied_model import applied_model, config_maps_of
-from finetune_operator.modeldeployment.policies.drift import next_correction_time, recent_drift, recent_rounds
+from finetune_operator.modeldeployment.serving.applied_model import applied_model, config_maps_of
+from finetune_operator.modeldeployment.serving.drift import next_correction_time, recent_drift, recent_rounds
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from finetune_api.run import CheckpointSource, ModelSource
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
-from finetune_operator.modeldeployment.policies.revisions import model_of, name_of
+from finetune_operator.modeldeployment.serving.revisions import model_of, name_of
 
 
 def applied_model(observed: ObservedModelDeployment) -> ModelSource | None:

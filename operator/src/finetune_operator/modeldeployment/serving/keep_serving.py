@@ -14,9 +14,9 @@ from finetune_operator.core.plan import Decision, earliest
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.objects import selector_text, service_url
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
-from finetune_operator.modeldeployment.policies.applied_model import applied_model
-from finetune_operator.modeldeployment.policies.apply import outdated, upkeep, wanted_replicas
-from finetune_operator.modeldeployment.policies.drift import (
+from finetune_operator.modeldeployment.serving.applied_model import applied_model
+from finetune_operator.modeldeployment.serving.apply import outdated, upkeep, wanted_replicas
+from finetune_operator.modeldeployment.serving.drift import (
     correction_events,
     next_drift_check,
     recent_drift,
@@ -24,9 +24,9 @@ from finetune_operator.modeldeployment.policies.drift import (
     with_corrections,
     with_round,
 )
-from finetune_operator.modeldeployment.policies.history import with_rollout
-from finetune_operator.modeldeployment.policies.revisions import served_revision
-from finetune_operator.modeldeployment.policies.rollout import Rollout, rollout_of
+from finetune_operator.modeldeployment.serving.history import with_rollout
+from finetune_operator.modeldeployment.serving.revisions import served_revision
+from finetune_operator.modeldeployment.serving.rollout import Rollout, rollout_of
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 DeploymentDecision = Decision[ModelDeploymentStatus]
