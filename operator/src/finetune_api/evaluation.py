@@ -34,6 +34,7 @@ from finetune_api.graders import Grader
 from finetune_api.kubernetes_types import SET, keyed_by
 from finetune_api.lifecycle import RunId, RunLimits, RunSpec, RunStatus
 from finetune_api.model_graders import Template
+from finetune_api.safety.attack import MOST_SAFETY_GATES, SAFETY_RULES, Safety, SafetyGate, SafetyStatus
 from finetune_api.sources import DatasetUri
 
 Phase = Literal[
@@ -48,7 +49,7 @@ MOST_MODELS = MOST_CANDIDATES + 1
 """With the baseline."""
 MOST_SCORES = 32
 """Models times graders and benchmarks: as many fit into a termination message."""
-MOST_ASKED = MOST_GRADERS + 4
+MOST_ASKED = MOST_GRADERS + 5
 """Models of the class in one evaluation."""
 MOST_WARNINGS = 16
 MOST_SLICE_SCORES = 48
@@ -230,6 +231,7 @@ class EvaluationSpec(MeasuringSpec, ComparingSpec):
                 "has(self.budget) == has(oldSelf.budget) && (!has(self.budget) || self.budget == oldSelf.budget))",
                 "changing what is measured starts a new run: change spec.runId too (gates may change at any time)",
             ),
+            *SAFETY_RULES,
         )
     )
 
@@ -244,6 +246,12 @@ class EvaluationSpec(MeasuringSpec, ComparingSpec):
         max_length=MOST_GATES,
         description="Thresholds that every candidate must reach (of checkpoints, the best). They may be changed during "
         "a run. Empty: none.",
+    )
+    safety: Safety | None = Field(None, description="Attacks on every model. Omitted: none.")
+    safety_gates: list[SafetyGate] = Field(
+        default=[],
+        max_length=MOST_SAFETY_GATES,
+        description="Rates that no candidate may exceed. They may be changed during a run, too.",
     )
 
 
@@ -310,6 +318,7 @@ class EvaluationStatus(RunStatus):
         json_schema_extra=keyed_by("grader"),
         description="How far the models that grade agree with people.",
     )
+    safety: SafetyStatus | None = None
     warnings: list[Line] = Field(default=[], max_length=MOST_WARNINGS, description="What makes the scores doubtful.")
     gates: list[GateResult] = Field(default=[], max_length=30, description="Result of every gate for every candidate.")
     failure: FailureStatus | None = None

@@ -49,6 +49,7 @@ from finetune_api.finetunejob import (
     ModelStatus,
     Result,
 )
+from finetune_api.safety.attack import MOST_SAFETY_SCORES, SafetyScore
 from finetune_api.safety.screening import ScreeningStatus
 
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
@@ -117,6 +118,13 @@ _SLICE_NAMES = {"by": "by", "value": "values", **_NAMES}
 _SLICE_COLUMNS = tuple(name for name in SliceScore.model_fields if name not in _SLICE_NAMES)
 _CALIBRATION_NAMES = {"grader": "graders"}
 _CALIBRATION_COLUMNS = tuple(name for name in CalibrationStatus.model_fields if name not in _CALIBRATION_NAMES)
+_SAFETY_NAMES = {
+    "candidate": "candidates",
+    "measure": "measures",
+    "category": "categories",
+    "converter": "converters",
+}
+_SAFETY_COLUMNS = tuple(name for name in SafetyScore.model_fields if name not in _SAFETY_NAMES)
 _GATED_NAMES = {"by": "by", "value": "values", "grader": "graders"}
 _GATED_COLUMNS = tuple(name for name in GatedSliceStatus.model_fields if name not in _GATED_NAMES)
 
@@ -165,6 +173,7 @@ class EvaluationReport(ApiModel):
     usage: list[ModelUsage] = Field(default=[], max_length=MOST_ASKED)
     outputs: list[OutputsStatus] = Field(default=[], max_length=MOST_MODELS)
     calibrations: list[CalibrationStatus] = Field(default=[], max_length=MOST_GRADERS)
+    safety: list[SafetyScore] | None = Field(None, max_length=MOST_SAFETY_SCORES)
     warnings: list[Line] = Field(default=[], max_length=MOST_WARNINGS)
     report_uri: Line | None = None
 
@@ -194,6 +203,15 @@ class EvaluationReport(ApiModel):
     @classmethod
     def _read_calibrations(cls, value: Any) -> Any:
         return [] if value is None else _from_table(value, _CALIBRATION_NAMES, _CALIBRATION_COLUMNS)
+
+    @field_serializer("safety")
+    def _write_safety(self, safety: list[SafetyScore] | None) -> dict[str, Any] | None:
+        return None if safety is None else _table(safety, _SAFETY_NAMES, _SAFETY_COLUMNS)
+
+    @field_validator("safety", mode="before")
+    @classmethod
+    def _read_safety(cls, value: Any) -> Any:
+        return _from_table(value, _SAFETY_NAMES, _SAFETY_COLUMNS)
 
     @field_serializer("gated_slices")
     def _write_gated(self, gated: list[GatedSliceStatus] | None) -> dict[str, Any] | None:
@@ -316,6 +334,7 @@ def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:
     for slimmer in (
         report.model_copy(
             update={"scores": list(map(_rounded, report.scores)), "slices": list(map(_rounded, report.slices))}
+            | ({"safety": list(map(_rounded, report.safety))} if report.safety else {})
         ),
         report.model_copy(update={"report_uri": None}),
         report.model_copy(update={"usage": []}),
@@ -324,6 +343,7 @@ def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:
         report.model_copy(update={"gated_slices": None}),
         report.model_copy(update={"scores": [_without_gain_interval(score) for score in report.scores]}),
         report.model_copy(update={"calibrations": []}),
+        report.model_copy(update={"safety": (report.safety or [])[:-1] or None}),
     ):
         if slimmer != report:
             return slimmer
@@ -340,7 +360,7 @@ def _without_last_slice(report: EvaluationReport) -> EvaluationReport:
     return report.model_copy(update={"slices": report.slices[:-1], "gated_slices": gated})
 
 
-S = TypeVar("S", Score, SliceScore)
+S = TypeVar("S", Score, SliceScore, SafetyScore)
 
 
 def _rounded(score: S) -> S:

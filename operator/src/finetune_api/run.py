@@ -24,6 +24,7 @@ from finetune_api.finetunejob import (
     ResolvedHyperparameters,
 )
 from finetune_api.graders import Grader
+from finetune_api.safety.attack import Safety, SafetyGate
 from finetune_api.unions import OneOf
 
 RUN_CONFIG_DIRECTORY = "/etc/finetune"
@@ -263,6 +264,10 @@ class EvaluateRun(ApiModel):
     )
     gated_slices: list[GatedSlice] = Field(
         default=[], description="Slices and graders that gates are about: their scores are reported first."
+    )
+    safety: Safety | None = None
+    safety_gates: list[SafetyGate] = Field(
+        default=[], description="What gates are about: these rates are reported first."
     )
     on_error: OnError = "Zero"
     max_errored_percent: float = 5

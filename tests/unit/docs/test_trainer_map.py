@@ -27,6 +27,7 @@ def test_the_map_names_every_folder_of_the_trainer() -> None:
         "storage/requests",
         "data/read/tables",
         "report/evaluation",
+        "evaluation/safety",
         "serving/responses",
         "serving/engine",
     }  # of folders of the map, which names them too

@@ -54,7 +54,7 @@ def _category_rules() -> list[tuple[str, str, str]]:
     rules = [
         (
             f"self.format != '{name}' || self.categories.all(one, one in {json.dumps(known, ensure_ascii=False)})",
-            f"categories of {name} are {', '.join(known)}",
+            f"not a category of {name}: docs/how-to/screen-a-dataset.md",
             "categories",
         )
         for name, known in CATEGORIES.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from finetune_api.evaluated_models import EvaluatedModel
 from finetune_api.run import EndpointConfig
+from finetune_api.safety.attack import PromptSet
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import ResolvedClass, deadline_violation, source_violation
@@ -23,6 +24,7 @@ def class_or_refusal(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
             *(model.outputs.uri for model in models if model.outputs is not None),
             *(benchmark.mirror.uri for benchmark in observed.spec.benchmarks),
             *(grader.calibration.uri for grader in observed.spec.graders if grader.calibration is not None),
+            *(one.uri for one in _prompt_sets(observed)),
         ],
     )
     refused = refused or deadline_violation(found, observed.spec.active_deadline_seconds)
@@ -45,6 +47,11 @@ def _missing_endpoint(observed: ObservedEvaluation) -> Readiness | None:
     """Why an endpoint can't be used. One that needs a change takes precedence over one that only needs time."""
     missing = [endpoint for endpoint in observed.endpoints if isinstance(endpoint, Readiness)]
     return next((one for one in missing if one.stalled), missing[0] if missing else None)
+
+
+def _prompt_sets(observed: ObservedEvaluation) -> list[PromptSet]:
+    safety = observed.spec.safety
+    return [] if safety is None else [*safety.prompt_sets, *safety.benign_sets]
 
 
 def _models(observed: ObservedEvaluation) -> list[EvaluatedModel]:

@@ -18,6 +18,7 @@ from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.scores.report_checks import (
     calibrations_refusal,
     outputs_refusal,
+    safety_refusal,
     scores_refusal,
     slices_refusal,
     usage_refusal,
@@ -155,6 +156,7 @@ def _refusal(observed: ObservedEvaluation, status: EvaluationStatus, report: Eva
         or slices_refusal(report.slices, names, graders, observed.spec.dataset.slices)
         or outputs_refusal(report.outputs, names)
         or usage_refusal(report.usage)
+        or safety_refusal(report.safety or [], names if observed.spec.safety is not None else [])
         or calibrations_refusal(
             report.calibrations, [one.name for one in observed.spec.graders if one.calibration is not None]
         )

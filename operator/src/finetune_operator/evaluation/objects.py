@@ -40,7 +40,7 @@ EVALUATE_ROLE = "evaluate"
 EVALUATE_SECONDS = 24 * 3600
 """A day: the shortest limit of a try. Use fewer examples or shorter answers to make an evaluation faster."""
 _MARGIN_SECONDS = 3600
-_NOT_MEASURED = CHANGEABLE_WITHIN_A_RUN | {"className", "gates"}
+_NOT_MEASURED = CHANGEABLE_WITHIN_A_RUN | {"className", "gates", "safetyGates"}
 
 
 def run_digest(spec: EvaluationSpec) -> str:
@@ -113,6 +113,8 @@ def evaluate_objects(
         cluster_by=spec.dataset.cluster_by,
         slices=spec.dataset.slices,
         gated_slices=_gated_slices(spec),
+        safety=spec.safety,
+        safety_gates=spec.safety_gates,
         on_error=spec.on_error,
         max_errored_percent=spec.max_errored_percent,
         progress=ProgressTarget(url=progress.url_for(owner, name)) if progress else None,
@@ -127,9 +129,8 @@ def evaluate_objects(
         reads_hub=True,
         reports_progress=progress is not None,
     )
-    files = {"run.json": run.model_dump_json(by_alias=True)}
-    if progress is not None:
-        files["progress-ca.crt"] = progress.ca
+    ca = {"progress-ca.crt": progress.ca} if progress is not None else {}
+    files = {"run.json": run.model_dump_json(by_alias=True), **ca}
     config_map = run_config_map(owner, name, EVALUATE_ROLE, files)
     body = job(owner, name, role, pod_class, from_config_map(name), deadline_seconds=try_seconds(spec, class_.spec))
     if runs_python:

@@ -99,4 +99,6 @@ async def _endpoints(
     for grader in spec.graders:
         if grader.asks is not None:
             asked_by.setdefault(grader.asks, f"Grader {grader.name!r} asks")
+    if spec.safety is not None and spec.safety.classifier is not None:
+        asked_by.setdefault(spec.safety.classifier.model, "spec.safety asks")
     return tuple([await resolve_endpoint(reader, namespace, class_, name, place) for name, place in asked_by.items()])

@@ -11,9 +11,11 @@ from finetune_api.evaluation import MOST_WARNINGS
 from finetune_api.finetunejob import DatasetSource
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EvaluateRun, ModelSource
+from finetune_api.safety.attack import MOST_SAFETY_SCORES, Safety
 from finetune_api.sources import parse_s3
 from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
 from finetune_grading.registered_graders import compile_graders, load_graders
+from finetune_grading.safety_gates import reported as reported_rates
 from finetune_grading.scores import (
     Counting,
     Examples,
@@ -34,6 +36,7 @@ from finetune_trainer.benchmarks.measuring import (
 from finetune_trainer.checkpoint.loadable import find_loadable
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import fetch_files
+from finetune_trainer.data.screen.classifier import try_classifier
 from finetune_trainer.endpoints.asked_model import AskedModel
 from finetune_trainer.evaluation.calibration import calibrate, fetch_labelled, to_rows
 from finetune_trainer.evaluation.endpoint_outputs import ask_examples, foreign_tools
@@ -43,6 +46,9 @@ from finetune_trainer.evaluation.loaded_outputs import Load, generate_outputs, l
 from finetune_trainer.evaluation.output import Output, Outputs, outputs_status
 from finetune_trainer.evaluation.outputs_from_files import Wanted, fetch_outputs
 from finetune_trainer.evaluation.report import MOST_ERRORS, to_page, to_report, to_samples
+from finetune_trainer.evaluation.safety.attack import ROWS_NAME, Attacked, generation_of, judge_answers
+from finetune_trainer.evaluation.safety.attack import to_rows as to_attack_rows
+from finetune_trainer.evaluation.safety.prompts import Attempt, attempts_of
 from finetune_trainer.evaluation.slices import Slice, found_of_gated, labels, reported, slices_of
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.report.evaluation.page import PAGE_NAME
@@ -82,7 +88,10 @@ def _evaluate(run: EvaluateRun, scratch_of_benchmarks: Path) -> EvaluationReport
     there = ready_outputs(run, examples, storage)
     benchmarks = prepare(run.benchmarks, storage, scratch_of_benchmarks, run.allowed_datasets)
     find_models(run, storage)
+    attempts = [] if run.safety is None else attempts_of(run.safety, storage, run.allowed_datasets)
     warnings = try_graders(examples, graders, models)
+    if run.safety is not None:
+        warnings += try_safety(run.safety, models)
     counting = Counting(run.on_error, run.max_errored_percent, run.generation.reducer)
     calibrated = calibrate(labelled, graders, models, counting)
     with progress_sender(run.progress) as sender:
@@ -98,6 +107,7 @@ def _evaluate(run: EvaluateRun, scratch_of_benchmarks: Path) -> EvaluationReport
         outputs = answers(run, examples, models, storage, there, progress, measure)
         grades = grade(examples, outputs, graders, models, run.generation.samples_per_example, progress)
         progress.report()
+    attacked = None if run.safety is None else attack(run, run.safety, attempts, models, storage)
     folder = parse_s3(run.output_uri)
     # Written before the gates are judged, so that graded rows are never lost.
     storage.write(folder.join(SAMPLES_NAME), to_samples(examples, outputs, grades))
@@ -105,9 +115,13 @@ def _evaluate(run: EvaluateRun, scratch_of_benchmarks: Path) -> EvaluationReport
         storage.write(folder.join(CALIBRATION_NAME), to_rows(calibrated))
     for one in run.benchmarks:
         storage.write(folder.join(BENCHMARKS, f"{one.name}.jsonl"), to_lines(measured, one.name))
+    if attacked is not None:
+        storage.write(folder.join(ROWS_NAME), to_attack_rows(attacked))
     report, slices = judge(run, graders, examples, grades)
+    rates = [] if attacked is None else attacked.scores
     update = {
         "scores": [*report.scores, *scores_of_benchmarks(measured)],
+        "safety": reported_rates(rates, run.safety_gates, MOST_SAFETY_SCORES) or None,
         "report_uri": folder.join(REPORT_NAME).uri,
         "usage": usage_of(models),
         "outputs": outputs_status(outputs),
@@ -117,8 +131,8 @@ def _evaluate(run: EvaluateRun, scratch_of_benchmarks: Path) -> EvaluationReport
         ],
     }
     report = report.model_copy(update=update)
-    storage.write(folder.join(REPORT_NAME), to_report(run, report, len(examples), slices, grades, benchmarks))
-    storage.write(folder.join(PAGE_NAME), to_page(run, report, examples, slices, outputs, grades))
+    storage.write(folder.join(REPORT_NAME), to_report(run, report, len(examples), slices, grades, benchmarks, rates))
+    storage.write(folder.join(PAGE_NAME), to_page(run, report, examples, slices, outputs, grades, rates))
     return report
 
 
@@ -188,6 +202,45 @@ def ask(
             {endpoint.config.name: model},
             f"{name}: asking {endpoint.config.url}",
         )
+
+
+def attack(
+    run: EvaluateRun,
+    settings: Safety,
+    attempts: Sequence[Attempt],
+    models: Mapping[str, AskedModel],
+    storage: Storage,
+) -> Attacked:
+    """Put the attempts to every model, and judge the answers. Raises DiagnosedError."""
+    names = [model.name for model in run.models]
+    uncounted = EvaluationReporter(None, names, len(attempts), 0, asks=False)
+    greedy = run.model_copy(update={"generation": generation_of(settings), "dataset_uri": "spec.safety"})
+    outputs = answers(greedy, [one.example for one in attempts], models, storage, {}, uncounted, lambda *_: None)
+    asked = None if settings.classifier is None else models[settings.classifier.model]
+    endpoint = None if asked is None else asked.endpoint
+    verdicts = ask_all(
+        lambda: judge_answers(attempts, outputs, settings.classifier, endpoint),
+        {} if asked is None else {asked.endpoint.config.name: asked},
+        "judging the answers to attacks",
+    )
+    return Attacked(attempts, outputs, verdicts)
+
+
+def try_safety(settings: Safety, models: Mapping[str, AskedModel]) -> list[str]:
+    """Ask the classifier once; a warning where only rules judge. Raises DiagnosedError."""
+    classifier = settings.classifier
+    if classifier is None:
+        return [
+            "SafetyByRules: only rules judge the answers to attacks, by the words of a refusal. An answer that does "
+            "not refuse counts as harmful, even if it is not, and no safety gate passes: name a safety.classifier."
+        ]
+    asked = models[classifier.model]
+    ask_all(
+        lambda: try_classifier(asked.endpoint, classifier, "safety.classifier"),
+        {asked.endpoint.config.name: asked},
+        "trying the classifier",
+    )
+    return []
 
 
 def doubts(run: EvaluateRun, outputs: Outputs) -> list[str]:

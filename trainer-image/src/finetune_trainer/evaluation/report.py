@@ -12,6 +12,7 @@ import orjson
 from finetune_api.evaluated_models import BASELINE
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EndpointConfig, EvaluateRun
+from finetune_api.safety.attack import SafetyScore
 from finetune_grading.grade import Grade
 from finetune_grading.graders.pairwise import tally
 from finetune_grading.scores import Graded
@@ -21,6 +22,7 @@ from finetune_trainer.evaluation.heldout import HeldOutExample
 from finetune_trainer.evaluation.output import Output, Outputs
 from finetune_trainer.evaluation.slices import Slice
 from finetune_trainer.report.evaluation.page import Answer, ComparedExample, EvaluationPage, SliceScores, page_html
+from finetune_trainer.report.evaluation.safety_matrix import matrices
 from finetune_trainer.report.evaluation.shown_examples import choose
 
 MOST_ERRORS = 20
@@ -51,6 +53,7 @@ def to_report(
     slices: Sequence[Slice],
     grades: Graded,
     benchmarks: Sequence[PreparedBenchmark] = (),
+    rates: Sequence[SafetyScore] = (),
 ) -> bytes:
     """report.json: all scores, with the dataset, models, graders and settings they were measured with."""
     content: dict[str, Any] = {
@@ -75,6 +78,8 @@ def to_report(
     }
     if benchmarks:
         content["benchmarks"] = [_benchmark(one) for one in benchmarks]
+    if run.safety is not None:
+        content["safety"] = {"settings": run.safety.to_wire(), "rates": [rate.to_wire() for rate in rates]}
     if run.cluster_by is not None:
         content["clusterBy"] = run.cluster_by
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -87,6 +92,7 @@ def to_page(
     slices: Sequence[Slice],
     outputs: Outputs,
     grades: Graded,
+    rates: Sequence[SafetyScore] = (),
 ) -> bytes:
     """The report as a page for people. It has the first output of each model to some of the examples."""
     grader, times = run.graders[0].name, run.generation.samples_per_example
@@ -114,6 +120,7 @@ def to_page(
         samples=choose(compared, best) if candidates else {},
         outputs=report.outputs,
         warnings=report.warnings,
+        attacks=matrices(rates),
         checkpoints=_checkpoints(run, [score.candidate for score in candidates]),
         benchmarks={one.name: one.task for one in run.benchmarks},
     )

@@ -7,6 +7,7 @@ from datetime import datetime
 from finetune_api.base import whole_seconds
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.outcome import EvaluationReport
+from finetune_api.safety.attack import SafetyStatus
 from finetune_operator.evaluation.current_job import try_result, try_to_watch
 from finetune_operator.evaluation.ends import complete, end_with_verdict
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
@@ -30,6 +31,7 @@ def take_scores(observed: ObservedEvaluation, status: EvaluationStatus, now: dat
         "usage": report.usage,
         "outputs": report.outputs,
         "calibrations": report.calibrations,
+        "safety": SafetyStatus(results=report.safety or []) if observed.spec.safety is not None else None,
         "warnings": report.warnings,
         "report_uri": report.report_uri,
         "completion_time": whole_seconds(now),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
+from typing import get_args
 
 from finetune_api.evaluation_results import CalibrationStatus, ModelUsage, OutputsStatus, Score, SliceScore
+from finetune_api.safety.attack import Measure, SafetyScore
 from finetune_api.sources import is_below
 
 
@@ -74,6 +76,27 @@ def calibrations_refusal(calibrations: Collection[CalibrationStatus], graders: C
         )
         if not is_possible:
             return f"the numbers of the calibration of {one.grader!r} are impossible"
+    return None
+
+
+def safety_refusal(scores: Collection[SafetyScore], models: Collection[str]) -> str | None:
+    """Why the rates of attacks are rejected; None if they are valid. `models`: none if the spec has no safety."""
+    keys = [(one.candidate, one.measure, one.category, one.converter) for one in scores]
+    if len(set(keys)) < len(keys):
+        return "it has two rates of one model by one measure, category and converter"
+    for one in scores:
+        if one.candidate not in models or one.measure not in get_args(Measure):
+            return f"it has a rate {one.measure!r} of {one.candidate!r}, for which the spec does not ask"
+        rise = [number for number in (one.delta_low, one.delta, one.delta_high) if number is not None]
+        is_possible = (
+            _in_order([0.0, one.low, one.rate, one.high, 1.0])
+            and _in_order([-1.0, *rise, 1.0])
+            and one.answers >= 1
+            and min(one.counted, one.errored, one.incoherent) >= 0
+            and one.counted + one.errored <= one.answers
+        )
+        if not is_possible:
+            return f"the numbers of {one.measure} of {one.candidate!r} are impossible"
     return None
 
 

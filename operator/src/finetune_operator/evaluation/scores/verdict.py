@@ -9,6 +9,8 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import MOST_WARNINGS, EvaluationSpec, EvaluationStatus
 from finetune_api.evaluation_gates import GateResult
 from finetune_api.evaluation_results import BestCheckpoint
+from finetune_api.safety.attack import SafetyGateResult
+from finetune_grading.safety_gates import evaluate_safety_gates
 from finetune_grading.ungraded import ungraded_in_slice, ungraded_outputs
 from finetune_operator.core.conditions import Readiness, ready, stalled
 from finetune_operator.evaluation.candidates import (
@@ -47,20 +49,24 @@ def decide_verdict(spec: EvaluationSpec, status: EvaluationStatus) -> RunVerdict
     update = {"gates": kept, "warnings": _warnings(spec, status, best), "best_checkpoints": best}
     if best:  # Another one may be the best if the first gate is by another grader now.
         update["summary"] = summary(spec.graders[0].name, status.results, gated_names(spec, best)[0])
+    attacked = _safety_gates(spec, status, gated_names(spec, best))
+    if status.safety is not None:
+        update["safety"] = status.safety.model_copy(update={"gates": attacked})
     status = status.model_copy(update=update)
-    failed = [gate for gate in gates if gate.verdict == "Failed"]
-    undecided = [gate for gate in gates if gate.verdict == "Inconclusive"]
+    judged: list[GateResult | SafetyGateResult] = [*gates, *attacked]
+    failed = [gate for gate in judged if gate.verdict == "Failed"]
+    undecided = [gate for gate in judged if gate.verdict == "Inconclusive"]
     if failed:
-        readiness = stalled(Reason.GATE_FAILED, f"{len(failed)} of {len(gates)} gates failed: {_described(failed)}.")
+        readiness = stalled(Reason.GATE_FAILED, f"{len(failed)} of {len(judged)} gates failed: {_described(failed)}.")
         return RunVerdict(status, readiness, passed=readiness)
     if any(score.over_budget for score in status.results):
         readiness = stalled(Reason.BUDGET_EXCEEDED, _budget_message(status))
         return RunVerdict(status, readiness, passed=readiness)
     if undecided:
-        message = f"{len(undecided)} of {len(gates)} gates are undecided: {_described(undecided)}."
+        message = f"{len(undecided)} of {len(judged)} gates are undecided: {_described(undecided)}."
         readiness = stalled(Reason.INCONCLUSIVE, message)
         return RunVerdict(status, readiness, passed=readiness)
-    text = "Every gate passed." if gates else "Evaluated; the spec has no gate."
+    text = "Every gate passed." if judged else "Evaluated; the spec has no gate."
     return RunVerdict(status, ready(Reason.EVALUATED, status.summary or text), passed=ready(Reason.GATES_PASSED, text))
 
 
@@ -69,8 +75,20 @@ def _subject(gate: GateResult) -> tuple[object, ...]:
     return gate.candidate, gate.grader, gate.slice, gate.calibration
 
 
-def _described(gates: list[GateResult]) -> str:
-    return "; ".join(f"{gate.candidate} by {gate.grader}{_where(gate)}: {gate.message}" for gate in gates)
+def _safety_gates(spec: EvaluationSpec, status: EvaluationStatus, candidates: Sequence[str]) -> list[SafetyGateResult]:
+    scores = [] if status.safety is None else status.safety.results
+    by_rules = spec.safety is None or spec.safety.classifier is None
+    return evaluate_safety_gates(spec.safety_gates, candidates, scores, by_rules=by_rules)
+
+
+def _described(gates: Sequence[GateResult | SafetyGateResult]) -> str:
+    return "; ".join(f"{gate.candidate} by {_what(gate)}: {gate.message}" for gate in gates)
+
+
+def _what(gate: GateResult | SafetyGateResult) -> str:
+    if isinstance(gate, GateResult):
+        return f"{gate.grader}{_where(gate)}"
+    return " of ".join([gate.measure, *(one for one in (gate.converter, gate.category) if one is not None)])
 
 
 def _where(gate: GateResult) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from finetune_api.conditions import Reason
 from finetune_api.graders import GraderErrorCode
 from finetune_api.safety.classifier import CATEGORIES, Classifier, ClassifierFormat
 from finetune_api.safety.screening import OTHER
@@ -17,8 +18,11 @@ from finetune_grading.grade import RowError
 from finetune_trainer.data.screen.texts import Exchange
 from finetune_trainer.endpoints.asked_model import CHAT, is_completion
 from finetune_trainer.endpoints.endpoint import Endpoint
+from finetune_trainer.process.failures import DiagnosedError
 
 MODERATIONS = "moderations"
+HARMLESS = Exchange("What is the capital of France?", "The capital of France is Paris.")
+_REFUSAL = re.compile(r"^\s*Refusal:\s*(Yes|No)\b", re.MULTILINE)
 _REPLY_TOKENS = 256
 _REASONED_TOKENS = 2048
 _VIOLATION: Mapping[str, Any] = {
@@ -91,7 +95,40 @@ async def harmful_categories(endpoint: Endpoint, settings: Classifier, found: Ex
     return [one for one in categories if not counted or one in counted or one == OTHER]
 
 
+async def refuses(endpoint: Endpoint, settings: Classifier, found: Exchange) -> bool:
+    """Whether an answer declines, by a reply that says so (Qwen3Guard's). Raises as harmful_categories does."""
+    matched = _REFUSAL.search(await _reply(endpoint, settings, found))
+    if matched is None:
+        raise _unreadable(endpoint, settings)
+    return matched.group(1) == "Yes"
+
+
+async def try_classifier(endpoint: Endpoint, settings: Classifier, field: str) -> None:
+    """Ask about something harmless: a wrong format is found before anything is paid for. `field`: names the settings.
+
+    Raises DiagnosedError, StopGradingError.
+    """
+    try:
+        await harmful_categories(endpoint, settings, HARMLESS)
+    except RowError as failure:
+        error = failure.error
+        if error.code is GraderErrorCode.BUDGET_EXCEEDED:
+            return  # what is not judged says so
+        if error.passing:
+            raise DiagnosedError(Reason.ENDPOINT_UNREACHABLE, error.details, retryable=True) from None
+        message = f"{error.details} Correct {field}: the format of its model, or the model."
+        raise DiagnosedError(Reason.INVALID_SPEC, message) from None
+
+
 async def _ask(endpoint: Endpoint, settings: Classifier, found: Exchange) -> list[str]:
+    reply = await _reply(endpoint, settings, found)
+    categories = _read_violation(reply) if settings.format == "Policy" else read_reply(settings, reply)
+    if categories is None:
+        raise _unreadable(endpoint, settings)
+    return categories
+
+
+async def _reply(endpoint: Endpoint, settings: Classifier, found: Exchange) -> str:
     body: dict[str, Any] = {"messages": _messages(settings, found), "temperature": 0.0}
     if settings.format == "Policy":
         schema = {"name": "verdict", "strict": True, "schema": _VIOLATION}
@@ -100,11 +137,7 @@ async def _ask(endpoint: Endpoint, settings: Classifier, found: Exchange) -> lis
     thinks = settings.format in ("Policy", "GraniteGuardian")
     body["max_completion_tokens"] = _REASONED_TOKENS if thinks else _REPLY_TOKENS
     answer = await endpoint.post(CHAT, body, is_completion)
-    reply = answer.body["choices"][0]["message"].get("content") or ""
-    categories = _read_violation(reply) if settings.format == "Policy" else read_reply(settings, reply)
-    if categories is None:
-        raise _unreadable(endpoint, settings)
-    return categories
+    return str(answer.body["choices"][0]["message"].get("content") or "")
 
 
 def _messages(settings: Classifier, found: Exchange) -> list[dict[str, str]]:

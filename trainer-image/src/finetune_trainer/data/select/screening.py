@@ -25,7 +25,7 @@ from finetune_api.safety.screening import (
 from finetune_grading.grade import GradeError, RowError
 from finetune_grading.judge import StopGradingError
 from finetune_trainer.data.read.data_files import corrected
-from finetune_trainer.data.screen.classifier import harmful_categories
+from finetune_trainer.data.screen.classifier import harmful_categories, try_classifier
 from finetune_trainer.data.screen.rules import rules_that_flag
 from finetune_trainer.data.screen.texts import Exchange, exchange
 from finetune_trainer.data.select.filters import Mask
@@ -38,7 +38,6 @@ ASKED_AT_ONCE = 1024
 """Examples in memory while the classifier is asked about them."""
 LONGEST_SECONDS = 5 * 3600
 """What asking may take: less than a preflight may."""
-HARMLESS = Exchange("What is the capital of France?", "The capital of France is Paris.")
 
 _log = structlog.get_logger()
 
@@ -189,7 +188,7 @@ def _refuse_too_slow(examples: int, classifier: Endpoint) -> None:
 def _classify(flagged: Sequence[SetFlags], settings: Classifier, endpoint: Endpoint) -> None:
     async def ask() -> None:
         async with endpoint.connected():
-            await _try(endpoint, settings)
+            await try_classifier(endpoint, settings, "dataset.screening.classifier")
             for flags in flagged:
                 await _classify_set(flags, settings, endpoint)
 
@@ -198,20 +197,6 @@ def _classify(flagged: Sequence[SetFlags], settings: Classifier, endpoint: Endpo
     except StopGradingError as stop:
         assert stop.__cause__ is not None, "it says why"
         raise stop.__cause__ from None
-
-
-async def _try(endpoint: Endpoint, settings: Classifier) -> None:
-    """Ask about something harmless: a wrong format is found before anything is paid for."""
-    try:
-        await harmful_categories(endpoint, settings, HARMLESS)
-    except RowError as failure:
-        error = failure.error
-        if error.passing:
-            raise DiagnosedError(Reason.ENDPOINT_UNREACHABLE, error.details, retryable=True) from None
-        raise DiagnosedError(
-            Reason.INVALID_SPEC,
-            f"{error.details} Correct dataset.screening.classifier: the format of its model, or the model.",
-        ) from None
 
 
 async def _classify_set(flags: SetFlags, settings: Classifier, endpoint: Endpoint) -> None:

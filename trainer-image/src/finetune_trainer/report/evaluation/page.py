@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from finetune_api.evaluated_models import BASELINE
 from finetune_api.evaluation_results import OutputsStatus, Score
+from finetune_trainer.report.evaluation.safety_matrix import AttackMatrix
 
 PAGE_NAME = "report.html"
 LONGEST_TEXT = 2000
@@ -69,6 +70,8 @@ class EvaluationPage:
     """By heading."""
     outputs: Sequence[OutputsStatus]
     warnings: Sequence[str]
+    attacks: Sequence[AttackMatrix] = ()
+    """Of each model; none without safety."""
     checkpoints: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By candidate, the names of its checkpoints; only of those with several."""
     benchmarks: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""spec.safety: harmful requests in several forms are put to every model, and what came of them is counted."""
