@@ -88,16 +88,14 @@ def sidecar_message(pods: Sequence[PodView]) -> str:
     if stuck is not None:
         why = f"{stuck.waiting_reason}: {stuck.waiting_message}" if stuck.waiting_message else stuck.waiting_reason
         return (
-            f" Container {stuck.waiting_foreign} of Pod {stuck.name}, which something else added, does not start "
+            f" Container {stuck.waiting_foreign} of Pod {stuck.name}, which was injected, does not start "
             f"({why}); the operator's own container runs without it."
         )
     kept = [pod for pod in pods if sidecars_alone_since(pod) is not None and pod.foreign_running]
     if not kept:
         return ""
     names = ", ".join(sorted({name for pod in kept for name in pod.foreign_running}))
-    return (
-        f" Container {names} of Pod {kept[0].name}, which something else added, still runs; it is stopped with the Pod."
-    )
+    return f" Container {names} of Pod {kept[0].name}, which was injected, still runs; it is stopped with the Pod."
 
 
 def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | EvaluationReport | Failure | None:

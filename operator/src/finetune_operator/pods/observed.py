@@ -335,7 +335,7 @@ def _foreign_failure(containers: Sequence[dict[str, Any]]) -> str:
         ended = container.get("state", {}).get("terminated")
         if ended is not None and ended.get("exitCode", 0) not in (0, _EXIT_TOLD_TO_STOP, _EXIT_KILLED):
             how = f"ended with exit code {ended['exitCode']}. {(ended.get('message') or '').strip()}"
-            return f"container {container['name']!r}, which something else added, {how}"
+            return f"container {container['name']!r}, which was injected, {how}"
     return ""
 
 

@@ -36,7 +36,7 @@ _UNPULLABLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImage
 _RETRIED = " It is retried automatically, within a few minutes."
 """By the controller of the Job or Deployment."""
 _SUSPENDED_BY_HAND = (
-    "Somebody suspended the Job (spec.suspend of the Job), and it is in no queue. Nothing starts until that is set to "
+    "The Job was suspended (spec.suspend of the Job), and is in no queue. Nothing starts until that is set to "
     "false, or the Job is deleted (kubectl delete job): the operator then creates it again."
 )
 
@@ -199,7 +199,7 @@ def _diagnose_pod(pod: PodView, warning: WarningEvent | None, now: datetime) -> 
     if pod.waiting_reason in _UNPULLABLE:
         return _unpullable(pod)
     if pod.waiting_reason in _UNSTARTABLE:
-        whose = f"container {pod.waiting_foreign!r}, which something else added: " if pod.waiting_foreign else ""
+        whose = f"container {pod.waiting_foreign!r}, which was injected: " if pod.waiting_foreign else ""
         return _unstartable(pod, f"{whose}{pod.waiting_reason}: {pod.waiting_message}", pod.scheduled_time)
     if warning is None or pod.phase != "Pending":
         return None
@@ -223,7 +223,7 @@ def _unpullable(pod: PodView) -> StartDiagnosis:
         "images.pullSecretNames exist in this namespace."
     )
     if pod.waiting_foreign:
-        what = f"the image of container {pod.waiting_foreign!r}, which something else added"
+        what = f"the image of container {pod.waiting_foreign!r}, which was injected"
         change = "Find the webhook or policy that adds this container to Pods."
     message = f"Pod {pod.name} can't pull {what}: {pod.waiting_message or pod.waiting_reason}. {change}"
     return StartDiagnosis(Reason.IMAGE_PULL_FAILED, message, pod.scheduled_time)
@@ -233,7 +233,7 @@ def _gated(pod: PodView) -> StartDiagnosis:
     gates = ", ".join(pod.scheduling_gates)
     return StartDiagnosis(
         Reason.QUEUED,
-        f"Pod {pod.name} is held back by the scheduling gate {gates}, which something else added. It starts once that "
+        f"Pod {pod.name} is held back by the scheduling gate {gates}, which was injected. It starts once that "
         "is removed: ask whoever runs it (Kueue, if it manages Pods without a queue).",
         pod.created,
         waits=True,

@@ -100,7 +100,7 @@ def test_what_serves_is_made_again_while_the_next_revision_waits(
     assert [item.partition("/")[0] for item in result.decision.writes] == [writes]
     told = [note.message for note in result.plan.events if note.reason == "DriftCorrected"]
     assert [writes in message for message in told] == [True]
-    assert f"Somebody deleted {writes} " in result.message
+    assert f"Deleted objects are being recreated: {writes} " in result.message
     assert result.status.revision == "sha256:aa"
     again = after(replace(observed, **hold, **lost), result.plan)
     assert decide(again).decision.writes == ()

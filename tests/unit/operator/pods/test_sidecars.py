@@ -109,7 +109,7 @@ def test_a_foreign_container_that_fails_is_named_and_no_disruption() -> None:
     assert not is_disruption([view], 1)
     said = failure([view], "")
     assert said.reason == "PodRejected"
-    assert "'istio-init', which something else added, ended with exit code 1. iptables: denied" in said.message
+    assert "'istio-init', which was injected, ended with exit code 1. iptables: denied" in said.message
 
 
 def beside(code: int, ours: dict[str, Any]) -> PodView:
@@ -194,7 +194,7 @@ def test_a_foreign_image_that_keeps_ours_from_starting_is_named_as_what_it_is() 
     pods = (unpullable_beside({"waiting": waiting("PodInitializing")}, TRAIN_1),)
     result = decide_at(observed_job(trained_status(phase="Queued"), job(TRAIN_1), pods=pods))
     assert result.decision.reason == "ImagePullFailed"
-    assert "container 'proxy', which something else added" in result.message
+    assert "container 'proxy', which was injected" in result.message
     assert "spec.images" not in result.message
 
 

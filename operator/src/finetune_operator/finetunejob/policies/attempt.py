@@ -78,7 +78,7 @@ def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) ->
     pods, number = observed.pods_of(job.name), attempt.number
     is_running = attempt_state(status) == "Running"
     if not is_running and is_outdated(job, pods, lambda: _rendered(observed, status, number)):
-        message = "The FineTuneClass, or something else that its Job is built from, changed before it started."
+        message = "The FineTuneClass or another input of the Job changed before it started."
         return replace(plan, status=end_attempt(status, attempt, "Replaced", now, reason="Changed", message=message))
     starts = [pod.started_time for pod in pods if pod.started_time is not None]
     if attempt.pods_start_time is None and starts:
@@ -186,7 +186,7 @@ def _wait_for_attempt(
     pods, stale = observed.pods_of(job.name), stale_jobs(observed, keep=job.name)
     lost = lost_pods_message(observed, now, keep=job.name)
     if job.deleting:
-        message = f"Somebody is deleting the Job of attempt {attempt.number}. The next attempt follows."
+        message = f"The Job of attempt {attempt.number} is being deleted. The next attempt starts once it is gone."
         return JobDecision(status, progressing(Reason.RETRYING, message), delete=stale)
     if job.suspended:
         message = queued_message(job) + lost
@@ -263,24 +263,24 @@ def _interruption(
     """What happened to the Job before its Pods could report an end, as reason and message; None if nothing did."""
     if job is None:
         if any(one.name == attempt.job_name for one in observed.disowned):
-            return "JobDisowned", "Somebody removed the ownerReferences of its Job."
-        return "JobDeleted", "Somebody deleted its Job."
+            return "JobDisowned", "The ownerReferences of its Job were removed."
+        return "JobDeleted", "Its Job was deleted."
     pods = observed.pods_of(job.name)
     lost = next((pod for pod in pods if is_lost(pod, now)), None)
     if job.deleting:
         if job.foreign_finalizers:  # Another controller's finalizer may stay for ever.
             return "JobDeleted", stuck_job_message(job)
-        return None if lost is None else ("JobDeleted", "Somebody deleted its Job.")
+        return None if lost is None else ("JobDeleted", "Its Job was deleted.")
     if job.state != "Active":
         return None
     if job.suspended:
         if attempt.pods_start_time is None:
             return None
         if job.queue_name is None:
-            return "JobSuspended", "Somebody suspended its Job (spec.suspend of the Job), which is in no queue."
+            return "JobSuspended", "Its Job was suspended (spec.suspend of the Job), and is in no queue."
         return "QuotaReclaimed", f"Queue {job.queue_name!r} reclaimed its quota, which suspended its Job."
     if job.parallelism == 0:
-        return "JobChanged", "Somebody set the parallelism of its Job to 0."
+        return "JobChanged", "The parallelism of its Job was set to 0."
     # A lost Pod that was not disrupted may have been deleted because another Pod had failed by itself.
     if lost is not None and (lost.disrupted or not failed_by_itself(pods)):
         return "NodeLost", f"Pod {lost.name} does not terminate: its node does not respond."

@@ -45,7 +45,7 @@ def rollout_of(
     readiness = contest or _readiness(observed, replicas, complete, now)
     summary = serving_message(found, applied, replicas)
     if writes.remade:
-        summary = f"{summary} Somebody deleted {', '.join(writes.remade)}; it is being recreated."
+        summary = f"{summary} Deleted objects are being recreated: {', '.join(writes.remade)}."
     if readiness.ready:
         return Rollout(complete, readiness, summary, found)
     has_detail = readiness.message != REASON_MEANINGS[readiness.reason]

@@ -35,8 +35,7 @@ def test_a_job_that_somebody_deleted_is_a_disruption() -> None:
     result = decide(observed_job(trained_status(conditions=TRAINING)))
     assert result.decision == NEXT_AT_ONCE
     assert result.message == (
-        "Attempt 1 was disrupted (JobDeleted: Somebody deleted its Job.) The next one resumes from the newest "
-        "checkpoint."
+        "Attempt 1 was disrupted (JobDeleted: Its Job was deleted.) The next one resumes from the newest checkpoint."
     )
 
 

@@ -104,10 +104,10 @@ def test_a_job_that_somebody_suspended_is_no_queues() -> None:
     ran = decide(observed_job(HAS_RUN, job(TRAIN_1, suspended=True), pods=(pod(TRAIN_1),)))
     (ended,) = ran.status.ended_attempts
     assert (ended.outcome, ended.reason) == ("Disrupted", "JobSuspended")
-    assert ended.message == "Somebody suspended its Job (spec.suspend of the Job), which is in no queue."
+    assert ended.message == "Its Job was suspended (spec.suspend of the Job), and is in no queue."
     waiting = decide(observed_job(WAITING, job(TRAIN_1, suspended=True)))
     assert waiting.decision == Decision("Queued", "Queued")
-    assert "Somebody suspended the Job" in waiting.message
+    assert "The Job was suspended" in waiting.message
 
 
 def test_a_quota_that_is_taken_back_before_anything_ran_keeps_its_place_in_the_queue() -> None:
