@@ -172,7 +172,7 @@ async def test_more_than_one_evaluation_compares_are_refused_with_what_to_do() -
     assert isinstance(refused, Readiness)
     assert (refused.reason, refused.stalled) == (Reason.INVALID_SPEC, True)
     assert "spec.candidates are 4 models" in refused.message
-    assert "with 8 graders an Evaluation compares 3. Name steps instead of All" in refused.message
+    assert "with 8 graders and benchmarks an Evaluation compares 3. Name steps instead of All" in refused.message
 
 
 # Which is the best.
