@@ -34,8 +34,9 @@ class Source:
     def problem(self, reason: str) -> str:
         """Why there is no connection, and what to do."""
         where = "The Pod's service account" if self.in_cluster else f"The kubeconfig {self.file or DEFAULT_KUBECONFIG}"
+        why = " ".join(reason.split()).rstrip(".")
         return (
-            f"{where} can't be used: {' '.join(reason.split())}. Pass FineTuneClient(kubeconfig=..., context=...), set "
+            f"{where} can't be used: {why}. Pass FineTuneClient(kubeconfig=..., context=...), set "
             "KUBECONFIG, or run in a Pod with a service account's token."
         )
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from finetune_api.base import ANOTHER_VERSION, API_VERSION, ApiModel, problems
-from finetune_client.errors import DifferentSpecError, FineTuneError
+from finetune_client.errors import INVALID, DifferentSpecError, FineTuneError, InvalidSpecError
 from finetune_client.kinds import Contract, checked_name
 from finetune_view.fields import Object
 
@@ -48,7 +48,7 @@ def manifest_of(
     try:
         contract.spec.from_wire(spec)
     except ValidationError as error:
-        raise FineTuneError(f"{contract.kind.name} {chosen}: spec.{problems(error)}") from None
+        raise InvalidSpecError(INVALID, "Invalid", f"{contract.kind.name} {chosen}: spec.{problems(error)}") from None
     return {"apiVersion": API_VERSION, "kind": contract.kind.name, "metadata": metadata, "spec": spec}
 
 

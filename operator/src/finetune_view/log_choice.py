@@ -9,6 +9,9 @@ from finetune_view.next_step import command
 from finetune_view.object_view import ObjectView
 from finetune_view.resource import FINE_TUNE_JOB
 
+FETCH = "fetch"
+"""The init container of a served model's Pods, which fetches the model."""
+
 
 class NoPodsError(LookupError):
     """The Pod whose log is wanted does not exist (any more). The message says what there is instead."""
@@ -74,7 +77,9 @@ def _where_else(view: ObjectView) -> str:
 
 
 def shown_instead(view: ObjectView, pods: list[Pod], wanted: Wanted) -> str | None:
-    """That another log is shown than that of the newest attempt, whose Pods are gone; None where it is the one."""
+    """That another log is shown than that of training or serving; None where it is the one."""
+    if pods and shown_container(pods) == FETCH:
+        return f"{pods[-1].name} does not serve yet: this is the log of its container {FETCH}, which fetches the model."
     if wanted.role is not None or pods[0].role != "preflight" or not view.status.at("attempt"):
         return None
     attempt = view.status.text("attempt", "number")
@@ -86,7 +91,16 @@ def kept_log(view: ObjectView) -> str:
     return view.status.block("failure", "log").rstrip()
 
 
+def shown_container(pods: list[Pod]) -> str:
+    """The container whose log is shown of these Pods: what fetches a model, if none of them has got any further."""
+    names = [container_of(pod) for pod in pods]
+    return next((name for name in names if name != FETCH), FETCH)
+
+
 def container_of(pod: Pod) -> str:
-    """Ours, whatever a policy injected before it."""
+    """Ours, whatever a policy injected before it; the one that fetches the model until it has succeeded."""
+    fetch = next((one for one in pod.fields.at("status", "initContainerStatuses") if one.text("name") == FETCH), None)
+    if fetch is not None and fetch.whole("state", "terminated", "exitCode") != 0:
+        return FETCH
     names = [container.text("name") for container in pod.fields.at("spec", "containers")]
     return next((name for name in names if name in ("trainer", "server")), names[0] if names else "trainer")

@@ -38,7 +38,7 @@ def test_the_namespace_is_that_of_the_context() -> None:
 
 
 def test_without_a_cluster_it_says_how_to_name_one(tmp_path: Path) -> None:
-    with pytest.raises(NoConnectionError, match="KUBECONFIG, or run in a Pod"):
+    with pytest.raises(NoConnectionError, match=r"[^.]\. Pass FineTuneClient.* KUBECONFIG, or run in a Pod"):
         FineTuneClient("a").get("x")
     with pytest.raises(NoConnectionError, match=r"nothing\.yaml can't be used"):
         FineTuneClient("a", kubeconfig=tmp_path / "nothing.yaml").get("x")

@@ -90,6 +90,28 @@ async def test_a_stream_that_breaks_loses_no_line_and_repeats_none() -> None:
     assert [query.get("sinceTime", "")[-3:] for query in script.queries] == ["", "", "02Z", "02Z", "03Z"]
 
 
+async def test_the_log_of_the_server_follows_that_of_what_fetches_its_model() -> None:
+    """The kubelet's times of the two overlap."""
+
+    def state(status: Object, fetch: Object) -> tuple[Object, list[Object]]:
+        served = pod("chat", role="train", seconds=500)
+        served["spec"] = {"containers": [{"name": "server"}]}
+        served["status"] = {"phase": "Running", "initContainerStatuses": [{"name": "fetch", "state": fetch}]}
+        return job(status), [served]
+
+    class Fetching(Script):
+        async def lines(self, path: str, query: Mapping[str, str], *more: Any) -> AsyncGenerator[bytes]:
+            async for one in super().lines(path, query, *more):
+                yield one
+            self._states = [state(SUCCEEDED, {"terminated": {"exitCode": 0}})]
+
+    logs: dict[str, list[list[bytes | ApiError]]] = {"chat-0-abcde": [[line(3, "copied")], [line(2, "listening")]]}
+    script = Fetching([state(TRAINING, {"running": {}})], logs)
+    found = followed_lines(script, FINE_TUNE_JOBS, seen(TRAINING), Wanted(), time.monotonic() + 5)  # type: ignore[arg-type]
+    assert [text async for text in found] == ["copied", "listening"]
+    assert [query["container"] for query in script.queries] == ["fetch", "server"]
+
+
 async def test_a_container_that_has_not_started_has_no_log_yet() -> None:
     script = Script([(job(TRAINING), [TRAIN])], {named(TRAIN): [[NOT_STARTED]]})
     with pytest.raises(NoResultError, match=r"waiting to start.*job\.events\(\) says why"):

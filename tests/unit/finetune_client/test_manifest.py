@@ -8,7 +8,7 @@ import pytest
 
 from finetune_client import FineTuneJob, StorageOptions
 from finetune_client.connecting import Source
-from finetune_client.errors import DifferentSpecError, FineTuneError
+from finetune_client.errors import DifferentSpecError, FineTuneError, InvalidSpecError
 from finetune_client.kinds import EVALUATIONS, FINE_TUNE_JOBS
 from finetune_client.manifest import check_same, manifest_of
 from finetune_client.sync.connection import Connection
@@ -53,6 +53,11 @@ def test_what_this_version_cant_read_is_said_with_what_to_do() -> None:
     told = r"^FineTuneJob router exists in team-a.*can't read it: spec\.dataset: .*Install the client of the operator's"
     with pytest.raises(FineTuneError, match=told):
         check_same(FINE_TUNE_JOBS, WANTED, stored(dataset=["s3://data/train.jsonl"]))
+
+
+def test_a_field_that_does_not_exist_is_an_invalid_spec_before_anything_is_asked_of_the_cluster() -> None:
+    with pytest.raises(InvalidSpecError, match=r"^FineTuneJob router: spec\.learnRate: "):
+        manifest_of(FINE_TUNE_JOBS, {**WANTED["spec"], "learnRate": 1}, "router", "team-a")
 
 
 def test_the_spec_of_an_object_of_a_newer_operator_can_be_read() -> None:

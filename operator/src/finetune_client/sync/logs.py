@@ -14,6 +14,7 @@ from finetune_client.sync.connection import Connection
 from finetune_client.sync.requests import ask, items
 from finetune_client.waiting import Outage
 from finetune_view.children import Pod, selector, sorted_pods
+from finetune_view.fields import Fields
 from finetune_view.log_choice import NoPodsError, Wanted, chosen, container_of, kept_log
 from finetune_view.object_view import ObjectView, object_view
 
@@ -95,7 +96,6 @@ def _followed_pod(connection: Connection, pod: Pod, deadline: float) -> Generato
     """The lines of one Pod until it has ended; a stream that breaks goes on with the next line."""
     position, outage = LogPosition(), Outage()
     while time.monotonic() < deadline:
-        pause = 0.0
         try:
             position.reopened()
             query = {"container": container_of(pod), "timestamps": "true", "follow": "true", **position.since}
@@ -106,27 +106,29 @@ def _followed_pod(connection: Connection, pod: Pod, deadline: float) -> Generato
                         yield text
                     if time.monotonic() >= deadline:
                         return
-            if _has_ended(connection, pod):
-                return
-            pause = POLL_SECONDS
         except NotFoundError:
             return  # the Pod is gone
         except InvalidSpecError:
-            # Its container has not started yet, or never will.
-            if _has_ended(connection, pod):
-                return
-            pause = POLL_SECONDS
+            pass  # Its container has not started yet, or never will.
         except ApiError as error:
-            pause = outage.pause(error, time.monotonic())
-        connection.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+            connection.sleep(min(outage.pause(error, time.monotonic()), max(0.0, deadline - time.monotonic())))
+            continue
+        if (now := _unless_ended(connection, pod)) is None:
+            return
+        if container_of(now) != container_of(pod):
+            position = LogPosition()  # What fetches the model is done; the server's log follows.
+        pod = now
+        connection.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
 
-def _has_ended(connection: Connection, pod: Pod) -> bool:
+def _unless_ended(connection: Connection, pod: Pod) -> Pod | None:
+    """The Pod as it is now; None once it has ended."""
     try:
         found = ask(connection, "GET", core_path("pods", _namespace(pod), pod.name))
     except NotFoundError:
-        return True
-    return found["metadata"]["uid"] != pod.uid or (found.get("status") or {}).get("phase") in ENDED
+        return None
+    ended = found["metadata"]["uid"] != pod.uid or (found.get("status") or {}).get("phase") in ENDED
+    return None if ended else Pod(Fields(found))
 
 
 def _namespace(pod: Pod) -> str:

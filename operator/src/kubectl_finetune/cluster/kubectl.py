@@ -117,19 +117,20 @@ def watched(output: Iterable[str]) -> Iterator[tuple[str, Object]]:
 def error_of(stderr: str) -> PluginError:
     """The error in kubectl's words, and what to do about it."""
     message = clean(_own_message(stderr))
+    sentence = message if message.endswith("?") else f"{message}."
     if "(NotFound)" in message:
         return NotFoundError(message)
     if _NO_KIND.search(message):
         return NotFoundError(
-            f"{message}. finetune-operator's CRDs are not installed in this cluster. Is it the right one? "
+            f"{sentence} finetune-operator's CRDs are not installed in this cluster. Is it the right one? "
             "`kubectl config current-context` names it, --context chooses another"
         )
     if "(Forbidden)" in message:
-        return ForbiddenError(f"{message}. Ask the platform team for a role in this namespace")
+        return ForbiddenError(f"{sentence} Ask the platform team for a role in this namespace")
     if "(Unauthorized)" in message or "must be logged in" in message:
-        return NoAccessError(f"{message}. Log in to the cluster again")
+        return NoAccessError(f"{sentence} Log in to the cluster again")
     if _UNREACHABLE.search(message):
-        return NoAccessError(f"{message}. Check --context, --kubeconfig, KUBECONFIG and the network")
+        return NoAccessError(f"{sentence} Check --context, --kubeconfig, KUBECONFIG and the network")
     return PluginError(message or "kubectl failed without a message", ExitCode.FAILED)
 
 

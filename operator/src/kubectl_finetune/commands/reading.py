@@ -99,7 +99,8 @@ def logs(
 ) -> None:
     """Show the log of a run; without options, that of rank 0 of the newest attempt.
 
-    If the Pod is gone, the end of the failed Pod's log is shown, which the status keeps.
+    If the Pod is gone, the end of the failed Pod's log is shown, which the status keeps. Of a ModelDeployment's Pod
+    that still fetches its model, the log of that container is shown.
     """
     from finetune_view.log_choice import Wanted, kept_log, shown_instead
     from kubectl_finetune.cluster.read import pods_of

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from finetune_view.children import Pod
 from finetune_view.fields import clean
-from finetune_view.log_choice import NoPodsError, Wanted, chosen, container_of
+from finetune_view.log_choice import NoPodsError, Wanted, chosen, shown_container
 from finetune_view.next_step import command
 from finetune_view.object_view import ObjectView
 from finetune_view.resource import JOB_NAME_LABEL
@@ -36,7 +36,7 @@ def show_logs(
     tail: int = -1,
 ) -> None:
     """Print the logs of these Pods, with the Pod's name before each line if there are several. Raises PluginError."""
-    words = ["logs", "--container", container_of(pods[0]), f"--tail={tail}"]
+    words = ["logs", "--container", shown_container(pods), f"--tail={tail}"]
     if follow:
         words.append("--follow")
     if len(pods) == 1:

@@ -23,7 +23,7 @@ The connection to the server localhost:8080 was refused - did you specify the ri
         ('error: the server doesn\'t have a resource type "finetunejobs"', NotFoundError, "CRDs are not installed"),
         ('Error from server (Forbidden): pods is forbidden: User "u" cannot list', ForbiddenError, "a role"),
         ("error: You must be logged in to the server (Unauthorized)", NoAccessError, "Log in"),
-        (REFUSED, NoAccessError, "localhost:8080 was refused"),
+        (REFUSED, NoAccessError, "host or port? Check --context"),
         ("Unable to connect to the server: dial tcp: lookup c: no such host", NoAccessError, "KUBECONFIG"),
         ('error: context "prod" does not exist', NoAccessError, "--context"),
         ("Error from server (BadRequest): x", PluginError, "(BadRequest): x"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from finetune_view.children import Pod, sorted_pods
-from finetune_view.log_choice import NoPodsError, Wanted, chosen, kept_log
+from finetune_view.fields import Object
+from finetune_view.log_choice import NoPodsError, Wanted, chosen, kept_log, shown_container, shown_instead
 from finetune_view.next_step import next_steps
 from tests.unit.kubectl_finetune.cluster_objects import FAILED, TRAINING, condition, pod, seen
 
@@ -74,6 +75,31 @@ def test_what_only_waits_has_no_log_yet_and_says_why() -> None:
         assert any("logs" in step for step in next_steps(seen(begun)))
         with pytest.raises(NoPodsError, match="any more"):
             chosen(seen(begun), [], Wanted())
+
+
+FETCHING = {"name": "fetch", "state": {"running": {}}}
+CRASHED = {"name": "fetch", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+FETCHED = {"name": "fetch", "state": {"terminated": {"exitCode": 0}}}
+
+
+def server(fetch: Object) -> Object:
+    """A served model's Pod, with a sidecar that a policy injected before ours."""
+    made = pod("chat", role="serve")
+    made["spec"] = {"initContainers": [{"name": "fetch"}], "containers": [{"name": "istio-proxy"}, {"name": "server"}]}
+    made["status"]["initContainerStatuses"] = [{"name": "istio-init", "state": {}}, fetch]
+    return made
+
+
+@pytest.mark.parametrize(("fetch", "shown"), [(FETCHING, "fetch"), (CRASHED, "fetch"), (FETCHED, "server")])
+def test_a_pod_that_does_not_serve_yet_shows_the_log_of_what_fetches_its_model(fetch: Object, shown: str) -> None:
+    pods = sorted_pods([server(fetch)])
+    assert shown_container(pods) == shown
+    told = shown_instead(seen(TRAINING), pods, Wanted())
+    assert (told or "server").endswith("container fetch, which fetches the model." if shown == "fetch" else "server")
+
+
+def test_of_several_pods_the_log_of_those_that_serve_is_shown() -> None:
+    assert shown_container(sorted_pods([server(FETCHING), server(FETCHED)])) == "server"
 
 
 def test_what_is_left_of_the_log_is_in_the_status() -> None:
