@@ -15,6 +15,7 @@ from finetune_api.evaluation import Budget
 from finetune_api.outcome import EvaluationReport, parse_termination_message, to_termination_message
 from finetune_api.run import EndpointConfig, EvaluateRun, ModelSource, NamedModel
 from finetune_api.safety.attack import Safety, SafetyGate
+from finetune_trainer.evaluation import loaded_outputs
 from finetune_trainer.evaluation.evaluate import evaluate
 from finetune_trainer.process.failures import DiagnosedError
 from tests.integration.trainer_evaluation.buckets import Bucket
@@ -132,9 +133,18 @@ def models(bucket: Bucket, base: Path, tuned: Path) -> list[NamedModel]:
 def test_loaded_models_are_attacked_and_another_try_makes_and_asks_nothing_again(
     bucket: Bucket, models: list[NamedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    load = loaded_outputs._load
     with stub_api(answers) as api:
         run = attacked_run(bucket, api, models, safety={"converters": ["None", "LowerCase"], "maxTokens": 16})
+        loads: list[str] = []
+
+        def load_and_count(name: str, *rest: Any) -> Any:
+            loads.append(name)
+            return load(name, *rest)
+
+        monkeypatch.setattr(loaded_outputs, "_load", load_and_count)
         report = evaluate(run)
+        assert loads == [BASELINE, "tuned"], "each once: for the dataset and for the attacks"
         asked = len(api.requests)
         assert {one.candidate for one in report.safety or []} <= {BASELINE, "tuned"}
         rows = stored(bucket, run, "safety.jsonl")
@@ -143,7 +153,7 @@ def test_loaded_models_are_attacked_and_another_try_makes_and_asks_nothing_again
         def never(*_: Any) -> None:
             raise AssertionError("a model is loaded again")
 
-        monkeypatch.setattr("finetune_trainer.evaluation.loaded_outputs._load", never)
+        monkeypatch.setattr(loaded_outputs, "_load", never)
         again = evaluate(run)
         assert len(api.requests) == asked
         assert again.safety == report.safety

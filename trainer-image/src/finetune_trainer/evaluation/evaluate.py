@@ -88,10 +88,8 @@ def _evaluate(run: EvaluateRun, scratch_of_benchmarks: Path) -> EvaluationReport
     there = ready_outputs(run, examples, storage)
     benchmarks = prepare(run.benchmarks, storage, scratch_of_benchmarks, run.allowed_datasets)
     find_models(run, storage)
-    attempts = [] if run.safety is None else attempts_of(run.safety, storage, run.allowed_datasets)
-    warnings = try_graders(examples, graders, models)
-    if run.safety is not None:
-        warnings += try_safety(run.safety, models)
+    attacks = Attacks(run, storage)
+    warnings = [*try_graders(examples, graders, models), *try_safety(run.safety, models)]
     counting = Counting(run.on_error, run.max_errored_percent, run.generation.reducer)
     calibrated = calibrate(labelled, graders, models, counting)
     with progress_sender(run.progress) as sender:
@@ -103,11 +101,12 @@ def _evaluate(run: EvaluateRun, scratch_of_benchmarks: Path) -> EvaluationReport
 
         def measure(name: str, model: ModelSource, load: Load) -> None:
             measured[name] = measure_all(benchmarks, name, model, load, run.outputs_uri, storage, progress.answered)
+            attacks.put_to_loaded(name, model, load)
 
         outputs = answers(run, examples, models, storage, there, progress, measure)
         grades = grade(examples, outputs, graders, models, run.generation.samples_per_example, progress)
         progress.report()
-    attacked = None if run.safety is None else attack(run, run.safety, attempts, models, storage)
+    attacked = attacks.judged(models)
     folder = parse_s3(run.output_uri)
     # Written before the gates are judged, so that graded rows are never lost.
     storage.write(folder.join(SAMPLES_NAME), to_samples(examples, outputs, grades))
@@ -204,18 +203,47 @@ def ask(
         )
 
 
-def attack(
-    run: EvaluateRun,
-    settings: Safety,
-    attempts: Sequence[Attempt],
-    models: Mapping[str, AskedModel],
-    storage: Storage,
+class Attacks:
+    """The attacks of a run, and how the models have answered them; without spec.safety none. Raises DiagnosedError."""
+
+    def __init__(self, run: EvaluateRun, storage: Storage) -> None:
+        self._settings = run.safety
+        self._storage = storage
+        self._attempts: list[Attempt] = []
+        self._run = run
+        if run.safety is not None:
+            self._attempts = attempts_of(run.safety, storage, run.allowed_datasets)
+            # Models answer greedily, and messages name the requests.
+            update = {"generation": generation_of(run.safety), "dataset_uri": "spec.safety"}
+            self._run = run.model_copy(update=update)
+        self._examples = [one.example for one in self._attempts]
+        names = [model.name for model in run.models]
+        self._uncounted = EvaluationReporter(None, names, len(self._examples), 0, asks=False)
+        self._answers: dict[str, list[Output]] = {}
+
+    def put_to_loaded(self, name: str, model: ModelSource, load: Load) -> None:
+        """Let a model answer that is loaded here, while it is."""
+        if self._examples:
+            found = generate_outputs(name, model, self._run, self._examples, self._storage, self._uncounted, load)
+            self._answers[name] = found
+
+    def judged(self, models: Mapping[str, AskedModel]) -> Attacked | None:
+        """Let the models behind an API answer, and judge all answers."""
+        if self._settings is None:
+            return None
+        for one in self._run.models:
+            if one.endpoint is not None:
+                asked = models[one.endpoint]
+                found = ask(one.name, asked, self._run, self._examples, self._storage, self._uncounted)
+                self._answers[one.name] = found
+        answers = {one.name: self._answers[one.name] for one in self._run.models}
+        return judge_attacks(self._settings, self._attempts, answers, models)
+
+
+def judge_attacks(
+    settings: Safety, attempts: Sequence[Attempt], outputs: Outputs, models: Mapping[str, AskedModel]
 ) -> Attacked:
-    """Put the attempts to every model, and judge the answers. Raises DiagnosedError."""
-    names = [model.name for model in run.models]
-    uncounted = EvaluationReporter(None, names, len(attempts), 0, asks=False)
-    greedy = run.model_copy(update={"generation": generation_of(settings), "dataset_uri": "spec.safety"})
-    outputs = answers(greedy, [one.example for one in attempts], models, storage, {}, uncounted, lambda *_: None)
+    """Judge the models' answers. Raises DiagnosedError."""
     asked = None if settings.classifier is None else models[settings.classifier.model]
     endpoint = None if asked is None else asked.endpoint
     verdicts = ask_all(
@@ -226,8 +254,10 @@ def attack(
     return Attacked(attempts, outputs, verdicts)
 
 
-def try_safety(settings: Safety, models: Mapping[str, AskedModel]) -> list[str]:
+def try_safety(settings: Safety | None, models: Mapping[str, AskedModel]) -> list[str]:
     """Ask the classifier once; a warning where only rules judge. Raises DiagnosedError."""
+    if settings is None:
+        return []
     classifier = settings.classifier
     if classifier is None:
         return [
