@@ -124,3 +124,12 @@ def test_what_is_not_installed_is_named_with_the_command_that_installs_it(
         f"The Python package {missing} is not installed: finetune-trainer needs the extra 'trainer'. "
         "In a checkout of finetune-operator: .venv/bin/pip install '.[trainer]'"
     ]
+
+
+def test_an_evaluation_without_benchmarks_does_not_load_lm_eval_and_what_it_brings() -> None:
+    loaded = loaded_by(
+        "import finetune_trainer.evaluation.evaluate, sys\n"
+        "from transformers.generation import candidate_generator\n"
+        "assert sys.modules.pop('sklearn') is None"
+    )
+    assert not {name for name in loaded if name.partition(".")[0] in ("lm_eval", "sklearn", "evaluate")}

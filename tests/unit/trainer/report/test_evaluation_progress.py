@@ -89,3 +89,19 @@ def test_progress_is_counted_without_an_endpoint() -> None:
     progress.graded("tuned")
     progress.report()
     assert [(one.outputs, one.graded) for one in progress.candidates()] == [(1, 1)]
+
+
+def test_examples_of_benchmarks_are_work_too() -> None:
+    receiver = Receiver()
+    progress = EvaluationReporter(receiver, ["baseline", "tuned"], total=10, graders=1, asks=False, of_benchmarks=90)
+    progress.answered(90, earlier=True)
+    progress.report()
+    half = to_progress(receiver.reports[-1][0])
+    progress.answered(90, earlier=False)
+    for model in ("baseline", "tuned"):
+        progress.made(model, 10)
+        progress.graded(model, 10)
+    progress.report()
+    done = to_progress(receiver.reports[-1][0])
+    assert half is not None and done is not None
+    assert (half.percent, done.percent) == (44, 100), "at first 90 of 200, less the share of grading"
