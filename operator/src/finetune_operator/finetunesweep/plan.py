@@ -12,11 +12,13 @@ from finetune_api.finetunesweep import FineTuneSweepStatus, Phase
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Decider, Mutator, Phases, decided
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision, SweepPlan
-from finetune_operator.finetunesweep.policies.finished import cancel, complete, fail_at_failures, keep_finished
+from finetune_operator.finetunesweep.policies.finished import complete, fail_at_failures, keep_finished
 from finetune_operator.finetunesweep.policies.holdout import record_holdout
 from finetune_operator.finetunesweep.policies.run_id import begin_run
-from finetune_operator.finetunesweep.policies.search import record_trials, refuse, search, suspend
+from finetune_operator.finetunesweep.policies.search import refuse, search
 from finetune_operator.finetunesweep.policies.smallest_model import end_larger, record_models
+from finetune_operator.finetunesweep.policies.suspend import cancel, suspend
+from finetune_operator.finetunesweep.policies.trials import record_trials
 
 SweepMutator = Mutator[ObservedFineTuneSweep, FineTuneSweepStatus]
 SweepDecider = Decider[ObservedFineTuneSweep, FineTuneSweepStatus]

@@ -15,14 +15,14 @@ from finetune_api.finetunesweep import (
     Value,
 )
 from finetune_operator.core.ownership import Owner
-from finetune_operator.finetunesweep.best import as_best, best_trial
 from finetune_operator.finetunesweep.learning_curve.verdict import curve_values
 from finetune_operator.finetunesweep.objects import trial_name
 from finetune_operator.finetunesweep.observed import TrialJob
-from finetune_operator.finetunesweep.pruning import Runner, losers, rungs_at
+from finetune_operator.finetunesweep.search.best import as_best, best_trial
+from finetune_operator.finetunesweep.search.pruning import Runner, losers, rungs_at
+from finetune_operator.finetunesweep.search.suggest import combinations, suggest
 from finetune_operator.finetunesweep.smallest_model.candidates import MODEL
 from finetune_operator.finetunesweep.smallest_model.choice import smallest
-from finetune_operator.finetunesweep.suggest import combinations, suggest
 
 ENDED: Mapping[str, TrialState] = {"Succeeded": "Succeeded", "Failed": "Failed", "Cancelled": "Cancelled"}
 NO_LOSS, NO_SCORE = "NoValidationLoss", "NoScore"

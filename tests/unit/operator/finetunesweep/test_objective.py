@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from finetune_api.finetunesweep import TrialStatus
-from finetune_operator.finetunesweep.best import best_trial
 from finetune_operator.finetunesweep.refusal import search_refusal
+from finetune_operator.finetunesweep.search.best import best_trial
 from tests.unit.operator.finetunesweep.sweeps import OBJECTIVE, SweepWorld, sweep_spec
 
 

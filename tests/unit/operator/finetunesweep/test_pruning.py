@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_api.finetunesweep import ASHA, Median, Prune
-from finetune_operator.finetunesweep.pruning import Runner, losers, rung_step, rungs_at
+from finetune_operator.finetunesweep.search.pruning import Runner, losers, rung_step, rungs_at
 
 THIRDS = Prune(asha=ASHA(minimum_steps=10, reduction_factor=3))
 MEDIAN = Prune(median=Median(minimum_steps=10, minimum_trials=3))

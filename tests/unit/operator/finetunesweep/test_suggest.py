@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from finetune_api.finetunesweep import TrialStatus
-from finetune_operator.finetunesweep.suggest import suggest
+from finetune_operator.finetunesweep.search.suggest import suggest
 from tests.unit.operator.finetunesweep.sweeps import RANK, RATE, loss, sweep_spec
 
 EPOCHS = {"path": "hyperparameters.epochs", "numbers": [1, 2]}

@@ -1,28 +1,25 @@
-"""The ends of a sweep; a finished one stays as it is until runId changes."""
+"""How a sweep ends; a finished one stays as it is until runId changes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunesweep import BestTrial, FineTuneSweepStatus, Phase, TrialStatus
-from finetune_operator.core.conditions import Readiness, cancelled, failed, missing_failure, ready
-from finetune_operator.finetunesweep.best import by_score
+from finetune_operator.core.conditions import Readiness, failed, missing_failure, ready
+from finetune_operator.finetunesweep.ends import cancelled_sweep, end_sweep
 from finetune_operator.finetunesweep.holdout import is_pending, told
 from finetune_operator.finetunesweep.learning_curve.verdict import learning_curve
-from finetune_operator.finetunesweep.objects import cancelled as cancelled_job
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
+from finetune_operator.finetunesweep.search.best import by_score
 from finetune_operator.finetunesweep.smallest_model.choice import chosen, none_passed
 from finetune_operator.finetunesweep.trials import (
     accelerator_hours_are_used_up,
     counted,
-    ended,
     failures,
     may_begin,
     most_trials,
-    replaced,
     running,
 )
 
@@ -37,12 +34,7 @@ def keep_finished(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, 
         return SweepDecision(status, _found(observed, status))
     if missing_failure(status.conditions, None) is None:
         return SweepDecision(status, None)
-    return SweepDecision(status, _cancelled() if status.phase == "Cancelled" else _without_best(observed, status))
-
-
-def cancel(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
-    """End the sweep, and all trials, for good."""
-    return _ended(observed, status, _cancelled(), now) if observed.spec.cancel else None
+    return SweepDecision(status, cancelled_sweep() if status.phase == "Cancelled" else _without_best(observed, status))
 
 
 def fail_at_failures(
@@ -51,7 +43,7 @@ def fail_at_failures(
     """End the sweep when too many trials have failed: what they have in common is wrong."""
     if failures(status) < observed.spec.budget.failures:
         return None
-    return _ended(observed, status, _failed(status), now)
+    return end_sweep(observed, status, _failed(status), now)
 
 
 def complete(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
@@ -62,35 +54,10 @@ def complete(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: 
         return None
     status = counted(observed.spec, status)
     if status.best is None:
-        return _ended(observed, status, _without_best(observed, status), now)
+        return end_sweep(observed, status, _without_best(observed, status), now)
     if observed.spec.mode == "LearningCurve":
         status = status.model_copy(update={"learning_curve": learning_curve(observed.spec, status.trials)})
-    return _ended(observed, status, _found(observed, status), now)
-
-
-def _ended(
-    observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, end: Readiness, now: datetime
-) -> SweepDecision:
-    accelerators = observed.accelerators if isinstance(observed.accelerators, int) else None
-    alive = [(trial, observed.jobs.get(trial.fine_tune_job_name)) for trial in running(status)]
-    status = replaced(status, *(ended(trial, job, accelerators, "Cancelled") for trial, job in alive))
-    status = counted(observed.spec, status, is_over=True)
-    final = observed.holdout
-    stopping = [final] if final is not None and is_pending(observed.spec, status) else []
-    return SweepDecision(
-        status.model_copy(update={"completion_time": whole_seconds(now)}),
-        end,
-        merge=[
-            cancelled_job(observed.owner, trial.fine_tune_job_name, job)
-            for trial, job in alive
-            if job is not None and job.may_be_changed
-        ]
-        + [cancelled_job(observed.owner, "", job) for job in stopping],
-    )
-
-
-def _cancelled() -> Readiness:
-    return cancelled(" What its trials have saved stays.")
+    return end_sweep(observed, status, _found(observed, status), now)
 
 
 def _without_best(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Readiness:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune_api.finetunesweep import Parameter, Prune, Search, TrialStatus, Value, is_whole
-from finetune_operator.finetunesweep.pruning import rung_step
+from finetune_operator.finetunesweep.search.pruning import rung_step
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
