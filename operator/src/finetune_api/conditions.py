@@ -93,6 +93,7 @@ class Reason(StrEnum):
     GRADER_FAILED = "GraderFailed"
     SANDBOX_UNAVAILABLE = "SandboxUnavailable"
     REWARD_HAS_NO_SIGNAL = "RewardHasNoSignal"
+    REWARD_HACKING_SUSPECTED = "RewardHackingSuspected"
     TRIALS_FAILED = "TrialsFailed"
     GATE_FAILED = "GateFailed"
     INCONCLUSIVE = "Inconclusive"
@@ -185,6 +186,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     "nothing was graded without it.",
     Reason.REWARD_HAS_NO_SIGNAL: "With method.type RFT, all first answers of the model to almost every prompt have the "
     "same reward, so that nothing can be learned from them; the message says what may help.",
+    Reason.REWARD_HACKING_SUSPECTED: "method.rft.stop ended the run: the training reward is far above that on "
+    "dataset.validation, or completions have become much longer. Its checkpoints are kept.",
     Reason.INCONCLUSIVE: "The evaluation can't tell whether a gate is reached: too few examples, no score of its "
     "slice, or a budget that was used up; the message says which.",
     Reason.TRIALS_FAILED: "As many trials failed as spec.budget.failures allows, or none has a result.",

@@ -48,6 +48,7 @@ from finetune_api.finetunejob import (
     MemoryEstimate,
     ModelStatus,
     Result,
+    RewardCalibration,
 )
 from finetune_api.safety.attack import MOST_SAFETY_SCORES, SafetyScore
 from finetune_api.safety.screening import ScreeningStatus
@@ -98,6 +99,7 @@ class PreflightReport(ApiModel):
     dataset: DatasetStatus
     model: ModelStatus
     memory: MemoryEstimate | None = None
+    calibration: RewardCalibration | None = None
     packing: bool | None = Field(None, description="Whether rows are packed, where the spec leaves that open.")
 
 

@@ -1,8 +1,9 @@
 """Progress reports, in the wire format of transformers' KubeflowCallback, so that a user's own image can report too.
 
 A POST of {"trainerStatus": {...}} with a bearer token. Metrics are name/value pairs of strings. The names read here are
-those of the callback (current_step, total_steps, current_epoch, loss, eval_loss, learning_rate) and five others
-(tokens_per_second, checkpoint_step, reward, valid_reward, eval_step: the step of the newest evaluation).
+those of the callback (current_step, total_steps, current_epoch, loss, eval_loss, learning_rate) and seven others
+(tokens_per_second, checkpoint_step, reward, valid_reward, reward_gap, completion_growth, eval_step: the step of the
+newest evaluation).
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ PROGRESS_BODY_BYTES = 256 * 1024
 PROGRESS_INTERVAL_SECONDS = 5
 
 
-_OF_LOGGED_STEPS = ("loss", "eval_loss", "learning_rate", "reward", "valid_reward")
+_OF_LOGGED_STEPS = ("loss", "eval_loss", "learning_rate", "reward", "valid_reward", "reward_gap", "completion_growth")
+WARNED_GAP = 0.1
+WARNED_GROWTH = 3.0
 
 
 class Metric(ApiModel):
@@ -96,6 +99,8 @@ def to_progress(status: TrainerStatus) -> Progress | None:
         eval_loss=shown(numbers.get("eval_loss")),
         reward=shown(numbers.get("reward")),
         valid_reward=shown(numbers.get("valid_reward")),
+        reward_gap=shown(numbers.get("reward_gap")),
+        completion_growth=shown(numbers.get("completion_growth")),
         eval_step=int(numbers["eval_step"]) if measured else None,
         learning_rate=shown(numbers.get("learning_rate")),
         not_finite=[to_camel(name) for name in _OF_LOGGED_STEPS if name in reported.keys() - numbers.keys()] or None,
@@ -155,6 +160,18 @@ def human_duration(seconds: int) -> str:
     if days < 8:
         return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
     return f"{days}d"
+
+
+def hacking_signs(gap: float | None, growth: float | None) -> list[str]:
+    """Sentences about a model that may game its graders, by an evaluation's figures; none if these are usual."""
+    found = []
+    if gap is not None and gap > WARNED_GAP:
+        found.append(
+            f"The training reward is {gap:.2f} above validReward: the model may have found a weakness of the graders."
+        )
+    if growth is not None and growth >= WARNED_GROWTH:
+        found.append(f"Completions have {growth:.1f} times as many tokens as at first: the graders may reward length.")
+    return found
 
 
 def _number(text: str) -> float | None:

@@ -1,4 +1,7 @@
-"""What the signs and functions of a formula do: with numbers, and with intervals, the numbers that something may be."""
+"""What the signs and functions of a formula do: with numbers, and with intervals, the numbers that something may be.
+
+An interval of which no number has a result raises ArithmeticError or ValueError, as a number does.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,14 @@ def finite(value: float) -> float:
 
 def _hull(*found: float) -> Interval:
     """From the least to the greatest; all numbers where one is undefined (0 times infinity)."""
-    return ALL if any(math.isnan(one) for one in found) else Interval(min(found), max(found))
+    return ALL if any(math.isnan(one) for one in found) else _reached(Interval(min(found), max(found)))
+
+
+def _reached(of: Interval) -> Interval:
+    """Raises OverflowError where none of it is a number."""
+    if of.low == math.inf or of.high == -math.inf:
+        raise OverflowError("a result is not a finite number")
+    return of
 
 
 def _corners(function: Callable[[float, float], float], left: Interval, right: Interval) -> Interval:
@@ -50,6 +60,8 @@ def _corners(function: Callable[[float, float], float], left: Interval, right: I
 
 
 def _divide(left: Interval, right: Interval) -> Interval:
+    if right.low == right.high == 0:
+        raise ZeroDivisionError("division by zero")
     if right.low <= 0 <= right.high:
         return ALL
     return _corners(lambda one, other: one / other, left, right)
@@ -57,6 +69,10 @@ def _divide(left: Interval, right: Interval) -> Interval:
 
 def _power(base: Interval, exponent: Interval) -> Interval:
     """A root of a negative number is none, and its whole powers change their sign: nothing is said of them."""
+    if base.low == base.high == 0 and exponent.high < 0:
+        raise ValueError("a negative power of zero")
+    if base.high < 0 and exponent.low == exponent.high and not exponent.low.is_integer():
+        raise ValueError("a root of a negative number")
     if base.low < 0 or (base.low == 0 and exponent.low < 0):
         return ALL
     return _corners(_unbounded(math.pow), base, exponent)
@@ -80,16 +96,23 @@ def _absolute(of: Interval) -> Interval:
 
 
 def _rising(function: Callable[[float], float]) -> Callable[[Interval], Interval]:
-    return lambda of: Interval(_unbounded(function)(of.low), _unbounded(function)(of.high))
+    return lambda of: _reached(Interval(_unbounded(function)(of.low), _unbounded(function)(of.high)))
 
 
 def _whole(function: Callable[[float], int]) -> Callable[[float], float]:
     return lambda value: float(function(value)) if math.isfinite(value) else value
 
 
+def _root(of: Interval) -> Interval:
+    if of.high < 0:
+        raise ValueError("a root of a negative number")
+    return Interval(math.sqrt(max(0.0, of.low)), math.sqrt(of.high))
+
+
 def _log(of: Interval) -> Interval:
-    """What is not positive has none."""
-    return ALL if of.high <= 0 else Interval(math.log(of.low) if of.low > 0 else -math.inf, math.log(of.high))
+    if of.high <= 0:
+        raise ValueError("a logarithm of what is not positive")
+    return Interval(math.log(of.low) if of.low > 0 else -math.inf, math.log(of.high))
 
 
 OF_NUMBERS = Arithmetic(
@@ -128,7 +151,7 @@ OF_INTERVALS = Arithmetic(
         "floor": _rising(_whole(math.floor)),
         "ceil": _rising(_whole(math.ceil)),
         "exp": _rising(math.exp),
-        "sqrt": lambda of: ALL if of.high < 0 else _rising(math.sqrt)(Interval(max(0.0, of.low), of.high)),
+        "sqrt": _root,
         "log": _log,
     },
 )

@@ -51,7 +51,8 @@ class Formula:
     def bounds(self, least: float, most: float) -> tuple[float, float]:
         """Numbers that its value is never below and above, while every name's is between these two.
 
-        They may lie further apart than its values: a - a is between -1 and 1 by them.
+        They may lie further apart than its values: a - a is between -1 and 1 by them. Raises ArithmeticError or
+        ValueError where it certainly has no value, whatever the names' are.
         """
         found = self._evaluate(dict.fromkeys(self.names, Interval(least, most)), OF_INTERVALS)
         return found.low, found.high

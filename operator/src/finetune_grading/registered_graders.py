@@ -60,8 +60,9 @@ def compile_graders(
     # As with OpenAI, a formula reads no other formula.
     readable = [grader.name for grader in graders if grader.type != "Multi"]
     comparing = [grader.name for grader in graders if grader.type == "Pairwise"]
+    binary = [grader.name for grader in graders if is_binary(grader)]
     return [
-        compile_multi(grader, pass_threshold(grader), readable, comparing, as_reward=as_rewards)
+        compile_multi(grader, pass_threshold(grader), readable, comparing, binary, as_reward=as_rewards)
         if grader.type == "Multi"
         else _compile(grader, judges or {}, embedders or {}, runner)
         for grader in graders
@@ -84,11 +85,13 @@ def pass_threshold(grader: Grader) -> float:
     """The lowest score that passes: the spec's, else 1 for graders whose score is 0 or 1, and 0.5 for others."""
     if grader.pass_threshold is not None:
         return grader.pass_threshold
+    return 1.0 if is_binary(grader) else 0.5
+
+
+def is_binary(grader: Grader) -> bool:
+    """Whether its score is 0 or 1, and nothing between."""
     partial = grader.tool_call is not None and grader.tool_call.partial_credit
-    is_binary = grader.type in ("StringCheck", "JsonSchema", "LabelModel") or (
-        grader.type == "ToolCall" and not partial
-    )
-    return 1.0 if is_binary else 0.5
+    return grader.type in ("StringCheck", "JsonSchema", "LabelModel") or (grader.type == "ToolCall" and not partial)
 
 
 def _compile(

@@ -11,7 +11,7 @@ from finetune_grading.grade import Grade
 from finetune_grading.grade_rows import grade_rows
 from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
 from finetune_grading.graders.multi import MultiGrader, compile_multi
-from finetune_grading.registered_graders import check_graders
+from finetune_grading.registered_graders import check_graders, is_binary
 from finetune_grading.sample import Item, Row
 from finetune_grading.scores import OF_THE_OUTPUT
 
@@ -72,7 +72,8 @@ def compile_reward(spec: RFT) -> Reward:
         return Reward(graders, wanted)
     formula = Grader(name=REWARD, type="Multi", multi=Multi(calculate_output=wanted))
     try:
-        return Reward(graders, compile_multi(formula, 0.5, names, as_reward=True))
+        binary = [grader.name for grader in given if is_binary(grader)]
+        return Reward(graders, compile_multi(formula, 0.5, names, binary=binary, as_reward=True))
     except InvalidGraderError as error:
         problem = error.problem.replace("multi.calculateOutput: ", "", 1)
         raise InvalidRewardError(f"spec.method.rft.reward: {problem}") from error

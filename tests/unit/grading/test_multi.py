@@ -107,6 +107,40 @@ def test_a_formula_that_can_not_work_is_refused_by_its_place(formula: str, code:
     assert place in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("formula", "why"),
+    [
+        ("a / 0", "it has no value, whatever the graders that it reads say: division by zero."),
+        ("a / (0 * b)", "division by zero"),
+        ("min(a, 1 / (2 - 2))", "division by zero"),
+        ("log(a - 1)", "a logarithm of what is not positive"),
+        ("sqrt(-1 - b) + a", "a root of a negative number"),
+        ("(a - 2)^0.5", "a root of a negative number"),
+        ("(a * 0)^(-1)", "a negative power of zero"),
+        ("exp(a + 1000)", "a result is not a finite number"),
+        ("a / (b - b)", "with any of the scores that were tried, such as with a=0, b=0: "),
+        ("sqrt(a - 1.5 * a - 0.001)", "with any of the scores that were tried, such as with a=0: "),
+    ],
+)
+def test_a_formula_without_a_value_for_any_scores_is_refused(formula: str, why: str) -> None:
+    with pytest.raises(InvalidGraderError, match="calculateOutput: it has no value") as refused:
+        multi(formula, "a", "b")
+    assert why in str(refused.value)
+
+
+@pytest.mark.parametrize("formula", ["1 / a", "2 + log(a)", "1 - sqrt(a - 1) - b", "1 / floor(a)", "2 + log(a - b)"])
+def test_a_formula_with_a_value_for_some_scores_is_taken(formula: str) -> None:
+    multi(formula, "a", "b", passThreshold=1)
+
+
+def test_scores_of_zero_and_one_alone_are_tried_where_there_are_no_others() -> None:
+    """A string check is never half right."""
+    spec = {"name": "both", "type": "Multi", "multi": {"calculateOutput": "0.1 / (a * (1 - a))"}}
+    compile_graders([Grader.from_wire(one) for one in ({"name": "a", "type": "TextSimilarity"}, spec)])
+    with pytest.raises(InvalidGraderError, match="it has no value with any"):
+        compile_graders([Grader.from_wire(one) for one in ({"name": "a", "type": "StringCheck"}, spec)])
+
+
 @pytest.mark.parametrize("formula", ["1", "2^3^2/512", "min(1, 0.5) - 0.1"])
 def test_a_formula_that_reads_no_grader_is_refused(formula: str) -> None:
     with pytest.raises(InvalidGraderError, match="calculateOutput: it reads no grader"):
@@ -280,7 +314,12 @@ def test_no_value_of_a_formula_is_beyond_its_bounds(text: str, a: float, b: floa
     """Also of functions that rise, and of powers; to a computer's digits."""
     for outer in ("{}", "exp(min({}, 9))", "floor({})", "ceil({})", "sqrt(abs({}))", "log(abs({}))", "abs({})^2"):
         formula = parse_formula(outer.format(text), {"a", "b"})
-        least, most = formula.bounds(0.0, 1.0)
+        try:
+            least, most = formula.bounds(0.0, 1.0)
+        except (ArithmeticError, ValueError):
+            with pytest.raises((ArithmeticError, ValueError)):
+                formula({"a": a, "b": b})
+            continue
         with contextlib.suppress(ArithmeticError, ValueError):
             value = formula({"a": a, "b": b})
             assert least - 1e-9 * (1 + abs(value)) <= value <= most + 1e-9 * (1 + abs(value))

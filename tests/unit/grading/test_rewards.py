@@ -77,6 +77,7 @@ def test_an_output_that_lacks_what_is_asked_for_has_no_reward_but_one_that_cant_
     [
         (spec(EXACT, reward="exact"), "spec.method.rft.reward: invalid_variable_error: character 1: 'exact'"),
         (spec(EXACT, CLOSE, reward="2 +"), "spec.method.rft.reward: formula_parse_error"),
+        (spec(EXACT, reward="exact_match / 0"), "spec.method.rft.reward: invalid_variable_error: it has no value"),
         (spec(EXACT, reward="0.5"), "spec.method.rft.reward: invalid_variable_error: it reads no grader"),
         (spec(EXACT, EXACT, reward="close"), "spec.method.rft.graders: 'exact-match': its name is used twice"),
         (

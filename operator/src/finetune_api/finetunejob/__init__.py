@@ -29,11 +29,12 @@ from finetune_api.finetunejob.findings import (
     FileStatistics,
     MemoryEstimate,
     ModelStatus,
+    RewardCalibration,
 )
 from finetune_api.finetunejob.hyperparameters import EarlyStopping, Hyperparameters, ResolvedHyperparameters, Schedule
 from finetune_api.finetunejob.method import DPO, SETTINGS, SFT, Method, MethodType
 from finetune_api.finetunejob.method_rules import MethodRules
-from finetune_api.finetunejob.rft import RFT, GraderErrors, RewardEvaluation, RewardGrader
+from finetune_api.finetunejob.rft import RFT, GraderErrors, RewardEvaluation, RewardGrader, RewardStop
 from finetune_api.finetunejob.spec import FineTuneJobSpec, Model, Parallelism, TrainingSpec
 from finetune_api.finetunejob.status import (
     EndedRun,
@@ -97,8 +98,10 @@ __all__ = [
     "QLoRA",
     "ResolvedHyperparameters",
     "Result",
+    "RewardCalibration",
     "RewardEvaluation",
     "RewardGrader",
+    "RewardStop",
     "Schedule",
     "StartingModel",
     "StorageAccess",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from finetune_api.base import ApiModel, Line
+from finetune_api.base import ApiModel, FiniteNumber, Line
 from finetune_api.finetunejob.dataset import DatasetFormat
 from finetune_api.safety.screening import ScreeningStatus
 
@@ -89,4 +89,18 @@ class MemoryEstimate(ApiModel):
         None,
         description="Host memory of the first Pod, for loading and for the checkpoint that is uploaded, in addition to "
         "1 to 2 GB for each process.",
+    )
+
+
+class RewardCalibration(ApiModel):
+    """RFT: the rewards of the starting model's answers to some prompts of the training set, before any training."""
+
+    prompts: int = Field(0, description="Prompts answered, each completionsPerPrompt times.")
+    mean_reward: FiniteNumber = Field(None, description="Mean reward of all answers.")
+    alike: int = Field(0, description="Prompts whose answers all have the same reward: nothing is learned from these.")
+    histogram: list[int] = Field(
+        default=[], max_length=10, description="Number of answers by reward: below 0.1, below 0.2, ..., up to 1."
+    )
+    not_measured: Line | None = Field(
+        None, description="Why preflight did not measure it; training judges its first 64 prompts."
     )

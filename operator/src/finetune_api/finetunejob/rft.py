@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import ApiModel, cel
 from finetune_api.finetunejob.method_rules import MethodRules
-from finetune_api.graders import Grader, JsonSchema, ShortName, StringCheck, TextSimilarity
+from finetune_api.graders import Grader, JsonSchema, ShortName, StringCheck, TextSimilarity, ToolCallMatch
 from finetune_api.kubernetes_types import keyed_by
 from finetune_api.unions import TypedUnion
 
@@ -29,10 +29,11 @@ class RewardGrader(TypedUnion):
     )
 
     name: ShortName = Field(description="Its name in reward.")
-    type: Literal["StringCheck", "TextSimilarity", "JsonSchema"] = Field(description="As in an Evaluation.")
+    type: Literal["StringCheck", "TextSimilarity", "JsonSchema", "ToolCall"] = Field(description="As in an Evaluation.")
     string_check: StringCheck | None = None
     text_similarity: TextSimilarity | None = None
     json_schema: JsonSchema | None = None
+    tool_call: ToolCallMatch | None = None
 
     def as_grader(self) -> Grader:
         """The same as an Evaluation's."""
@@ -51,8 +52,18 @@ class GraderErrors(ApiModel):
     maximum_percent: float = Field(20, ge=0, le=100, description="Of a step's completions; beyond it, the run fails.")
 
 
+class RewardStop(ApiModel):
+    """Ends the run as Failed (RewardHackingSuspected) at signs that the model games the graders."""
+
+    gap_above: float = Field(0.2, gt=0, le=1, description="Training reward minus that on dataset.validation.")
+    completion_growth_above: float | None = Field(
+        None, gt=1, le=1000, description="Tokens of a completion, as a multiple of those at first."
+    )
+    after_evaluations: int = Field(3, ge=1, le=100, description="Evaluations in a row with one of them.")
+
+
 class RFT(ApiModel):
-    """Reinforcement fine-tuning (GRPO): https://arxiv.org/abs/2402.03300."""
+    """Reinforcement fine-tuning (GRPO, RLOO): https://arxiv.org/abs/2402.03300."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -91,12 +102,16 @@ class RFT(ApiModel):
     )
     max_completion_tokens: int = Field(512, ge=1, le=32768, description="Maximum tokens of a completion.")
     temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature.")
-    loss_type: Literal["DAPO", "DrGRPO", "GRPO"] = Field(
+    kl_coefficient: float = Field(
+        0.0, ge=0, le=1, description="How strongly the model is kept close to the one it starts from."
+    )
+    loss_type: Literal["DAPO", "DrGRPO", "GRPO", "RLOO"] = Field(
         "DAPO",
-        description="How tokens are weighted; docs/how-to/rft.md.",
+        description="How tokens are weighted, and answers compared; docs/how-to/rft.md.",
     )
     evaluation: RewardEvaluation = RewardEvaluation()
     grader_errors: GraderErrors = GraderErrors()
+    stop: RewardStop | None = None
 
     def hyperparameters(self) -> dict[str, float]:
         """The settings that are part of a run's resolved hyperparameters."""

@@ -11,7 +11,7 @@ from finetune_api.conditions import UnreadableStatusError
 from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob.attempts import AttemptStatus, EndedAttempt, PreflightStatus
 from finetune_api.finetunejob.checkpoints import CheckpointStatus, CorruptCheckpoint
-from finetune_api.finetunejob.findings import DatasetStatus, MemoryEstimate, ModelStatus
+from finetune_api.finetunejob.findings import DatasetStatus, MemoryEstimate, ModelStatus, RewardCalibration
 from finetune_api.finetunejob.hyperparameters import ResolvedHyperparameters
 from finetune_api.lifecycle import RunStatus
 
@@ -37,6 +37,12 @@ class Progress(ApiModel):
     eval_loss: float | None = Field(None, description="Most recent loss on dataset.validation.")
     reward: float | None = Field(None, description="RFT: mean reward of the most recently logged step.")
     valid_reward: float | None = Field(None, description="RFT: most recent mean reward on dataset.validation.")
+    reward_gap: float | None = Field(
+        None, description="RFT: training reward since the evaluation before, minus validReward."
+    )
+    completion_growth: float | None = Field(
+        None, description="RFT: tokens of a completion since then, as a multiple of those at first."
+    )
     eval_step: int | None = Field(
         None, description="Step of the most recent evaluation; absent if the sender does not say."
     )
@@ -149,6 +155,7 @@ class FineTuneJobStatus(RunStatus):
     starting_model: StartingModel | None = None
     model: ModelStatus | None = None
     memory: MemoryEstimate | None = None
+    calibration: RewardCalibration | None = None
     resolved: ResolvedHyperparameters | None = None
     attempt: AttemptStatus | None = None
     progress: Progress | None = None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, product
 
 from finetune_api.graders import Grader, GraderErrorCode
 from finetune_grading.formula import Formula, FormulaError, parse_formula
 from finetune_grading.grade import ROUNDING, Grade, GradeError, Scored, reaches
 from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
+
+TRIED = 256
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,12 @@ def compile_multi(
     pass_threshold: float,
     others: Collection[str],
     comparing: Collection[str] = (),
+    binary: Collection[str] = (),
     *,
     as_reward: bool = False,
 ) -> MultiGrader:
-    """`others`: the names of the graders that it may read; `comparing`: those of them that compare with the baseline.
+    """`others`: the names of the graders that it may read; `comparing`: those of them that compare with the baseline;
+    `binary`: those whose score is 0 or 1.
 
     `as_reward`: only the score counts, whatever the threshold makes of it. Raises InvalidGraderError.
     """
@@ -55,12 +61,47 @@ def compile_multi(
         formula = parse_formula(grader.multi.calculate_output, names)
     except FormulaError as error:
         raise InvalidGraderError(grader.name, f"multi.calculateOutput: {error}", error.code) from error
-    if useless := _why_constant(formula) or (None if as_reward else _why_decided(formula, pass_threshold)):
+    binary = {name.replace("-", "_") for name in binary}
+    if useless := (
+        _why_no_value(formula, binary)
+        or _why_constant(formula)
+        or (None if as_reward else _why_decided(formula, pass_threshold))
+    ):
         message = f"multi.calculateOutput: {useless} The formula is {grader.multi.calculate_output!r}."
         raise InvalidGraderError(grader.name, message, GraderErrorCode.INVALID_VARIABLE_ERROR)
     reads = {name: names[name] for name in formula.names}
     compares = any(name in comparing for name in reads.values())
     return MultiGrader(grader.name, pass_threshold, (), formula, reads, compares=compares)
+
+
+def _why_no_value(formula: Formula, binary: Collection[str]) -> str | None:
+    """Why it has no value for any scores; None where it has one, or may have."""
+    if not formula.names:
+        return None
+    try:
+        formula.bounds(0.0, 1.0)
+    except (ArithmeticError, ValueError) as error:
+        return f"it has no value, whatever the graders that it reads say: {error}."
+    shown = ""
+    for scores in _tried(formula.names, binary):
+        try:
+            formula(scores)
+        except (ArithmeticError, ValueError) as error:
+            shown = shown or f"with {', '.join(f'{name}={score:g}' for name, score in scores.items())}: {error}"
+        else:
+            return None
+    return f"it has no value with any of the scores that were tried, such as {shown}."
+
+
+def _tried(names: Sequence[str], binary: Collection[str]) -> Iterator[dict[str, float]]:
+    """Scores: all of 0 and 1, up to TRIED of them, and then TRIED others, which are the same each time."""
+    for scores in islice(product((0.0, 1.0), repeat=len(names)), TRIED):
+        yield dict(zip(names, scores, strict=True))
+    if set(names) <= set(binary):
+        return
+    chance = random.Random(0)
+    for _ in range(TRIED):
+        yield {name: float(chance.random() < 0.5) if name in binary else chance.random() for name in names}
 
 
 def _why_constant(formula: Formula) -> str | None:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,99 +10,39 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.default_hyperparameters import resolve_hyperparameters
 from finetune_api.finetunejob import (
-    RFT,
     Adapter,
     Best,
     Checkpoints,
     Dataset,
     Hyperparameters,
     LoRA,
-    Method,
     QLoRA,
     TrainingData,
     ValidationData,
 )
-from finetune_api.outcome import TrainReport
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
-from finetune_trainer.methods.rft.trainer import ResumableGRPOTrainer
 from finetune_trainer.preflight.preflight import preflight
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.storage.storage import Storage
+from tests.integration.trainer.methods.rft_runs import (
+    FULL,
+    digits,
+    generating_in_halves,
+    measured_rows,
+    method,
+    prompt,
+    validations,
+    weights,
+)
 from tests.integration.trainer.runs import Workplace, train_here
 
-FULL, LORA = Adapter(type="Full"), Adapter(lora=LoRA(rank=4, dropout=0.1))
-COMPLETION_TOKENS = 8
-
-
-def prompt(number: int) -> dict[str, Any]:
-    digit = str(number % 10)
-    return {
-        "messages": [{"role": "user", "content": f"Repeat {digit}"}],
-        "answer": digit * COMPLETION_TOKENS,
-        "id": number,
-    }
-
-
-def method(**changes: Any) -> Method:
-    """Credit for each character that is right."""
-    settings: dict[str, Any] = {
-        "graders": [
-            {
-                "name": "close",
-                "type": "TextSimilarity",
-                "textSimilarity": {"reference": "{{item.answer}}", "metric": "FuzzyMatch"},
-            },
-            {"name": "exact", "type": "StringCheck", "stringCheck": {"reference": "{{item.answer}}"}},
-        ],
-        "reward": "0.9*close + 0.1*exact",
-        "completionsPerPrompt": 4,
-        "maxCompletionTokens": COMPLETION_TOKENS,
-        "lossType": "DrGRPO",
-    }
-    return Method(type="RFT", rft=RFT.from_wire(settings | changes))
+LORA = Adapter(lora=LoRA(rank=4, dropout=0.1))
 
 
 @pytest.fixture(scope="module")
 def dataset(workplace: Workplace) -> Dataset:
-    def put(name: str, numbers: range) -> str:
-        return workplace.bucket.put_lines(f"data/{name}.jsonl", [prompt(number) for number in numbers])
-
-    return Dataset(
-        training=TrainingData(uri=put("prompts", range(20))),
-        validation=ValidationData(uri=put("held-out-prompts", range(20, 30))),
-    )
-
-
-@contextmanager
-def generating_in_halves(*, stopped_after: int | None = None) -> Iterator[None]:
-    """Every generation has two parts; between those that follow the step `stopped_after`, a SIGTERM comes."""
-
-    def halves(trainer: Any, prompt_ids: list[list[int]]) -> Iterator[list[list[int]]]:
-        middle = len(prompt_ids) // 2
-        yield prompt_ids[:middle]
-        if trainer.model.training and trainer.state.global_step == stopped_after:
-            os.kill(os.getpid(), signal.SIGTERM)
-        yield prompt_ids[middle:]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ResumableGRPOTrainer, "_parts", halves)
-        yield
-
-
-def weights(workplace: Workplace, report: TrainReport) -> str:
-    """The digest of the result's weights."""
-    name = "adapter_model.safetensors" if report.result.adapter_type == "LoRA" else "model.safetensors"
-    return hashlib.sha256(workplace.bucket.read(f"{report.result.uri}/{name}")).hexdigest()
-
-
-def measured_rows(workplace: Workplace, output: str) -> list[dict[str, str]]:
-    """The rows of results.csv with an evaluation."""
-    return [row for row in workplace.results(output) if row["valid_reward_mean"]]
-
-
-def validations(workplace: Workplace, output: str) -> list[float]:
-    return [float(row["valid_reward_mean"]) for row in measured_rows(workplace, output)]
+    return digits(workplace)
 
 
 def test_the_reward_on_held_out_prompts_rises(workplace: Workplace, dataset: Dataset, tmp_path: Path) -> None:
@@ -143,14 +78,22 @@ def test_the_reward_on_held_out_prompts_rises(workplace: Workplace, dataset: Dat
 
 
 @pytest.mark.parametrize(
-    ("adapter", "step"), [(LORA, 5), (FULL, 7)], ids=["LoRA, between epochs", "Full, within an epoch"]
+    ("adapter", "step", "changes"),
+    [(LORA, 5, {}), (FULL, 7, {}), (FULL, 6, {"lossType": "RLOO", "klCoefficient": 0.05})],
+    ids=["LoRA, between epochs", "Full, within an epoch", "RLOO, beside a reference"],
 )
 def test_a_run_stopped_while_it_generates_ends_with_the_weights_of_an_undisturbed_one(
-    workplace: Workplace, storage: Storage, dataset: Dataset, tmp_path: Path, adapter: Adapter, step: int
+    workplace: Workplace,
+    storage: Storage,
+    dataset: Dataset,
+    tmp_path: Path,
+    adapter: Adapter,
+    step: int,
+    changes: dict[str, Any],
 ) -> None:
     """The step that was under way is given up; the one before is saved as it was when it ended."""
     hyperparameters = {"epochs": 2.0, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_every_steps": 4}
-    settings: dict[str, Any] = {"method": method(), "adapter": adapter, "dataset": dataset}
+    settings: dict[str, Any] = {"method": method(**changes), "adapter": adapter, "dataset": dataset}
     name = f"{adapter.type}-{step}"
     smooth = workplace.train_run(f"rft-smooth/{name}", {**hyperparameters, "total_steps": 10}, **settings)
     stopped = smooth.model_copy(update={"output_uri": workplace.bucket.uri(f"rft-stopped/{name}")})

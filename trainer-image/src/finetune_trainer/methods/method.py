@@ -6,7 +6,7 @@ docs/how-to/add-a-method.md says how to write one. Imports nothing heavy: the co
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,11 +16,12 @@ from finetune_trainer.report.measures import LOSSES, Measure
 
 if TYPE_CHECKING:
     from finetune_api import finetunejob as api
-    from finetune_api.finetunejob import Adapter, ResolvedHyperparameters
+    from finetune_api.finetunejob import Adapter, ResolvedHyperparameters, RewardCalibration
+    from finetune_api.outcome import Failure
     from finetune_trainer.data.encode import tokenization
     from finetune_trainer.data.read.examples import Example
     from finetune_trainer.model.loading import LocalModel
-    from finetune_trainer.model.memory import MethodMemory
+    from finetune_trainer.model.memory import MethodMemory, ModelSize
 
 Row = dict[str, Any]
 """A row of the method's dataset: lists of token ids by column; of a vision-language model a text and image files."""
@@ -81,6 +82,52 @@ class TrainerParts:
     """Records an event of the run: a message, and data by name. On the process that leads; nothing on others."""
     asked_to_stop: Callable[[], bool]
     """Whether this process got a SIGTERM: for methods whose steps take long."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from, before any weight is fetched."""
+
+    size: ModelSize | None
+    """None: the model's config does not say."""
+    download_bytes: int
+    """Of its weights."""
+    examples: int
+    """Rows of the training set."""
+    rows: Callable[[Collection[int]], Mapping[int, Row]]
+    """Those with these numbers."""
+    fetch: Callable[[], LocalModel]
+    """Fetches the model."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to measure with."""
+
+    free_bytes: int
+    cpus: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found with the starting model, what is doubtful about it, and why the run can't begin."""
+
+    found: RewardCalibration
+    warning: str | None = None
+    failure: Failure | None = None
+
+
+class Calibration(Protocol):
+    """What preflight measures with the model that a run starts from, without an accelerator."""
+
+    def why_not(self, start: Start, machine: Machine) -> str | None:
+        """Why it is not tried here; None if it is."""
+        ...
+
+    def measure(self, start: Start) -> Measured:
+        """Fetch the model, and measure. Bounded in time."""
+        ...
 
 
 class Method(Protocol):
@@ -153,6 +200,10 @@ class Method(Protocol):
     def question(self, row: Row) -> Question | None:
         """A sample's prompt and reference from a row of text; None if the row gives none."""
         ...
+
+    def calibration(self) -> Calibration | None:
+        """What is measured before accelerators are asked for; None: nothing."""
+        return None
 
     def build_trainer(self, parts: TrainerParts) -> Any:
         """A transformers Trainer with the mixin Resumable. Loads torch and TRL.

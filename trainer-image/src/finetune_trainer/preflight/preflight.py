@@ -36,6 +36,7 @@ from finetune_trainer.distributed.batches import micro_batch_sizes
 from finetune_trainer.methods.method import formats_of, method_of
 from finetune_trainer.model import memory
 from finetune_trainer.model.loading import InspectedModel, find_model, inspect_model
+from finetune_trainer.preflight.calibration import calibrate
 from finetune_trainer.preflight.classifier import classifier_of
 from finetune_trainer.preflight.model_checks import CheckedModel, check_model
 from finetune_trainer.preflight.packing import choose_packing, with_packed_rows
@@ -127,11 +128,14 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     dataset = with_packed_rows(run, model, chosen) if packing else chosen.status
     resolved = _resolve(run, model, dataset, packing)
     estimate, advice = _estimate_memory(run, model, checked, resolved)
-    warnings = [*([advice] if advice else []), *checked.warnings, *batch_warnings(resolved, dataset), *dataset.warnings]
+    calibration = calibrate(run, model, chosen, dataset_json, storage, directory)
+    doubts = [advice, None if calibration is None else calibration.warning]
+    warnings = [*filter(None, doubts), *checked.warnings, *batch_warnings(resolved, dataset), *dataset.warnings]
     dataset = dataset.model_copy(update={"warnings": warnings[:MOST_WARNINGS]})
     for warning in dataset.warnings:
         _log.warning(warning)
-    return PreflightReport(dataset=dataset, model=model.status, memory=estimate, packing=packing)
+    rewards = None if calibration is None else calibration.found
+    return PreflightReport(dataset=dataset, model=model.status, memory=estimate, calibration=rewards, packing=packing)
 
 
 def _max_length(run: PreflightRun, model: ModelStatus) -> int:

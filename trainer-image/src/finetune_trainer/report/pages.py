@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_api.finetunejob import Adapter, CorruptCheckpoint
+from pydantic import ValidationError
+
+from finetune_api.finetunejob import Adapter, CorruptCheckpoint, RewardCalibration
 from finetune_api.manifest import Manifest
 from finetune_api.outcome import PREFLIGHT_REPORT_NAME
 from finetune_api.run import TrainRun
@@ -49,7 +51,7 @@ class FinishedRun:
 
 def write_pages(run: TrainRun, storage: Storage, finished: FinishedRun, folder: Path) -> None:
     """Write both pages into the result's local folder. Raises DiagnosedError when the storage can't be read."""
-    found = storage.find(parse_location(run.output_uri).join(PREFLIGHT_REPORT_NAME))
+    found = _read(storage.find(parse_location(run.output_uri).join(PREFLIGHT_REPORT_NAME)))
     tables = {
         "Run": _run_facts(run),
         "Result": _result_facts(finished.chosen),
@@ -68,6 +70,7 @@ def write_pages(run: TrainRun, storage: Storage, finished: FinishedRun, folder: 
         summarize(run, finished.chosen, finished.log, finished.samples, finished.origin, finished.measures),
         finished.metrics,
         finished.completions,
+        _calibration(found),
     )
     (folder / REPORT_NAME).write_text(report, encoding="utf-8")
     card = model_card(run, finished.chosen, finished.data_digests, is_adapter=finished.origin.is_adapter)
@@ -95,13 +98,27 @@ def _result_facts(chosen: Manifest) -> dict[str, object]:
     return {"step": chosen.step, "committed": f"{chosen.created:{TIME_FORMAT}}", **chosen.metrics}
 
 
-def _dataset_facts(preflight: bytes | None) -> Iterator[tuple[str, object]]:
-    """Counts and warnings from preflight's report; empty if there is none."""
+def _read(preflight: bytes | None) -> dict[str, Any]:
+    """Preflight's report; empty if there is none."""
     try:
         found: Any = json.loads(preflight or b"{}")
     except ValueError:
-        return
-    dataset = found.get("dataset") if isinstance(found, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _calibration(preflight: Mapping[str, Any]) -> RewardCalibration | None:
+    """What preflight measured of the starting model's rewards; None if it did not."""
+    try:
+        found = RewardCalibration.model_validate(preflight.get("calibration") or {}, extra="ignore")
+    except ValidationError:
+        return None
+    return found if found.prompts else None
+
+
+def _dataset_facts(preflight: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Counts and warnings from preflight's report."""
+    dataset = preflight.get("dataset")
     if not isinstance(dataset, dict):
         return
     for name, value in dataset.items():

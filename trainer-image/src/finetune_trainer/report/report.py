@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from jinja2 import Environment, StrictUndefined
 
+from finetune_api.finetunejob import RewardCalibration
 from finetune_trainer.report.charts import HEIGHT, LEFT, RIGHT, WIDTH, Chart, line_chart
 
 REPORT_NAME = "report.html"
@@ -77,10 +78,12 @@ def report_html(
     summary: Summary = Summary(),
     metrics: Mapping[str, str] = MappingProxyType({}),
     completions: Sequence[Completion] = (),
+    calibration: RewardCalibration | None = None,
 ) -> str:
     """`tables`: heading -> name -> value. `log`: the Trainer's, an entry for each step with `step` and metrics.
 
-    `metrics`: the method's (Method.metrics), each a chart. `completions`: those recorded at evaluations.
+    `metrics`: the method's (Method.metrics), each a chart. `completions`: those recorded at evaluations. `calibration`:
+    the rewards of the model before its training.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("finetune_trainer.report").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
@@ -92,6 +95,8 @@ def report_html(
         charts=_charts({**_charts_of(metrics), **_CHARTS}, log),
         samples=samples,
         completions=[(one, {name: readable(score) for name, score in one.scores.items()}) for one in completions],
+        calibration=calibration,
+        bars=[] if calibration is None else _bars(calibration.histogram),
         width=WIDTH,
         height=HEIGHT,
         left=LEFT,
@@ -104,6 +109,15 @@ def readable(value: object) -> object:
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
     return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+
+
+def _bars(histogram: Sequence[int]) -> list[tuple[str, int, float]]:
+    """Each range of rewards with its number of answers, and the length of its bar in percent."""
+    size, most = len(histogram), max(histogram, default=0)
+    return [
+        (f"{at / size:g} to {(at + 1) / size:g}", count, 100 * count / max(1, most))
+        for at, count in enumerate(histogram)
+    ]
 
 
 def _charts_of(metrics: Mapping[str, str]) -> dict[str, Mapping[str, str]]:

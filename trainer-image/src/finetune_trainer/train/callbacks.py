@@ -35,6 +35,8 @@ REPORTED_METRICS = {
     "learning_rate": "learning_rate",
     "reward_mean": "reward",
     "eval_reward_mean": "valid_reward",
+    "eval_reward_gap": "reward_gap",
+    "eval_completion_growth": "completion_growth",
 }
 """The names in the Trainer's log, and in reports."""
 

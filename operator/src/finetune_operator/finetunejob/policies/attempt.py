@@ -15,6 +15,7 @@ from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus, Result
 from finetune_api.outcome import TrainReport
+from finetune_api.progress import hacking_signs
 from finetune_api.sources import is_below
 from finetune_operator.core.conditions import Readiness, progressing
 from finetune_operator.core.plan import earliest
@@ -202,7 +203,8 @@ def _wait_for_attempt(
     message = f"Attempt {attempt.number} is training on {job.parallelism} node{'s' if job.parallelism > 1 else ''}."
     if job.ending or job.state != "Active":
         message = f"Attempt {attempt.number} has ended on one node. Waiting for its other Pods to end."
-    message += _not_finite_message(status) + sidecar_message(pods) + _refused_reports_message(observed, attempt) + lost
+    message += _not_finite_message(status) + _hacking_message(status) + sidecar_message(pods)
+    message += _refused_reports_message(observed, attempt) + lost
     awaited = [pod for pod in pods if not (pod.is_terminal or is_lost(pod, now))]
     again = earliest([*(lost_time(pod) for pod in awaited), next_sidecar_check(pods, now)])
     return JobDecision(status, progressing(Reason.TRAINING, message), delete=stale, requeue_at=again)
@@ -212,6 +214,13 @@ def _not_finite_message(status: FineTuneJobStatus) -> str:
     """Which metrics became NaN or infinite, with a leading space; empty if none did."""
     names = (status.progress.not_finite if status.progress is not None else None) or []
     return f" {', '.join(names)} became NaN or infinite (status.progress.notFinite)." if names else ""
+
+
+def _hacking_message(status: FineTuneJobStatus) -> str:
+    """Signs that the model games its graders, with a leading space; empty without any."""
+    progress = status.progress
+    found = [] if progress is None else hacking_signs(progress.reward_gap, progress.completion_growth)
+    return "".join(f" {sign}" for sign in found)
 
 
 def _refused_reports_message(observed: ObservedFineTuneJob, attempt: AttemptStatus) -> str:

@@ -175,6 +175,7 @@ def _with_report(observed: ObservedFineTuneJob, plan: JobPlan, result: Succeeded
         "dataset": report.dataset,
         "model": report.model,
         "memory": report.memory,
+        "calibration": report.calibration,
         "resolved": resolve_for(observed.spec, report),
         "failure": None,
     }

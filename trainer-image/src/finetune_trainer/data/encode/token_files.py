@@ -5,7 +5,7 @@ https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,18 @@ class TokenWriter:
             self._stream = pa.ipc.new_stream(str(self.file), schema, options=options)
         self._stream.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=schema))
         self._rows, self._numbers = [], 0
+
+
+def read_rows(file: Path, numbers: Collection[int]) -> dict[int, dict[str, Any]]:
+    """The rows with these numbers, counted from 0, of a compressed file, which is read a batch at a time."""
+    found: dict[int, dict[str, Any]] = {}
+    first = 0
+    with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
+        for batch in stream:
+            here = [number for number in numbers if first <= number < first + batch.num_rows]
+            found |= {number: row for number in here for row in batch.slice(number - first, 1).to_pylist()}
+            first += batch.num_rows
+    return found
 
 
 def expand(compressed: Path, file: Path) -> None:
