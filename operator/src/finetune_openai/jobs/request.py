@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from finetune_openai.jobs.reinforcement import to_rft
+from finetune_grading.openai_graders.as_rewards import to_rft
 
 Auto = Literal["auto"]
 FileId = Annotated[str, StringConstraints(min_length=1, max_length=128)]

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from finetune_api.base import API_VERSION, problems
 from finetune_api.default_hyperparameters import learning_rate
 from finetune_api.finetunejob import SETTINGS, FineTuneJobSpec, MethodType
+from finetune_grading.openai_graders.as_rewards import to_rft
 from kubectl_finetune.errors import PluginError
 
-_METHODS: dict[str, MethodType] = {"supervised": "SFT", "dpo": "DPO"}
+_METHODS: dict[str, MethodType] = {"supervised": "SFT", "dpo": "DPO", "reinforcement": "RFT"}
 _LONGEST_NAME = 63
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 Auto = Literal["auto"]
@@ -35,10 +36,18 @@ class Hyperparameters(_Lenient):
     batch_size: Auto | Annotated[int, Field(ge=1)] | None = None
     learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     beta: Auto | Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    compute_multiplier: Auto | Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    eval_interval: Auto | Annotated[int, Field(ge=1)] | None = None
+    eval_samples: Auto | Annotated[int, Field(ge=1)] | None = None
 
 
 class _Settings(_Lenient):
     hyperparameters: Hyperparameters | None = None
+
+
+class _Reinforcement(_Settings):
+    grader: dict[str, Any]
+    response_format: dict[str, Any] | None = None
 
 
 class Method(_Lenient):
@@ -47,6 +56,7 @@ class Method(_Lenient):
     type: str
     supervised: _Settings | None = None
     dpo: _Settings | None = None
+    reinforcement: _Reinforcement | None = None
 
 
 class OpenAIJob(_Lenient):
@@ -130,7 +140,7 @@ def import_job(job: OpenAIJob, given: Replacements) -> ImportedJob:
     """Raises PluginError for what can't be trained here."""
     asked = "supervised" if job.method is None else job.method.type
     if asked not in _METHODS:
-        raise PluginError(f"The method {one_line(asked)!r} is not available here; supervised and dpo are.")
+        raise PluginError(f"The method {one_line(asked)!r} is not available here; {', '.join(_METHODS)} are.")
     method = _METHODS[asked]
     if given.name is not None and (not _NAME.fullmatch(given.name) or len(given.name) > _LONGEST_NAME):
         raise PluginError(
@@ -150,9 +160,13 @@ def import_job(job: OpenAIJob, given: Replacements) -> ImportedJob:
     found.spec = {
         **({"className": given.class_name} if given.class_name else {}),
         "model": {"uri": given.model},
-        "method": {"type": method, **({"dpo": {"beta": settings.beta}} if _is_set(settings.beta) else {})},
+        "method": {"type": method, **_member(job, settings, found.notes)},
         "dataset": dataset,
     }
+    if method == "RFT":
+        found.spec["dataset"].setdefault("validation", {"splitPercent": 10})
+        if _is_set(settings.eval_interval):
+            found.spec["checkpoints"] = {"everySteps": settings.eval_interval}
     if hyperparameters := _translated(job, settings, method, found.notes):
         found.spec["hyperparameters"] = hyperparameters
     if job.integrations:
@@ -166,11 +180,30 @@ def import_job(job: OpenAIJob, given: Replacements) -> ImportedJob:
     return found
 
 
+def _member(job: OpenAIJob, settings: Hyperparameters, notes: list[str]) -> dict[str, Any]:
+    """The method's own settings. Raises PluginError for a grader that can't reward here."""
+    asked = job.method and job.method.reinforcement
+    if asked is None:
+        return {"dpo": {"beta": settings.beta}} if _is_set(settings.beta) else {}
+    multiplier, samples = settings.compute_multiplier, settings.eval_samples
+    if asked.response_format:
+        notes.append("response_format: not translated; a grader of type JsonSchema rewards the format.")
+    try:
+        rft = to_rft(
+            asked.grader,
+            multiplier if isinstance(multiplier, float) else 1.0,
+            samples if isinstance(samples, int) else None,
+        )
+    except ValueError as error:
+        raise PluginError(f"The job can't be translated: {one_line(str(error))}") from None
+    return {"rft": rft}
+
+
 def _hyperparameters(job: OpenAIJob) -> Hyperparameters:
     """Those of its method, or the older ones beside it."""
-    of_method = None
-    if job.method is not None:
-        of_method = job.method.dpo if job.method.type == "dpo" else job.method.supervised
+    of_method: _Settings | None = None
+    if job.method is not None and job.method.type in _METHODS:
+        of_method = getattr(job.method, job.method.type)
     return (of_method and of_method.hyperparameters) or job.hyperparameters or Hyperparameters()
 
 
@@ -181,7 +214,7 @@ def _translated(job: OpenAIJob, settings: Hyperparameters, method: MethodType, n
     if _is_set(settings.batch_size):
         found["batchSize"] = settings.batch_size
     if isinstance(settings.learning_rate_multiplier, float):
-        rate = learning_rate(SETTINGS[method]().rules, "LoRA", continued=False) * settings.learning_rate_multiplier
+        rate = learning_rate(SETTINGS[method].rules, "LoRA", continued=False) * settings.learning_rate_multiplier
         found["learningRate"] = float(f"{min(rate, 1.0):.6g}")
         notes.append(
             f"learningRate: the automatic rate of LoRA times {settings.learning_rate_multiplier:g}. What OpenAI "

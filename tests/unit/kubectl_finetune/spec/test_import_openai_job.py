@@ -55,6 +55,33 @@ OLD = {
 }
 
 
+EXACT = {
+    "type": "string_check",
+    "name": "exact",
+    "operation": "eq",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.answer}}",
+}
+CLOSE = {
+    "type": "text_similarity",
+    "name": "close",
+    "evaluation_metric": "fuzzy_match",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.answer}}",
+}
+BOTH = {
+    "type": "multi",
+    "name": "both",
+    "graders": {"exact": EXACT, "close": CLOSE},
+    "calculate_output": "0.8 * exact + 0.2 * close",
+}
+
+
+def reinforcement(grader: dict[str, Any], **hyperparameters: Any) -> dict[str, Any]:
+    method = {"grader": grader, "hyperparameters": hyperparameters}
+    return {**DPO, "validation_file": "file-v", "method": {"type": "reinforcement", "reinforcement": method}}
+
+
 def imported(job: dict[str, Any], given: Replacements = GIVEN) -> ImportedJob:
     return import_job(read_job(json.dumps(job), "job.json"), given)
 
@@ -149,8 +176,35 @@ def test_a_file_that_is_no_job_is_refused(text: str, told: str) -> None:
         read_job(text, "job.json")
 
 
-def test_reinforcement_is_refused() -> None:
-    with pytest.raises(PluginError, match="'reinforcement' is not available here"):
+def test_a_reinforcement_job_keeps_its_grader() -> None:
+    asked = {"n_epochs": 2, "batch_size": 4, "compute_multiplier": 2.0, "eval_interval": 5, "eval_samples": 3}
+    found = imported(reinforcement(BOTH, **asked), Replacements(GIVEN.model, GIVEN.dataset, "s3://data/v.jsonl"))
+    (document,) = documents(found.yaml(), "job.yaml")
+    assert list(local_problems(document)) == []
+    rft = found.spec["method"]["rft"]
+    assert found.spec["method"]["type"] == "RFT"
+    assert [grader["name"] for grader in rft["graders"]] == ["exact", "close"]
+    assert rft["reward"] == "0.8 * exact + 0.2 * close"
+    assert rft["completionsPerPrompt"] == 16
+    assert rft["evaluation"] == {"completionsPerPrompt": 3}
+    assert found.spec["checkpoints"] == {"everySteps": 5}
+    assert found.spec["hyperparameters"] == {"epochs": 2, "batchSize": 4}
+    assert found.spec["dataset"]["validation"] == {"uri": "s3://data/v.jsonl"}
+
+
+def test_a_reinforcement_job_holds_prompts_out_where_no_validation_is_named() -> None:
+    job = reinforcement(EXACT)
+    job["method"]["reinforcement"]["response_format"] = {"type": "json_schema", "json_schema": {"name": "a"}}
+    found = imported(job)
+    assert found.spec["dataset"]["validation"] == {"splitPercent": 10}
+    assert any(note.startswith("response_format: not translated") for note in found.notes)
+
+
+def test_a_grader_that_cant_reward_here_is_told() -> None:
+    python = {"type": "python", "name": "p", "source": "def grade(sample, item): return 1"}
+    with pytest.raises(PluginError, match="Python graders are not supported"):
+        imported(reinforcement(python))
+    with pytest.raises(PluginError, match="grader"):
         imported({**OLD, "method": {"type": "reinforcement", "reinforcement": {}}})
 
 
