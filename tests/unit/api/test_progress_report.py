@@ -227,6 +227,13 @@ def test_a_validation_loss_comes_with_the_step_at_which_it_was_measured() -> Non
     assert (older.eval_loss, older.eval_step) == (1.6, None), "its sender does not say"
 
 
+def test_signs_of_hacking_are_kept_until_the_next_evaluation() -> None:
+    found = reported(valid_reward="0.3", reward_gap="0.25", completion_growth="3.5", eval_step="4")
+    assert (found.reward_gap, found.completion_growth) == (0.25, 3.5)
+    later = carried(reported(reward="0.6"), found)
+    assert (later.reward_gap, later.completion_growth, later.eval_step) == (0.25, 3.5, 4)
+
+
 @pytest.mark.parametrize("step", ["-1", "11", "nan", "inf", "x", ""])
 def test_a_step_that_makes_no_sense_is_unknown(step: str) -> None:
     assert reported(eval_loss="1.7", eval_step=step).eval_step is None

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from finetune_api.base import API_VERSION, problems
 from finetune_api.default_hyperparameters import learning_rate
 from finetune_api.finetunejob import SETTINGS, FineTuneJobSpec, MethodType
-from finetune_grading.openai_graders.as_rewards import to_rft
 from kubectl_finetune.errors import PluginError
 
 _METHODS: dict[str, MethodType] = {"supervised": "SFT", "dpo": "DPO", "reinforcement": "RFT"}
@@ -182,6 +181,8 @@ def import_job(job: OpenAIJob, given: Replacements) -> ImportedJob:
 
 def _member(job: OpenAIJob, settings: Hyperparameters, notes: list[str]) -> dict[str, Any]:
     """The method's own settings. Raises PluginError for a grader that can't reward here."""
+    from finetune_grading.openai_graders.as_rewards import to_rft
+
     asked = job.method and job.method.reinforcement
     if asked is None:
         return {"dpo": {"beta": settings.beta}} if _is_set(settings.beta) else {}

@@ -179,7 +179,7 @@ def test_a_file_that_is_no_job_is_refused(text: str, told: str) -> None:
 def test_a_reinforcement_job_keeps_its_grader() -> None:
     asked = {"n_epochs": 2, "batch_size": 4, "compute_multiplier": 2.0, "eval_interval": 5, "eval_samples": 3}
     found = imported(reinforcement(BOTH, **asked), Replacements(GIVEN.model, GIVEN.dataset, "s3://data/v.jsonl"))
-    (document,) = documents(found.yaml(), "job.yaml")
+    (document,) = documents(found.yaml())
     assert list(local_problems(document)) == []
     rft = found.spec["method"]["rft"]
     assert found.spec["method"]["type"] == "RFT"

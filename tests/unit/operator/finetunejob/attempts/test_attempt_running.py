@@ -75,6 +75,24 @@ def test_a_job_whose_pods_have_not_started_is_not_worth_a_status_write(pods: tup
     assert decide(gang("Active", *pods, status=before)).status.attempt == before.attempt
 
 
+@pytest.mark.parametrize(
+    ("gap", "growth", "told"),
+    [
+        (
+            0.25,
+            1.0,
+            " The training reward is 0.25 above validReward: the model may have found a weakness of the graders.",
+        ),
+        (0.0, 4.0, " Completions have 4.0 times as many tokens as at first: the graders may reward length."),
+        (0.05, 1.2, ""),
+    ],
+)
+def test_signs_that_the_model_games_its_graders_are_in_the_condition(gap: float, growth: float, told: str) -> None:
+    progress = PROGRESS.model_copy(update={"reward_gap": gap, "completion_growth": growth})
+    result = decide(gang("Active", pod(TRAIN_1, 0), pod(TRAIN_1, 1), progress=progress))
+    assert result.message == f"Attempt 1 is training on 2 nodes.{told}"
+
+
 @pytest.mark.parametrize("pods", [(pod(TRAIN_1, 0, started_time=ago(1)),), (pod(TRAIN_1, 0), pod(TRAIN_1, 1))])
 def test_the_jobs_uid_by_which_its_pods_may_report_is_known_once_one_may(pods: tuple[PodView, ...]) -> None:
     attempt = decide(gang("Active", *pods, status=QUEUED_STATUS)).status.attempt
