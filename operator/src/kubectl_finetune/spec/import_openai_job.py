@@ -183,7 +183,7 @@ def _member(job: OpenAIJob, settings: Hyperparameters, notes: list[str]) -> dict
     """The method's own settings. Raises PluginError for a grader that can't reward here."""
     from finetune_grading.openai_graders.as_rewards import to_rft
 
-    asked = job.method and job.method.reinforcement
+    asked = None if job.method is None else job.method.reinforcement
     if asked is None:
         return {"dpo": {"beta": settings.beta}} if _is_set(settings.beta) else {}
     multiplier, samples = settings.compute_multiplier, settings.eval_samples
