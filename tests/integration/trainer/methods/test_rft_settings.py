@@ -93,7 +93,7 @@ def test_a_run_whose_training_reward_leaves_the_other_behind_ends_with_its_check
     run = workplace.train_run(
         "rft-hacked",
         {"epochs": 4.0, "batch_size": 4, "learning_rate": 1e-3, "total_steps": 20, "checkpoint_every_steps": 2},
-        method=method(stop={"gapAbove": 0.01, "afterEvaluations": 2}),
+        method=method(stop={"gapAbove": 0.001, "afterEvaluations": 2}),
         adapter=FULL,
         dataset=Dataset(
             training=TrainingData(
