@@ -202,7 +202,7 @@ def test_a_reinforcement_job_holds_prompts_out_where_no_validation_is_named() ->
 
 def test_a_grader_that_cant_reward_here_is_told() -> None:
     python = {"type": "python", "name": "p", "source": "def grade(sample, item): return 1"}
-    with pytest.raises(PluginError, match="Python graders are not supported"):
+    with pytest.raises(PluginError, match="'p' is Python code"):
         imported(reinforcement(python))
     with pytest.raises(PluginError, match="grader"):
         imported({**OLD, "method": {"type": "reinforcement", "reinforcement": {}}})
