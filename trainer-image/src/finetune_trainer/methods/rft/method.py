@@ -8,19 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from finetune_api.finetunejob import RFT
 from finetune_grading.exact_json import parse_json
 from finetune_grading.rewards import Reward, compile_reward
-from finetune_grading.sample import REFERENCE_TOOLS, Item
 from finetune_trainer.data.encode import tokenization
 from finetune_trainer.data.encode.chat_template import TemplateError, reads_images
 from finetune_trainer.data.encode.placeholders import prompt_ids
 from finetune_trainer.data.encode.tokenization import IGNORED, TokenizedExample
 from finetune_trainer.data.read.examples import Example, ReinforcementExample
 from finetune_trainer.data.read.formats import FORMAT_NAMES
-from finetune_trainer.data.read.messages import ToolCall, to_template
+from finetune_trainer.data.read.messages import to_template
 from finetune_trainer.methods.method import Calibration, FormatError, Method, Question, Row, TrainerParts
 from finetune_trainer.methods.rft.tally import MEASURES, metrics_of
 from finetune_trainer.model.memory import MethodMemory
@@ -43,10 +40,6 @@ class RFTMethod(Method):
     def reward(self) -> Reward:
         """Raises InvalidRewardError."""
         return compile_reward(self.spec)
-
-    @cached_property
-    def _reads_calls(self) -> bool:
-        return any(grader.type == "ToolCall" for grader in self.spec.graders)
 
     @property
     def memory(self) -> MethodMemory:
@@ -75,8 +68,6 @@ class RFTMethod(Method):
             raise FormatError(f"method.type RFT learns from {FORMAT_NAMES['Reinforcement']}, not from {found}.")
         for grader, variable in self.reward.missing_from(parse_json(example.item)):
             raise FormatError(f"Grader {grader!r} reads {{{{{variable}}}}}, which this example does not have.")
-        if self._reads_calls and (problem := _call_problem(parse_json(example.item))) is not None:
-            raise FormatError(problem)
         ids = _prompt(processor, example)
         return [TokenizedExample(ids, [IGNORED] * len(ids), room=self.spec.max_completion_tokens)]
 
@@ -125,16 +116,6 @@ class RFTMethod(Method):
         from finetune_trainer.methods.rft.trainer import build_rft_trainer
 
         return build_rft_trainer(parts, self.spec, self.reward)
-
-
-def _call_problem(item: Item) -> str | None:
-    """Why ToolCall can't compare with the calls of a line; None if it can."""
-    try:
-        for call in msgspec.convert(item[REFERENCE_TOOLS], list[ToolCall]):
-            parse_json(call.function.arguments)
-    except (msgspec.ValidationError, ValueError) as error:
-        return f"{REFERENCE_TOOLS} is not a list of tool calls as OpenAI's messages have them: {error}"
-    return None
 
 
 def _prompt(tokenizer: Any, example: ReinforcementExample) -> list[int]:
