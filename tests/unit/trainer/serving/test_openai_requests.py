@@ -45,6 +45,11 @@ def test_null_is_absent_as_openais_sdk_writes_it() -> None:
         ChatRequest.model_validate({"model": "m", "messages": [{**said, "audio": {"id": "a"}}]})
 
 
+def test_an_integer_is_a_decimal() -> None:
+    asked = ChatRequest.model_validate({**ASKED, "temperature": 1, "top_p": 1, "chat_template_kwargs": {"level": 2}})
+    assert (asked.temperature, asked.top_p, asked.chat_template_kwargs) == (1.0, 1.0, {"level": 2})
+
+
 def test_an_empty_list_of_calls_is_none() -> None:
     said = {"role": "assistant", "content": "4", "tool_calls": []}
     asked = ChatRequest.model_validate({"model": "m", "messages": [said]})
@@ -89,9 +94,24 @@ def test_an_empty_list_of_calls_is_none() -> None:
             "Invalid 'temperature': must be 0 (greedy), or at least 0.01.",
             "temperature",
         ),
+        (
+            {"max_tokens": "24"},
+            "Invalid type for 'max_tokens': expected an integer, but got a string instead.",
+            "max_tokens",
+        ),
+        ({"n": 2.0}, "Invalid type for 'n': expected an integer, but got a decimal instead.", "n"),
+        ({"n": True}, "Invalid type for 'n': expected an integer, but got a boolean instead.", "n"),
+        ({"top_p": "1"}, "Invalid type for 'top_p': expected a decimal, but got a string instead.", "top_p"),
+        ({"stream": "yes"}, "Invalid type for 'stream': expected a boolean, but got a string instead.", "stream"),
+        ({"logprobs": 1}, "Invalid type for 'logprobs': expected a boolean, but got an integer instead.", "logprobs"),
+        (
+            {"stream_options": {"include_usage": "true"}},
+            "Invalid type for 'stream_options.include_usage': expected a boolean, but got a string instead.",
+            "stream_options",
+        ),
         ({"stop": list("abcde")}, "Invalid 'stop': expected at most 4 items.", "stop"),
-        ({"stop": ["a", ""]}, "Invalid 'stop.1': expected at least 1 characters.", "stop"),
-        ({"messages": []}, "Invalid 'messages': expected at least 1 items.", "messages"),
+        ({"stop": ["a", ""]}, "Invalid 'stop.1': expected at least 1 character.", "stop"),
+        ({"messages": []}, "Invalid 'messages': expected at least 1 item.", "messages"),
         (
             {"messages": "hello"},
             "Invalid type for 'messages': expected an array, but got a string instead.",

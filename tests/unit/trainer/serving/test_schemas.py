@@ -5,8 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from llguidance import LLTokenizer
 
-from finetune_trainer.serving.schemas import SchemaError, check, grammar_of, refuse_costly
+from finetune_trainer.serving import schemas
+from finetune_trainer.serving.schemas import (
+    SchemaError,
+    Schemas,
+    SchemasBusyError,
+    check,
+    compile_schema,
+    grammar_of,
+    refuse_costly,
+)
+
+ONE_LINE = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}, "b": {"type": "array", "items": {"type": "integer"}}},
+    "required": ["a", "b"],
+}
 
 
 @pytest.mark.parametrize("value", [10_001, 999_983, 2_999_999, 10**30, 1e30, 0.999983, 10000.5])
@@ -52,6 +68,27 @@ async def test_whatever_takes_too_long_is_refused_by_its_process(schema: dict[st
         await check(grammar_of(schema))
 
 
+async def test_a_busy_machine_is_no_fault_of_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process had no CPU time at all: the client may ask again."""
+    monkeypatch.setattr(schemas, "MOST_SECONDS", 0.0)
+    with pytest.raises(SchemasBusyError, match="not compiled within 0 seconds: the server is busy"):
+        await Schemas().compiled(ONE_LINE, lambda _: pytest.fail("compiled without a check"))
+
+
 async def test_what_llguidance_refuses_keeps_its_reason() -> None:
     with pytest.raises(SchemaError, match="nonsense"):
         await check(grammar_of({"type": "nonsense"}))
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "b": [1, 2]}', '{"a":1,"b":[1,2]}'])
+def test_an_answer_is_json_on_one_line(text: str) -> None:
+    matcher = compile_schema(LLTokenizer("byte"), ONE_LINE)
+    assert matcher.validate_tokens(list(text.encode())) == len(text)
+
+
+@pytest.mark.parametrize("begun", ["{", '{"a"', '{"a":', '{"a": 1', '{"a": 1,', '{"a": 1, "b": [', '{"a": 1, "b": [1,'])
+@pytest.mark.parametrize("more", ["  ", "\n", "\t"])
+def test_a_model_can_not_write_whitespace_for_ever(begun: str, more: str) -> None:
+    """A model that was not trained to write JSON prefers it to anything else, until its max_tokens."""
+    matcher = compile_schema(LLTokenizer("byte"), ONE_LINE)
+    assert matcher.validate_tokens(list((begun + more).encode())) == len(begun) + len(more) - 1

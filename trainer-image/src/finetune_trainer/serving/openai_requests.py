@@ -1,4 +1,7 @@
-"""The requests of the OpenAI routes. What the server does not support is refused, not ignored."""
+"""The requests of the OpenAI routes. What the server does not support is refused, not ignored.
+
+Types are strict, as OpenAI's are: `"24"` is no integer.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def _as_list(value: Any) -> Any:
 class StreamOptions(BaseModel):
     """How a stream ends."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool = False
 
@@ -48,7 +51,7 @@ class StreamOptions(BaseModel):
 class Lenient(BaseModel):
     """An object in which null stands for what is absent, as OpenAI's SDK writes it (`model_dump`), whatever the key."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -88,7 +91,7 @@ class TextRequest(Lenient):
 class TextPart(BaseModel):
     """A part of a message's content."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["text"]
     text: str
@@ -129,7 +132,7 @@ class Message(Lenient):
 class Tool(BaseModel):
     """A function that the model may call."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["function"]
     function: dict[str, Any]

@@ -61,5 +61,6 @@ def _message(error: Mapping[str, Any], where: str) -> str:
         return f"Invalid '{where}': expected a value {sign} {context[name]:g}, but got {found!r} instead."
     if kind in LENGTHS:
         name, bound, unit = LENGTHS[kind]
-        return f"Invalid '{where}': expected {bound} {context[name]} {unit}."
+        most = context[name]
+        return f"Invalid '{where}': expected {bound} {most} {unit.removesuffix('s') if most == 1 else unit}."
     return f"Invalid '{where}': {error['msg'].removeprefix('Value error, ')}."

@@ -13,7 +13,7 @@ LONGEST_SCHEMA_BYTES = 64 * 1024
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class TextFormat(_Strict):

@@ -25,11 +25,14 @@ from finetune_trainer.process.failures import first_line
 from finetune_trainer.serving import schema_worker
 from finetune_trainer.serving.schema_worker import MOST_CPU_SECONDS, MOST_MEMORY_BYTES
 
-OPTIONS: Any = {"whitespace_pattern": r"\n?[ \t]{0,32}"}
-"""Whitespace in a JSON value: enough for any indentation, and no more, for a model may write it forever."""
+OPTIONS: Any = {"whitespace_pattern": " ?"}
+"""Whitespace in a JSON value: `{"a": 1}` and `{"a":1}` are both answers that models learned, and no more is needed.
+
+Where more may follow, a model that was not trained to write JSON writes little else until its max_tokens.
+"""
 LONGEST_REASON = 500
 MOST_AT_ONCE = 2
-MOST_SECONDS = 15.0
+MOST_SECONDS = 30.0
 """Of the process, with its start: its limit of CPU time comes first, unless the machine is overloaded."""
 MOST_WAIT_SECONDS = 30.0
 MOST_MULTIPLE_OF = 10_000
@@ -51,7 +54,7 @@ class SchemaError(ValueError):
 
 
 class SchemasBusyError(RuntimeError):
-    """The schemas of other requests took too long."""
+    """A schema could not be compiled in time, for the server has other things to do; the message says for how long."""
 
 
 class UnsupportedTokenizerError(ValueError):
@@ -126,7 +129,8 @@ class Schemas:
             async with asyncio.timeout(MOST_WAIT_SECONDS):
                 await self._places.acquire()
         except TimeoutError:
-            raise SchemasBusyError from None
+            why = f"The schemas of other requests were not compiled within {MOST_WAIT_SECONDS:g} seconds."
+            raise SchemasBusyError(why) from None
         try:
             yield
         finally:
@@ -144,7 +148,10 @@ def refuse_costly(schema: Any) -> None:
 
 
 async def check(grammar: str) -> None:
-    """Compile a grammar in a process of its own, within the limits. Raises SchemaError."""
+    """Compile a grammar in a process of its own, within the limits. Raises SchemaError, SchemasBusyError.
+
+    The process is refused by the CPU time that it used; how long that takes is no matter of the schema.
+    """
     worker = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -157,7 +164,8 @@ async def check(grammar: str) -> None:
         async with asyncio.timeout(MOST_SECONDS):
             said, _ = await worker.communicate(grammar.encode())
     except TimeoutError:
-        raise SchemaError(TOO_COSTLY) from None
+        why = f"The schema was not compiled within {MOST_SECONDS:g} seconds: the server is busy."
+        raise SchemasBusyError(why) from None
     finally:
         if worker.returncode is None:
             worker.kill()

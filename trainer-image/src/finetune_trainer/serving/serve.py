@@ -54,6 +54,7 @@ from finetune_trainer.serving.schemas import SchemaError, Schemas, SchemasBusyEr
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 (a Pod is reached from outside itself)
 OWNER = "finetune-operator"
+TOO_MANY = "Too many requests are already waiting for this server. Try again later."
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 """A proxy must pass a stream on as it comes."""
 
@@ -236,8 +237,8 @@ class _Server:
     async def _constraint(self, schema: dict[str, Any]) -> Constraint:
         try:
             return await self.schemas.compiled(schema, self.engine.constraints.of_schema)
-        except SchemasBusyError:
-            raise _overloaded() from None
+        except SchemasBusyError as busy:
+            raise _overloaded(f"{busy} Try again later.") from None
         except SchemaError as error:
             message = f"Invalid schema for response_format: {error}"
             raise _refusal(400, message, "invalid_value", "response_format") from error
@@ -362,8 +363,7 @@ def _failure(error: GenerationError) -> tuple[int, Any]:
     return 503, _error(503, f"The model could not answer: {error}", "generation_failed")
 
 
-def _overloaded() -> HTTPException:
-    message = "Too many requests are already waiting for this server. Try again later."
+def _overloaded(message: str = TOO_MANY) -> HTTPException:
     return _refusal(503, message, "server_overloaded", headers={"Retry-After": "1"})
 
 
