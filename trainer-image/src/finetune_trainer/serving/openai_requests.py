@@ -1,6 +1,8 @@
 """The requests of the OpenAI routes. What the server does not support is refused, not ignored.
 
-Types are strict, as OpenAI's are: `"24"` is no integer.
+Types are strict, as OpenAI's are: `"24"` is no integer. A body is megabytes of whatever a client likes, and the server
+validates it while all streams wait: so validation ends at the first error of a list (fail_fast), and no object has more
+than MOST_FIELDS.
 """
 
 from __future__ import annotations
@@ -8,11 +10,11 @@ from __future__ import annotations
 import inspect
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from finetune_trainer.serving.response_format import ResponseFormat
+from finetune_trainer.serving.response_format import ResponseFormat, Strict, few_fields
 
 MOST_STOPS = 4
 LONGEST_STOP = 256
@@ -33,6 +35,7 @@ _RESERVED = frozenset(
 )
 """What transformers and Jinja give to a chat template themselves, in addition to the tokenizer's special tokens."""
 
+Variable = bool | int | float | str
 Stop = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
 
 
@@ -40,18 +43,14 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Strict):
     """How a stream ends."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool = False
 
 
-class Lenient(BaseModel):
+class Lenient(Strict):
     """An object in which null stands for what is absent, as OpenAI's SDK writes it (`model_dump`), whatever the key."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -68,7 +67,7 @@ class TextRequest(Lenient):
     top_p: float | None = Field(None, gt=0, le=1)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
-    stop: Annotated[list[Stop], Field(max_length=MOST_STOPS), BeforeValidator(_as_list)] | None = None
+    stop: Annotated[list[Stop], Field(max_length=MOST_STOPS, fail_fast=True), BeforeValidator(_as_list)] | None = None
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -88,10 +87,8 @@ class TextRequest(Lenient):
         return tuple(self.stop or ())
 
 
-class TextPart(BaseModel):
+class TextPart(Strict):
     """A part of a message's content."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["text"]
     text: str
@@ -104,11 +101,11 @@ class Message(Lenient):
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
     name: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
     tool_call_id: str | None = None
 
     @field_validator("content", mode="before")
@@ -129,10 +126,8 @@ class Message(Lenient):
         return value or None
 
 
-class Tool(BaseModel):
+class Tool(Strict):
     """A function that the model may call."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["function"]
     function: dict[str, Any]
@@ -148,17 +143,17 @@ class Tool(BaseModel):
 class ChatRequest(TextRequest):
     """POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
+    messages: Annotated[list[Message], Field(fail_fast=True)] = Field(min_length=1, max_length=MOST_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1)
-    tools: list[Tool] | None = Field(None, max_length=MOST_TOOLS)
+    tools: Annotated[list[Tool], Field(fail_fast=True)] | None = Field(None, max_length=MOST_TOOLS)
     tool_choice: Literal["auto", "none", None] = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LOGPROBS)
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], BeforeValidator(few_fields)] | None = None
     store: bool | None = None
-    chat_template_kwargs: dict[str, bool | int | float | str] | None = None
+    chat_template_kwargs: Annotated[dict[str, Variable], BeforeValidator(few_fields)] | None = None
 
     @field_validator("chat_template_kwargs")
     @classmethod

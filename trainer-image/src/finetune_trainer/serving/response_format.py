@@ -5,18 +5,34 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from finetune_trainer.serving.engine.constraints import ANY_OBJECT
 
 LONGEST_SCHEMA_BYTES = 64 * 1024
+MOST_FIELDS = 64
+"""Of any object that is not passed on as it is; requests have 24."""
 
 
-class _Strict(BaseModel):
+def few_fields(value: Any) -> Any:
+    """Refuse an object with many fields at once: pydantic would list what is wrong with each, which takes seconds."""
+    if isinstance(value, dict) and len(value) > MOST_FIELDS:
+        raise ValueError(f"has {len(value)} fields; at most {MOST_FIELDS} are read")
+    return value
+
+
+class Strict(BaseModel):
+    """An object of known fields, each of exactly its type."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, value: Any) -> Any:
+        return few_fields(value)
 
-class TextFormat(_Strict):
+
+class TextFormat(Strict):
     """Any text."""
 
     type: Literal["text"]
@@ -26,7 +42,7 @@ class TextFormat(_Strict):
         return None
 
 
-class JsonObjectFormat(_Strict):
+class JsonObjectFormat(Strict):
     """A JSON object."""
 
     type: Literal["json_object"]
@@ -36,7 +52,7 @@ class JsonObjectFormat(_Strict):
         return ANY_OBJECT
 
 
-class NamedSchema(_Strict):
+class NamedSchema(Strict):
     """A JSON schema. It is followed whether `strict` is set or not."""
 
     name: str = Field(pattern="^[a-zA-Z0-9_-]{1,64}$")
@@ -56,7 +72,7 @@ class NamedSchema(_Strict):
         return value
 
 
-class JsonSchemaFormat(_Strict):
+class JsonSchemaFormat(Strict):
     """JSON that matches a schema."""
 
     type: Literal["json_schema"]
