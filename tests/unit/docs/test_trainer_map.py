@@ -30,6 +30,7 @@ def test_the_map_names_every_folder_of_the_trainer() -> None:
         "evaluation/safety",
         "serving/responses",
         "serving/engine",
+        "serving/transport",
     }  # of folders of the map, which names them too
     assert places == folders - {"data"} - within
 

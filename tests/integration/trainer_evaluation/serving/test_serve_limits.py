@@ -15,7 +15,7 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetune_trainer.serving.bodies import longest_body
+from finetune_trainer.serving.transport.bodies import longest_body
 from tests.integration.trainer_evaluation.serving.served import CHAT, NAME, Server
 from tests.integration.trainer_evaluation.tiny_models import CONTEXT, PlainGeneration
 

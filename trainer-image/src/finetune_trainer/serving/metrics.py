@@ -10,8 +10,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from finetune_trainer.serving.bodies import CLIENT_LEFT
 from finetune_trainer.serving.engine.orders import End, Piece
+from finetune_trainer.serving.transport.bodies import CLIENT_LEFT
 
 ROUTES = frozenset({"/v1/chat/completions", "/v1/completions"})
 """Those that are counted."""

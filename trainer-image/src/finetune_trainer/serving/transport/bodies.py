@@ -1,9 +1,9 @@
-"""Reads request bodies as JSON, with limits of size and time."""
+"""Reads request bodies, with limits of size, time, and of what all of them together take."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -13,6 +13,9 @@ FIXED_BYTES = 64 * 1024
 BYTES_PER_TOKEN = 16
 """A token of most texts has 3 to 5 bytes; JSON may escape a character of one token with 6."""
 MOST_SECONDS = 30.0
+MOST_BYTES_AT_ONCE = 64 * 2**20
+"""Of all bodies that are not complete, unless four of the longest take more."""
+LONGEST_AT_ONCE = 4
 
 
 CLIENT_LEFT = 499
@@ -32,35 +35,71 @@ def longest_body(context_length: int) -> int:
     return FIXED_BYTES + BYTES_PER_TOKEN * context_length
 
 
-async def discard(request: Request) -> None:
-    """Receive and discard a body: a client does not read the response while it is still sending."""
-    with contextlib.suppress(TimeoutError, ClientDisconnect):
-        async with asyncio.timeout(MOST_SECONDS):
-            async for _ in request.stream():
-                pass
+@dataclass(eq=False)
+class _Reading:
+    """A body that is not complete."""
+
+    deadline: asyncio.Timeout
+    received: bytearray = field(default_factory=bytearray)
+    gave_way: bool = False
 
 
-async def read_json(request: Request, most_bytes: int) -> Any:
-    """The JSON value of a body. Raises BodyError.
+class Bodies:
+    """The bodies that are being received. `longest`: in bytes.
 
-    A body that is too long is received to its end and discarded: a client does not read a response while it is sending.
+    They take no place of those for requests, so that a client that sends slowly, or never ends, keeps nobody waiting.
+    What they take of memory is bounded: beyond that, the one that has been coming for the longest gives way.
     """
-    body, received = bytearray(), 0
+
+    def __init__(self, longest: int, most_at_once: int | None = None) -> None:
+        self._longest = longest
+        self._most_at_once = most_at_once or max(MOST_BYTES_AT_ONCE, LONGEST_AT_ONCE * longest)
+        self._readings: dict[_Reading, None] = {}
+        """Oldest first."""
+
+    async def read(self, request: Request) -> bytes:
+        """A whole body. Raises BodyError.
+
+        One that is too long is received to its end and discarded: a client reads no response while it is sending.
+        """
+        size = 0
+        try:
+            async with asyncio.timeout(MOST_SECONDS) as deadline:
+                reading = _Reading(deadline)
+                self._readings[reading] = None
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size <= self._longest and not reading.gave_way:
+                        reading.received += chunk
+                        self._make_room()
+        except TimeoutError:
+            if not reading.gave_way:
+                raise BodyError(408, f"The body was not complete within {MOST_SECONDS:g} seconds.") from None
+        except ClientDisconnect:
+            raise BodyError(CLIENT_LEFT, "The client left before its body was complete.") from None
+        finally:
+            self._readings.pop(reading, None)
+        if reading.gave_way:
+            message = "The body took the longest of many that are being sent to this server. Try again later."
+            raise BodyError(408, message)
+        if size > self._longest:
+            raise BodyError(
+                413, f"The body has {size} bytes; a request that fits into the context has at most {self._longest}."
+            )
+        return bytes(reading.received)
+
+    def _make_room(self) -> None:
+        while sum(len(reading.received) for reading in self._readings) > self._most_at_once:
+            slowest = next(iter(self._readings))
+            del self._readings[slowest]
+            slowest.gave_way = True
+            slowest.received.clear()
+            slowest.deadline.reschedule(asyncio.get_running_loop().time())
+
+
+def to_json(body: bytes) -> Any:
+    """The JSON value of a body. Raises BodyError."""
     try:
-        async with asyncio.timeout(MOST_SECONDS):
-            async for chunk in request.stream():
-                received += len(chunk)
-                if received <= most_bytes:
-                    body += chunk
-    except TimeoutError:
-        raise BodyError(408, f"The body was not complete within {MOST_SECONDS:g} seconds.") from None
-    except ClientDisconnect:
-        raise BodyError(CLIENT_LEFT, "The client left before its body was complete.") from None
-    if received > most_bytes:
-        raise BodyError(
-            413, f"The body has {received} bytes; a request that fits into the context has at most {most_bytes}."
-        )
-    try:
-        return orjson.loads(bytes(body))
+        return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BodyError(400, f"The body is not JSON: {error}.") from None
