@@ -38,6 +38,8 @@ class Progress:
     loss: float | None
     eval_loss: float | None
     remaining: str
+    reward: float | None = None
+    valid_reward: float | None = None
 
     def __str__(self) -> str:
         parts = [self.name, self.phase or "not looked at yet"]
@@ -47,12 +49,13 @@ class Progress:
             parts.append(f"{self.percent}%")
         if self.step is not None:
             parts.append(f"step {self.step}/{self.total_steps}")
-        parts += [f"{name} {value:.4g}" for name, value in self._losses if value is not None]
+        parts += [f"{name} {value:.4g}" for name, value in self._measures if value is not None]
         return "  ".join([*parts, *([f"{self.remaining} left"] if self.remaining else [])])
 
     @property
-    def _losses(self) -> tuple[tuple[str, float | None], ...]:
-        return ("loss", self.loss), ("validation loss", self.eval_loss)
+    def _measures(self) -> tuple[tuple[str, float | None], ...]:
+        rewards = (("reward", self.reward), ("validation reward", self.valid_reward))
+        return *rewards, ("loss", self.loss), ("validation loss", self.eval_loss)
 
 
 def progress_of(view: ObjectView) -> Progress:
@@ -73,6 +76,8 @@ def progress_of(view: ObjectView) -> Progress:
         loss=progress.number("loss"),
         eval_loss=progress.number("evalLoss"),
         remaining=progress.text("estimatedRemaining"),
+        reward=progress.number("reward"),
+        valid_reward=progress.number("validReward"),
     )
 
 

@@ -27,7 +27,7 @@ class StartingModel(ApiModel):
 
 
 class Progress(ApiModel):
-    """Most recent progress report of rank 0."""
+    """Most recent progress report of rank 0; after success, step, epoch, losses and rewards of the result."""
 
     step: int = Field(description="Completed steps.")
     total_steps: int = Field(description="Total number of steps.")
@@ -93,6 +93,7 @@ class Result(ApiModel):
     step: int = Field(description="Step of the checkpoint that became the result.")
     digest: Line = Field(description="SHA-256 of the result's manifest.")
     train_loss: FiniteNumber = Field(None, description="Training loss at that step.")
+    train_reward: FiniteNumber = Field(None, description="RFT: mean reward of the answers of that step.")
     eval_loss: FiniteNumber = Field(None, description="Loss on dataset.validation at that step.")
     valid_reward: FiniteNumber = Field(None, description="RFT: mean reward on dataset.validation at that step.")
     trained_tokens: int | None = Field(None, description="Number of tokens trained on up to that step.")

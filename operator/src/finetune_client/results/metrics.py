@@ -113,6 +113,8 @@ class SeenProgress:
             self.points.clear()
         if step is None:
             return
+        if view.outcome == "Succeeded" and self.points:
+            return  # The step is that of the result, which may be an earlier one.
         for later in [one for one in self.points if one > step]:
             del self.points[later]
         self.points[step] = {column: progress.number(path) for column, path in _OF_PROGRESS.items()}

@@ -49,20 +49,14 @@ def with_result(
 
 
 def final_progress(status: FineTuneJobStatus, result: Result, now: datetime) -> Progress | None:
-    """The final progress with the losses of the result, which is authoritative; reports may have been lost.
-
-    A run with early stopping ended at its last reported step, any other at its total steps.
-    """
+    """The final progress, with the step, losses and rewards of the result, which is authoritative."""
     resolved, last = status.resolved, status.progress
     if resolved is None:
         return last
-    total = resolved.total_steps
-    step = total
-    if resolved.early_stopping is not None and last is not None:
-        step = min(total, max(last.step, result.step))
-    loss = result.train_loss
-    if loss is None and last is not None and last.step == step:
-        loss = last.loss
+    total, step = resolved.total_steps, result.step
+    is_last = last is not None and last.step == step
+    loss = last.loss if result.train_loss is None and last is not None and is_last else result.train_loss
+    reward = last.reward if result.train_reward is None and last is not None and is_last else result.train_reward
     return Progress(
         step=step,
         total_steps=total,
@@ -70,7 +64,7 @@ def final_progress(status: FineTuneJobStatus, result: Result, now: datetime) -> 
         epoch=round(resolved.epochs * step / max(total, 1), 4),
         loss=shown(loss),
         eval_loss=shown(result.eval_loss),
-        reward=None if last is None else last.reward,
+        reward=shown(reward),
         valid_reward=shown(result.valid_reward),
         eval_step=None if result.eval_loss is None and result.valid_reward is None else result.step,
         tokens_per_second=last.tokens_per_second if last is not None else None,

@@ -12,7 +12,12 @@ from kubectl_finetune.display.status import score_line
 
 ABSENT = "-"
 _NOT_COMPARED = frozenset({"runId", "suspend", "cancel"})
-_FIGURES = (("loss", "trainLoss", "loss"), ("validation loss", "evalLoss", "evalLoss"))
+_FIGURES = (
+    ("reward", "trainReward", "reward"),
+    ("validation reward", "validReward", "validReward"),
+    ("loss", "trainLoss", "loss"),
+    ("validation loss", "evalLoss", "evalLoss"),
+)
 
 
 def comparison(first: ObjectView, second: ObjectView) -> list[tuple[str, str, str]]:
@@ -33,10 +38,11 @@ def _measured(first: ObjectView, second: ObjectView) -> Iterator[tuple[str, str,
             figure(one.status.number("result", of_result) or one.status.number("progress", of_progress), 5) or ABSENT
             for one in (first, second)
         ]
-        yield name, values[0], values[1]
+        if values != [ABSENT, ABSENT] or "reward" not in name:
+            yield name, values[0], values[1]
     for name, measure in (
         ("phase", lambda view: view.phase),
-        ("steps", lambda view: f"{view.status.text('progress', 'step')}/{view.status.text('progress', 'totalSteps')}"),
+        ("step", lambda view: f"{view.status.text('progress', 'step')}/{view.status.text('progress', 'totalSteps')}"),
         ("took", took),
         ("attempts", lambda view: view.status.text("attempt", "number")),
         ("trained tokens", lambda view: view.status.text("result", "trainedTokens")),

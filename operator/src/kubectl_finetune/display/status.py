@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from finetune_view.fields import Fields
+from finetune_view.measures import measures
 from finetune_view.next_step import next_steps
 from finetune_view.object_view import ObjectView
 from finetune_view.resource import EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP
@@ -190,11 +191,9 @@ def progress_rows(status: Fields, bar_width: int) -> Iterator[Row]:
     if eta := progress.text("estimatedRemaining"):
         parts.append(f"{eta} left")
     yield Row("Progress", ["  ".join(parts)])
-    measured = [
-        f"{label} {figure(number)}"
-        for label, path in (("loss", "loss"), ("validation", "evalLoss"), ("learning rate", "learningRate"))
-        if (number := progress.number(path)) is not None
-    ]
+    measured = [f"{label} {figure(number)}" for label, number in measures(progress)]
+    if (rate := progress.number("learningRate")) is not None:
+        measured.append(f"learning rate {figure(rate)}")
     measured += [f"{name} NaN or infinite" for one in progress.at("notFinite") if (name := one.text())]
     if (speed := progress.number("tokensPerSecond")) is not None:
         measured.append(f"{speed:,.0f} tokens/s")
@@ -272,12 +271,20 @@ def _budget(status: Fields, budget_hours: float | None) -> Iterator[str]:
     yield f"{seconds / 3600:.1f} accelerator hours in {usage.text('month')} (class {usage.text('className')}){allowed}"
 
 
+_OF_RESULT = (
+    ("step", "step"),
+    ("validation reward", "validReward"),
+    ("loss", "trainLoss"),
+    ("validation loss", "evalLoss"),
+)
+
+
 def _result(result: Fields) -> Iterator[Row]:
     if not result:
         return
     facts = [
         f"{label} {value:.4g}" if path != "step" else f"{label} {value:.0f}"
-        for label, path in (("step", "step"), ("loss", "trainLoss"), ("validation loss", "evalLoss"))
+        for label, path in _OF_RESULT
         if (value := result.number(path)) is not None
     ]
     yield Row("Result", [result.text("uri"), ", ".join(facts)], "green")

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from finetune_view.children import Event, Pod, is_about, sorted_pods
 from finetune_view.fields import Fields, Object
+from finetune_view.measures import measures
 from finetune_view.object_view import ObjectView, object_view
 from finetune_view.resource import FINE_TUNE_JOB, FINE_TUNE_SWEEP
 from kubectl_finetune.display.numbers import age, figure, sparkline
@@ -49,6 +50,8 @@ class WatchState:
             return [f"{self.view.resource} was deleted"]
         progress = self.view.status.at("progress")
         step, loss = progress.whole("step"), progress.number("loss")
+        if self.view.outcome == "Succeeded":
+            step = None  # That of the result, which may be an earlier one.
         if step is not None and loss is not None and (not self.losses or self.losses[-1][0] != step):
             # An attempt that resumes goes back to the step of its checkpoint.
             self.losses = [one for one in self.losses if one[0] < step] + [(step, loss)]
@@ -113,12 +116,7 @@ def _progress(progress: Fields) -> list[str]:
     percent = progress.number("percent")
     if percent is None:
         return []
-    numbers = [
-        f"{label} {figure(progress.number(path))}"
-        for label, path in (("loss", "loss"), ("validation", "evalLoss"))
-        if progress.number(path) is not None
-    ]
-    return [f"{percent:.0f}%", *numbers]
+    return [f"{percent:.0f}%", *(f"{label} {figure(number)}" for label, number in measures(progress))]
 
 
 def worth_a_line(view: ObjectView) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_client.errors import MissingPackageError, StorageError
 from finetune_client.results.metrics import SeenProgress, parse_results
-from tests.unit.kubectl_finetune.cluster_objects import TRAINING, seen
+from tests.unit.kubectl_finetune.cluster_objects import SUCCEEDED, TRAINING, seen
 
 CSV = "step,train_loss,valid_loss\n1,7.1,\n2,nan,0.5\n3,6.5,0.4\n4,half"
 
@@ -61,5 +61,7 @@ def test_an_attempt_that_resumes_goes_back_and_a_new_run_starts_over() -> None:
     for step, loss in ((100, 0.9), (200, 0.8), (150, 0.85)):
         curve.take(seen({**TRAINING, "progress": {"step": step, "loss": loss}}))
     assert curve.metrics().curve() == [(100, 0.9), (150, 0.85)]
+    curve.take(seen({**SUCCEEDED, "progress": {"step": 100, "loss": 0.9}}))
+    assert curve.metrics().curve() == [(100, 0.9), (150, 0.85)]  # the result's step is no step back
     curve.take(seen({**TRAINING, "runId": "2", "progress": {"step": 1, "loss": 3.0}}))
     assert curve.metrics().curve() == [(1, 3.0)]

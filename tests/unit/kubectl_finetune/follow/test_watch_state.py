@@ -10,6 +10,8 @@ from datetime import datetime
 import pytest
 from rich.console import Console
 
+from finetune_client.waiting import progress_of
+from finetune_view.object_view import object_view
 from kubectl_finetune.display.numbers import duration, sparkline
 from kubectl_finetune.follow.watch_state import WatchState, screen_of
 from tests.unit.kubectl_finetune.cluster_objects import (
@@ -45,6 +47,21 @@ def test_one_line_is_printed_for_each_change_and_none_for_a_report_within_a_perc
     assert state.take_object("MODIFIED", at_step(430, 0.48)) == ["Training  attempt 2  43%  loss 0.48  validation 0.61"]
     assert state.take_object("MODIFIED", job(SUCCEEDED))[0].endswith("s3://m/result")
     assert state.take_object("MODIFIED", job(SUCCEEDED)) == []
+
+
+def test_with_rft_the_rewards_are_in_the_line() -> None:
+    status = copy.deepcopy(TRAINING)
+    status["progress"] |= {"reward": 0.48, "validReward": 0.45678, "evalLoss": None, "loss": 0.0034}
+    told = "reward 0.48  validation reward 0.4568  loss 0.0034"
+    assert WatchState().take_object("ADDED", job(status)) == [f"Training  attempt 2  42%  {told}"]
+    assert told.replace("  ", ", ") in picture_of(status)
+    assert told in str(progress_of(object_view(job(status))))
+
+
+def picture_of(status: Object) -> str:
+    state = WatchState()
+    state.take_object("ADDED", job(status))
+    return picture(state, width=120)
 
 
 def test_a_diagnosis_is_in_the_line() -> None:
@@ -97,6 +114,8 @@ def test_the_curve_goes_back_with_an_attempt_that_resumes() -> None:
     for step, loss in ((10, 3.0), (20, 2.0), (30, 1.0), (20, 2.1), (30, 1.1)):
         state.take_object("MODIFIED", at_step(step, loss))
     assert state.losses == [(10, 3.0), (20, 2.1), (30, 1.1)]
+    state.take_object("MODIFIED", job({**SUCCEEDED, "progress": {"step": 20, "totalSteps": 30, "loss": 2.1}}))
+    assert state.losses == [(10, 3.0), (20, 2.1), (30, 1.1)]  # the step of the result is no step back
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 12), (20, 5), (200, 50)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -181,6 +182,8 @@ def test_a_checkpoint_has_the_evaluation_of_its_own_step_only() -> None:
     ]
     assert metrics_at(history, 10, 500)["evalLoss"] == 1.5
     assert metrics_at(history, 11, 600) == {"trainedTokens": 600.0, "trainLoss": 1.0}
+    rewarded = [{"step": 1, "loss": 0.0, "reward_mean": 0.25}, {"step": 2, "reward_mean": math.nan}]
+    assert metrics_at(rewarded, 2, 6) == {"trainedTokens": 6.0, "trainLoss": 0.0, "trainReward": 0.25}
 
 
 def test_the_status_of_a_checkpoint_has_its_size_and_its_metric() -> None:

@@ -206,11 +206,13 @@ def to_report(
 
 
 def metrics_at(log_history: Sequence[Mapping[str, float]], step: int, trained_tokens: int) -> dict[str, float]:
-    """A checkpoint's metrics, from the Trainer's log: the newest training loss and this step's evaluation."""
+    """A checkpoint's metrics, from the Trainer's log: newest training loss and reward, and its own evaluation."""
     metrics: dict[str, float] = {"trainedTokens": float(trained_tokens)}
     for entry in log_history:
         if "loss" in entry:
             metrics["trainLoss"] = entry["loss"]
+        if "reward_mean" in entry and math.isfinite(entry["reward_mean"]):
+            metrics["trainReward"] = entry["reward_mean"]
         if entry["step"] == step:
             metrics |= measured(entry)
     return metrics

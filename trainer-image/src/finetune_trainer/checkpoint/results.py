@@ -118,6 +118,7 @@ def to_result(run: TrainRun, committed: Committed) -> Result:
         step=committed.manifest.step,
         digest=committed.digest,
         train_loss=metrics.get("trainLoss"),
+        train_reward=metrics.get("trainReward"),
         eval_loss=metrics.get("evalLoss"),
         valid_reward=metrics.get("validReward"),
         trained_tokens=None if tokens is None else int(tokens),

@@ -59,12 +59,36 @@ def test_what_a_newer_version_knows_of_the_progress_is_kept_at_the_end() -> None
     assert progress.to_wire()["joules"] == 7
 
 
-def test_without_any_report_the_progress_is_complete_at_the_end() -> None:
+def test_without_any_report_the_progress_at_the_end_is_that_of_the_result() -> None:
     observed = observed_job(
         trained_status(conditions=TRAINING), job(TRAIN_1, "Complete"), pods=(succeeded_pod(TRAIN_1, TRAIN_REPORT),)
     )
     progress = decide(observed).status.progress
-    assert (progress.step, progress.total_steps, progress.percent, progress.eval_loss) == (750, 750, 100, 0.5)
+    assert (progress.step, progress.total_steps, progress.percent, progress.eval_loss) == (300, 750, 100, 0.5)
+
+
+def test_step_epoch_losses_and_rewards_at_the_end_are_all_those_of_the_result() -> None:
+    """Early stopping and the best checkpoint: the last reports were of later steps."""
+    last = PROGRESS.model_copy(update={"step": 700, "loss": 0.1, "reward": 0.9, "valid_reward": 0.8, "eval_step": 700})
+    measured = {"train_loss": 0.3, "train_reward": 0.4, "eval_loss": None, "valid_reward": 0.5}
+    report = TRAIN_REPORT.model_copy(update={"result": RESULT.model_copy(update=measured)})
+    observed = observed_job(
+        trained_status(conditions=TRAINING, progress=last),
+        job(TRAIN_1, "Complete"),
+        pods=(succeeded_pod(TRAIN_1, report),),
+    )
+    progress = plan(observed, NOW).status.progress
+    assert progress is not None
+    assert (progress.step, progress.loss, progress.reward, progress.valid_reward) == (300, 0.3, 0.4, 0.5)
+    assert (progress.eval_step, progress.percent, progress.epoch) == (300, 100, 0.8)
+    unknown = TRAIN_REPORT.model_copy(update={"result": RESULT.model_copy(update={"train_loss": None})})
+    ended = observed_job(
+        trained_status(conditions=TRAINING, progress=last),
+        job(TRAIN_1, "Complete"),
+        pods=(succeeded_pod(TRAIN_1, unknown),),
+    )
+    progress = plan(ended, NOW).status.progress
+    assert progress is not None and (progress.loss, progress.reward) == (None, None)
 
 
 def test_the_losses_at_the_end_have_as_many_digits_as_those_before() -> None:
