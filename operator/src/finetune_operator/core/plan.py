@@ -103,7 +103,7 @@ class Decision(Generic[Status]):
     """Recorded before the Event about the conditions."""
     requeue_at: datetime | None = None
     meanwhile: Reason | None = None
-    """The reason without the diagnosis, if the reason is one (Phases); None: it follows from the status."""
+    """If the reason is a diagnosis: the reason that sets the phase instead (Phases); None: the status says it."""
     keeps_phase: bool = False
     """Whether the phase stays, whatever the reason."""
     passed: Readiness | None = None
@@ -139,10 +139,10 @@ class Decider(Generic[Seen, Status]):
 class Phases(Generic[Phase]):
     """The phase for each reason, of one kind.
 
-    `of_reason`: the phases of the reasons that are not diagnoses; while Stalled is True, every reason is one, since a
-    Pod may report a reason of the same name. Only Cancelled, which spec.cancel asks for, is none. `stays`: the reasons
-    that keep the phase. `failed`: the phase while Failed is True for another reason. `stalled`: the phase while Stalled
-    is True; None: that of `meanwhile`.
+    `of_reason`: the phases of the reasons that are not diagnoses. While Stalled is True, any reason counts as a
+    diagnosis, since a Pod may report one of the same name; the exception is a run cancelled by spec.cancel. `stays`:
+    the reasons that keep the phase. `failed`: the phase while Failed is True for another reason. `stalled`: the phase
+    while Stalled is True; None: that of `meanwhile`.
     """
 
     of_reason: Mapping[Reason, Phase]

@@ -69,7 +69,7 @@ def _class_or_refusal(observed: ObservedFineTuneJob) -> ResolvedClass | Readines
     if isinstance(class_, Readiness):
         return class_
     return (
-        observed.refusal
+        observed.reward_refusal
         or _nodes_exceeded(observed, class_)
         or deadline_violation(class_, observed.spec.active_deadline_seconds)
         or _accelerator_missing(observed, class_)

@@ -109,7 +109,7 @@ def progress_reason(status: FineTuneJobStatus) -> Reason:
 
 
 def disruptions_without_progress(ended: Sequence[EndedAttempt]) -> int:
-    """How many attempts in a row, up to the last one, were disrupted without getting further than the ones before."""
+    """How many attempts in a row were disrupted, counted from the last one that got further; 0 after a failure."""
     count, furthest = 0, -1
     for record in ended:
         step = -1 if record.step is None else record.step

@@ -78,7 +78,7 @@ async def observe(reader: Reader, parent: Object, *, environment: Environment) -
         created=parse_time(parent["metadata"]["creationTimestamp"]),
         status_written=status_written(parent),
         model=model,
-        refusal=await refusal_before_start(spec, status),
+        reward_refusal=await refusal_before_start(spec, status),
         classifier=await observe_classifier(reader, owner.namespace, spec, status, class_),
         jobs=children.jobs,
         pods=pods,

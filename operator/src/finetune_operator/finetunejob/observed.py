@@ -36,7 +36,7 @@ class ObservedFineTuneJob:
     """The time of the last status write, by the API server's clock."""
     model: ResolvedModel | Readiness | None = None
     """What spec.model.fineTuneJobRef resolves to; None without one, and once the run has recorded its model."""
-    refusal: Readiness | None = None
+    reward_refusal: Readiness | None = None
     """Why method.rft can't reward anything; None if it can."""
     classifier: EndpointConfig | Readiness | None = None
     """The model that dataset.screening asks; None without one, and once preflight has succeeded."""

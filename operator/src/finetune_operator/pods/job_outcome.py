@@ -101,7 +101,7 @@ def sidecar_message(pods: Sequence[PodView]) -> str:
 def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | EvaluationReport | Failure | None:
     """The report of a Job's Pods: a report of success first, or else that of the failure closest to the cause.
 
-    Only a Pod that exited with 0 can report success, which counts only if its Job succeeded (job_outcome.py).
+    Only a Pod that exited with 0 can report success, which counts only if its Job succeeded (job_succeeded).
     """
     succeeded = sorted((pod for pod in pods if pod.exit_code == 0), key=lambda pod: pod.index)
     reported = [parse_termination_message(pod.message) for pod in succeeded]

@@ -68,6 +68,7 @@ class PodView:
     ended_time: datetime | None = None
     deletion_time: datetime | None = None
     disruption: str = ""
+    """Why Kubernetes ended it, as `Reason: message`: of the condition DisruptionTarget, or of a failed Pod's status."""
     ready: bool = False
     foreign_failure: str = ""
     foreign_running: tuple[str, ...] = ()

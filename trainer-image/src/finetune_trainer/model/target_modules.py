@@ -24,7 +24,7 @@ ALL_LINEAR = ["all-linear"]
 SHOWN_NAMES = 20
 ADAPTABLE = (torch.nn.Linear, Conv1D, torch.nn.Embedding, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 EXPERTS, STACKED = "experts", 3
-"""Where a model has the weights of its experts, and the dimensions of one that is those of all of a layer."""
+"""The module that holds a layer's experts, and the dimensions of a weight that stacks all of them."""
 ROUTER = "router"
 GATES = ("gate", "shared_expert_gate")
 """Routers too, but only next to `experts`: elsewhere a gate is one of the layer's own matrices."""
@@ -118,7 +118,7 @@ def _stacked(model: Any) -> list[str]:
 
 
 def _targeted(model: Any, targets: list[str]) -> list[str]:
-    """Those of them that are among the targets, by names within their layer."""
+    """The stacked expert weights among the targets, by names within their layer."""
     names = _stacked(model)
     chosen = names if targets == ALL_LINEAR else [one for one in names if any(_is_named(one, to) for to in targets)]
     return sorted({_within_layer(name) for name in chosen})

@@ -79,7 +79,10 @@ class Start:
     claim: Claim
     resumed: Resumed
     last_step: int | None
-    """The step of the checkpoint, if the run had stopped early there: only its result is missing."""
+    """The step of the checkpoint, if the run had stopped early there: only its result is missing.
+
+    RunIsOverError (checkpoint/saving.py) is the other case: repeating the evaluation decides that the run stops.
+    """
     evaluates_first: bool
     """Whether the checkpoint's step has yet to be evaluated: the process that saved it ended before."""
 

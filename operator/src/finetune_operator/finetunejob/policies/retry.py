@@ -1,7 +1,7 @@
 """spec.retryLimit and status.attempt.nextTime: whether and when the next attempt starts.
 
 The delay after a failure is 10 s, doubled after each further one, 10 minutes at most (core/backoff.py). An image that
-can't be pulled for too long ends the run, too (reason ImagePullFailed).
+can't be pulled for too long ends the run, too (reason ImagePullFailed). What counts as a retry: attempt.py.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ posterior of b >= 0, a truncated normal distribution, by its quantiles; no rando
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, mean, stdev
 from typing import TYPE_CHECKING
@@ -121,26 +121,34 @@ def fits(measured: Sequence[Measured]) -> bool:
     variance = _with_measurement(measured, _variance_of_seeds(measured) if freedom else None)
     assert variance is not None
     sizes, errors, precision = _means(measured, variance)
-    # A curve that falls has three parameters, a flat one has its level.
-    flat = float(precision @ (errors - (errors @ precision) / precision.sum()) ** 2)
     return any(
         f_tail(misfit / beyond, beyond, freedom or _KNOWN) >= _UNLIKELY
-        for misfit, beyond in ((_misfit(sizes, errors, precision), len(sizes) - 3), (flat, len(sizes) - 1))
+        for misfit, beyond in _misfits(sizes, errors, precision)
     )
 
 
-def _misfit(sizes: Numbers, errors: Numbers, precision: Numbers) -> float:
-    """The weighted squares by which the errors miss the nearest curve with a >= 0 and b >= 0."""
+def _misfits(sizes: Numbers, errors: Numbers, precision: Numbers) -> Iterator[tuple[float, int]]:
+    """The weighted squares by which the errors miss the nearest curve, and how many sizes it has beyond its parameters.
+
+    Of the nearest curve with a, b >= 0; where the nearest one of all has a negative a or b, also of those without it.
+    """
     import numpy as np
 
     shapes = (sizes / sizes.max()) ** -np.linspace(FLATTEST, STEEPEST, _FINE_EXPONENTS)[:, None]
     total, first, second = precision.sum(), shapes @ precision, shapes**2 @ precision
     level, product = errors @ precision, shapes @ (precision * errors)
-    floors = np.maximum(0.0, (second * level - first * product) / (total * second - first**2))
+    floors = (second * level - first * product) / (total * second - first**2)
     slopes = (product - floors * first) / second
-    floors = np.where(slopes > 0, floors, level / total)
-    curves = floors[:, None] + np.maximum(0.0, slopes)[:, None] * shapes
-    return float(((errors - curves) ** 2 @ precision).min())
+    missed = (errors - floors[:, None] - slopes[:, None] * shapes) ** 2 @ precision
+    nearest = missed.argmin()
+    possible = (floors >= 0) & (slopes >= 0)
+    if possible.any():
+        yield float(missed[possible].min()), len(sizes) - 3
+    if floors[nearest] < 0:
+        without_floor = np.maximum(0.0, product / second)[:, None] * shapes
+        yield float(((errors - without_floor) ** 2 @ precision).min()), len(sizes) - 2
+    if slopes[nearest] < 0:
+        yield float((errors - level / total) ** 2 @ precision), len(sizes) - 1
 
 
 def doubled(measured: Sequence[Measured], variance: Mapping[int, float], worthwhile: float) -> Doubled:

@@ -79,16 +79,16 @@ def learning_curve(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> Cu
 
 def _measured(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> list[Measured]:
     # Of a small dataset, two percentages may be the same examples: with one seed that is one training, made twice.
-    trainings = {(trial.examples, trial.values.get(SEED)): trial for trial in trials}
-    return [
-        Measured(
+    trainings = {
+        (trial.examples, trial.values.get(SEED)): Measured(
             trial.examples,
             _flipped(spec, trial.score),
             None if trial.low is None or trial.high is None else (trial.high - trial.low) / 2 / _OF_95,
         )
-        for trial in trainings.values()
+        for trial in trials
         if trial.score is not None and trial.examples is not None
-    ]
+    }
+    return list(trainings.values())
 
 
 def _flipped(spec: FineTuneSweepSpec, value: float) -> float:

@@ -8,9 +8,9 @@ from datetime import datetime
 from finetune_api.conditions import Reason
 from finetune_api.finetunesweep import FineTuneSweepStatus
 from finetune_operator.core.conditions import Readiness, known_reason, progressing, stalled
-from finetune_operator.finetunesweep.going_on import go_on, with_next
 from finetune_operator.finetunesweep.holdout import holdout_readiness, is_pending
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
+from finetune_operator.finetunesweep.running_trials import go_on, with_next
 from finetune_operator.finetunesweep.trials import (
     ended_in_order,
     may_begin,

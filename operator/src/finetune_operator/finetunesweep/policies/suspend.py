@@ -8,12 +8,10 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunesweep import FineTuneSweepStatus
 from finetune_operator.core.conditions import progressing, suspended
 from finetune_operator.finetunesweep.ends import cancelled_sweep, end_sweep
-from finetune_operator.finetunesweep.going_on import go_on
 from finetune_operator.finetunesweep.holdout import is_pending
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
-from finetune_operator.finetunesweep.trials import (
-    running,
-)
+from finetune_operator.finetunesweep.running_trials import go_on
+from finetune_operator.finetunesweep.trials import running
 
 
 def suspend(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:

@@ -7,9 +7,9 @@ from datetime import datetime
 
 from finetune_api.base import whole_seconds
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.finetunesweep.going_on import next_record, with_next
 from finetune_operator.finetunesweep.objects import cancelled
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepPlan
+from finetune_operator.finetunesweep.running_trials import next_record, with_next
 from finetune_operator.finetunesweep.trials import (
     ended,
     ended_in_order,

@@ -1,4 +1,4 @@
-"""status.drift: the fields of the serving objects that others change, and when they are reverted.
+"""status.drift: the fields of the serving objects that others change, and when upkeep.py reverts them.
 
 The first change is reverted immediately. A second controller would set it again at once, and each reversal restarts
 Pods, so a contested field is reverted with exponential backoff until the other controller stops. The

@@ -15,7 +15,6 @@ from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.objects import selector_text, service_url
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.applied_model import applied_model
-from finetune_operator.modeldeployment.serving.apply import outdated, upkeep, wanted_replicas
 from finetune_operator.modeldeployment.serving.drift import (
     correction_events,
     next_drift_check,
@@ -27,6 +26,7 @@ from finetune_operator.modeldeployment.serving.drift import (
 from finetune_operator.modeldeployment.serving.history import with_rollout
 from finetune_operator.modeldeployment.serving.revisions import served_revision
 from finetune_operator.modeldeployment.serving.rollout import Rollout, rollout_of
+from finetune_operator.modeldeployment.serving.upkeep import outdated, upkeep, wanted_replicas
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 DeploymentDecision = Decision[ModelDeploymentStatus]

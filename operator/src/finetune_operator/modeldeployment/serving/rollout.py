@@ -11,9 +11,9 @@ from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing, ready, stalled
 from finetune_operator.modeldeployment.objects import service_url
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
-from finetune_operator.modeldeployment.serving.apply import Upkeep
 from finetune_operator.modeldeployment.serving.drift import contested_readiness
 from finetune_operator.modeldeployment.serving.revisions import Revision, name_of, revisions, serving_message
+from finetune_operator.modeldeployment.serving.upkeep import Upkeep
 from finetune_operator.pods.job_outcome import failure
 from finetune_operator.pods.observed import PodView
 from finetune_operator.pods.start_diagnosis import StartDiagnosis, diagnose_start, early_message, refusal

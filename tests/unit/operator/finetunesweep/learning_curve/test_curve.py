@@ -104,6 +104,15 @@ def test_losses_of_a_curve_fit_one_however_little_seeds_differ(name: str, noise:
     assert fitting >= 0.88 * DRAWS, f"{fitting} of {DRAWS}"
 
 
+@pytest.mark.parametrize("sizes", [SIZES[1:], SIZES])
+def test_losses_that_fall_to_zero_fit_a_curve_without_a_floor(sizes: tuple[int, ...]) -> None:
+    truth, chance, fitting = Truth(0.0, 0.1, 0.5), random.Random(len(sizes)), 0
+    for _ in range(2 * DRAWS):
+        measured = [Measured(size, truth.error(size) + chance.gauss(0, 0.003)) for size in sizes for _ in range(2)]
+        fitting += fits(measured)
+    assert fitting >= 0.92 * 2 * DRAWS, f"{fitting} of {2 * DRAWS}"
+
+
 OTHER_SHAPES: dict[str, Callable[[int], float]] = {
     "a plateau after a fall": lambda n: 0.4 + 0.1 * max(0.0, math.log2(750 / n)),
     "an S that has ended": lambda n: 1.0 - 0.8 / (1 + math.exp(-2 * math.log2(8 * n / SIZES[-1]))),
@@ -115,13 +124,17 @@ OTHER_SHAPES: dict[str, Callable[[int], float]] = {
 
 @pytest.mark.parametrize("name", OTHER_SHAPES)
 def test_scores_of_another_shape_are_no_curve(name: str) -> None:
-    """Of which twice the data would bring something else than the curve next to them says."""
+    """Of which twice the data would bring something else than the curve next to them says.
+
+    By ten trainings, four of five such shapes or more are told from a curve; scores of a true one are refused in one of
+    twenty.
+    """
     chance = random.Random(name)
     found = 0
     for _ in range(DRAWS):
         measured = [Measured(n, OTHER_SHAPES[name](n) + chance.gauss(0, SEED_NOISE)) for n in SIZES for _ in range(2)]
         found += not fits(measured)
-    assert found >= 0.9 * DRAWS, f"{found} of {DRAWS}"
+    assert found >= 0.8 * DRAWS, f"{found} of {DRAWS}"
 
 
 @pytest.mark.parametrize(("name", "is_likely"), [("steep", True), ("flat", False)])

@@ -104,6 +104,7 @@ def test_the_same_examples_with_the_same_seed_count_once() -> None:
     spec = curve_spec()
     world = finished(spec, lambda n, seed: 1.0 / n + seed % 2 * 0.01)
     same = [trial.model_copy(update={"examples": max(200, trial.examples or 0)}) for trial in world.status.trials]
+    same.append(same[-1].model_copy(update={"state": "Failed", "score": None}))
     assert {point.examples: point.trials for point in learning_curve(spec, same).points} == {
         200: 2,
         400: 2,

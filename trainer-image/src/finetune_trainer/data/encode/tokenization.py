@@ -58,7 +58,11 @@ LONGEST_LEAD_IN = 200  # characters that a template may put between the prompt a
 
 @dataclass(frozen=True)
 class TokenizedExample:
-    """Token ids and labels of equal length: a label is the token itself where it has loss, else IGNORED."""
+    """Token ids and labels of equal length.
+
+    A label is the token itself where the assistant's loss is, PROMPT_MARK - token where the prompt's is
+    (add_prompt_loss), else IGNORED.
+    """
 
     input_ids: list[int]
     labels: list[int]

@@ -1,4 +1,4 @@
-"""Completions, rewarded by the graders of an Evaluation."""
+"""Completions, rewarded by the graders of method.rft (finetune_grading/rewards.py computes the reward)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep that is not over: its trials are suspended, resumed and created as it is.
+"""A sweep that is not over: its trials follow spec.suspend, and missing ones are created.
 
 A trial is written into the status before its job is created, so an operator that starts after a crash creates the job
 with the same values. While the API server refuses a job (a quota, an admission webhook), the other trials go on, and
