@@ -91,7 +91,7 @@ def follow(platform: Platform) -> Tuned:
     with step("Fine-tune on two Pods (FineTuneJob dictionary)") as current:
         job = wait_ready(api, JOBS, NAMESPACE, NAME, current, describe_job, timeout=900)
     with step("Compare base and tuned model (Evaluation dictionary)") as current:
-        evaluation = wait_ready(api, EVALUATIONS, NAMESPACE, NAME, current, describe_phase, timeout=600)
+        evaluation = wait_ready(api, EVALUATIONS, NAMESPACE, NAME, current, describe_evaluation, timeout=600)
     with step("Deploy the model that passed its gate (ModelDeployment dictionary)") as current:
         deployment = wait_ready(api, DEPLOYMENTS, NAMESPACE, NAME, current, describe_phase, timeout=600)
     return Tuned(job, evaluation, deployment)
@@ -135,6 +135,15 @@ def describe_job(job: Object) -> str:
     if "estimatedRemaining" in progress:
         text += f", {progress['estimatedRemaining']} left"
     return text
+
+
+def describe_evaluation(evaluation: Object) -> str:
+    """Phase, percent and time left, in one line."""
+    progress = evaluation.get("status", {}).get("progress") or {}
+    if "percent" not in progress or evaluation["status"].get("phase") != "Running":
+        return describe_phase(evaluation)
+    left = f", {progress['estimatedRemaining']} left" if "estimatedRemaining" in progress else ""
+    return f"Running: {progress['percent']} %{left}"
 
 
 def describe_phase(item: Object) -> str:

@@ -38,6 +38,10 @@ def next_steps(view: ObjectView, spell: Spelling = command) -> list[str]:
             "The operator has not looked at this object since its last change. If that lasts, see whether it runs: "
             f"kubectl -n {OPERATOR_NAMESPACE} get pods"
         ]
+    if view.condition("Stalled").reason == "StatusUnreadable" and view.condition("Stalled").status == "True":
+        return [f"Nothing is done until its status can be read. Where it happened: {spell(view, 'events')}"]
+    if (sweep := view.owning_sweep) and view.outcome == "Failed":
+        return [f"It is a trial of FineTuneSweep {sweep}, which decides what runs: change that one, not this."]
     if view.outcome == "Failed" and view.phase == "Cancelled":
         return [f"Run again: {spell(view, 'rerun')}"]
     if view.outcome == "Failed":

@@ -69,6 +69,12 @@ class ObjectView:
         """The run that the spec asks for."""
         return self.fields.text("spec", "runId") or "1"
 
+    @property
+    def owning_sweep(self) -> str:
+        """The FineTuneSweep that it is a trial of; "" for what was made by a person."""
+        owners = self.fields.at("metadata", "ownerReferences")
+        return next((one.text("name") for one in owners if one.text("kind") == FINE_TUNE_SWEEP.name), "")
+
     def condition(self, kind: str) -> Condition:
         """A condition of this type."""
         found = next((one for one in self.status.at("conditions") if one.text("type") == kind), Fields(None))

@@ -11,6 +11,7 @@ import pytest
 
 from e2e.demo import __main__ as demo
 from e2e.demo import api
+from e2e.demo.scenario import describe_evaluation
 from e2e.steps import Step, StepFailed
 
 Object = dict[str, Any]
@@ -97,3 +98,10 @@ def test_a_failed_demo_says_what_stays_and_how_to_look_at_it(monkeypatch: pytest
     )
     assert "export KUBECONFIG=/k/kubeconfig PATH=/bin/of:$PATH" in text
     assert "make cluster-down  removes the cluster" in text
+
+
+def test_an_evaluation_is_told_with_its_percent_and_the_time_left() -> None:
+    running = {"phase": "Running", "conditions": [{"type": "Ready", "message": "The evaluation Pod is running."}]}
+    assert describe_evaluation({"status": running}) == "Running: The evaluation Pod is running."
+    progress = {"percent": 19, "estimatedRemaining": "3m4s"}
+    assert describe_evaluation({"status": {**running, "progress": progress}}) == "Running: 19 %, 3m4s left"

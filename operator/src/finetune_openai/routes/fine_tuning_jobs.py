@@ -147,7 +147,7 @@ async def _base(request: web.Request, name: str) -> BaseModel:
             raise invalid("A checkpoint can't be tuned further here: start from the job's final model.", "model")
         if job is not None and job.model == name:
             return BaseModel(job.base, job=job.id)
-    raise model_not_found(name, [model.name for model in await platform.models()])
+    raise model_not_found(name, [one for model in await platform.models() for one in (model.name, *model.aliases)])
 
 
 async def _create_once(request: web.Request, caller: Caller, job: Object, body: bytes) -> Object:

@@ -84,7 +84,8 @@ def succeeded_readiness(result: Result) -> Readiness:
 
 def cancelled_run(status: FineTuneJobStatus) -> Readiness:
     """The readiness of a cancelled run."""
-    return cancelled(f" Its checkpoints are kept in {status.storage_uri}." if status.storage_uri else "")
+    has_trained = bool(status.checkpoints) or (status.attempt is not None and status.progress is not None)
+    return cancelled(f" Its checkpoints are kept in {status.storage_uri}." if has_trained else "")
 
 
 def run_failed(status: FineTuneJobStatus, reason: Reason, message: str, now: datetime) -> JobDecision:

@@ -36,9 +36,10 @@ class Kubectl:
     options: tuple[str, ...] = ()
 
     @classmethod
-    def with_options(cls, **chosen: str | None) -> Kubectl:
+    def with_options(cls, **chosen: str | list[str] | None) -> Kubectl:
         """The options that were given; what was not is up to kubectl and KUBECONFIG."""
-        return cls(tuple(f"--{name}={value}" for name, value in chosen.items() if value is not None))
+        given = [(name, [value] if isinstance(value, str) else value or []) for name, value in chosen.items()]
+        return cls(tuple(f"--{name}={value}" for name, values in given for value in values))
 
     @property
     def namespace(self) -> str | None:

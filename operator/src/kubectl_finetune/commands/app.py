@@ -44,9 +44,12 @@ _CONNECTION = {
     "context": Annotated[str | None, typer.Option("--context", help="Context to use.", show_default=False)],
     "kubeconfig": Annotated[str | None, typer.Option("--kubeconfig", help="Kubeconfig to use.", show_default=False)],
     "as_user": Annotated[str | None, typer.Option("--as", help="User to impersonate.", show_default=False)],
+    "as_group": Annotated[
+        list[str] | None, typer.Option("--as-group", help="Group to impersonate, once for each.", show_default=False)
+    ],
 }
 """kubectl's own options that every command takes: kubectl passes a plugin nothing that stands before its name."""
-CONNECTION_OPTIONS = frozenset({"--namespace", "--context", "--kubeconfig", "--as"})
+CONNECTION_OPTIONS = frozenset({"--namespace", "--context", "--kubeconfig", "--as", "--as-group"})
 
 
 def with_cluster(command: Callable[..., None]) -> Callable[..., None]:
@@ -59,7 +62,7 @@ def with_cluster(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        chosen = {name.removesuffix("_user"): given.pop(name) for name in _CONNECTION}
+        chosen = {name.removesuffix("_user").replace("_", "-"): given.pop(name) for name in _CONNECTION}
         command(Kubectl.with_options(**chosen), **given)
 
     del run.__wrapped__

@@ -17,6 +17,9 @@ BAR_WIDTH = 24
 FEW_LINES = 10
 """Of a failure's log, of broken lines of a dataset, of attempts, unless all are asked for."""
 
+FEW_FIELDS = 3
+"""Of what one manager has changed."""
+
 
 def status_rows(
     view: ObjectView, now: datetime, *, budget_hours: float | None = None, all_lines: bool = False
@@ -40,16 +43,18 @@ def _state(view: ObjectView, now: datetime) -> Iterator[Row]:
     ready, stalled = view.condition("Ready"), view.condition("Stalled")
     phase = view.phase or "not looked at yet"
     since = age(view.phase_since, now)
-    reason = f"{phase}, {ready.reason}" if ready.reason not in ("", phase) else phase
+    is_unread = stalled.status == "True" and stalled.reason == "StatusUnreadable"  # Ready is of before.
+    known = stalled.reason if is_unread else ready.reason
+    reason = f"{phase}, {known}" if known not in ("", phase) else phase
     yield Row("Phase", [f"{reason} for {since}" if since else reason], STYLES.get(phase, ""))
     if not view.current and view.status:
         yield Row("Outdated", ["The spec was changed; what follows is of before the change."], "yellow")
     if stalled.status == "True":
         # Of a run that ended as Inconclusive or GateFailed nothing failed: its phase says what it is.
-        label = view.phase if view.outcome == "Failed" else "Stalled"
+        label = view.phase if view.outcome == "Failed" and not is_unread else "Stalled"
         reason = "" if stalled.reason == label else f"{stalled.reason}: "
         yield Row(label, [f"{reason}{stalled.message}"], "bold red")
-    if ready.message and not (stalled.status == "True" and ready.message == stalled.message):
+    if ready.message and not is_unread and not (stalled.status == "True" and ready.message == stalled.message):
         yield Row("Why", [ready.message])
     passed = view.condition("Passed")
     if passed.status and passed.message not in (ready.message, stalled.message):
@@ -84,7 +89,7 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
         return
     if view.kind is FINE_TUNE_SWEEP:
         yield from _run(view, now)
-        yield from _trials(status, most, is_highest_best=_is_highest_best(view))
+        yield from _trials(view, most)
         return
     wanted = view.fields.text("spec", "replicas") or "1"
     pods = status.text("replicas") or "0"
@@ -93,7 +98,18 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
     if status.text("revision"):  # The Pods that answer have one.
         served = [text for path in ("modelName", "url", "revision") if (text := status.text(path))]
         yield Row("Serves", [*served, *_served_model(status.at("served"))])
-    yield Row("Drift", [f"{one.text('field')} by {one.text('manager') or '?'}" for one in status.at("drift")])
+    yield Row("Drift", list(_drift(status, most)))
+
+
+def _drift(status: Fields, most: int | None) -> Iterator[str]:
+    """What others have changed, by who it was; of many fields of one, the first few."""
+    by_manager: dict[str, list[str]] = {}
+    for one in status.at("drift"):
+        by_manager.setdefault(one.text("manager") or "an unknown manager", []).append(one.text("field"))
+    for manager, found in by_manager.items():
+        shown = found if most is None else found[:FEW_FIELDS]
+        more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
+        yield f"{', '.join(shown)}{more} by {manager}"
 
 
 def _run(view: ObjectView, now: datetime) -> Iterator[Row]:
@@ -118,7 +134,11 @@ def _run(view: ObjectView, now: datetime) -> Iterator[Row]:
 def trial_counts(status: Fields) -> str:
     """How far a search is."""
     words = (("finished", "ended"), ("running", "running"), ("remaining", "to come"))
-    return ", ".join(f"{status.text(field) or '0'} {word}" for field, word in words)
+    counts = [f"{status.text(field) or '0'} {word}" for field, word in words]
+    begun = sum(trial.text("state") == "Running" for trial in status.at("trials"))
+    if waiting := max(0, begun - (status.whole("running") or 0)):
+        counts.insert(2, f"{waiting} suspended")
+    return ", ".join(counts)
 
 
 def _is_highest_best(view: ObjectView) -> bool:
@@ -127,8 +147,9 @@ def _is_highest_best(view: ObjectView) -> bool:
     return objective.text("type") == "Evaluation" and objective.text("evaluation", "goal") != "Minimize"
 
 
-def _trials(status: Fields, most: int | None, *, is_highest_best: bool) -> Iterator[Row]:
+def _trials(view: ObjectView, most: int | None) -> Iterator[Row]:
     """The trials of a search, the best ones first, then those without a score."""
+    status, is_highest_best = view.status, _is_highest_best(view)
     yield Row("Trials", [trial_counts(status)])
     scored = sorted(
         (-score if is_highest_best else score, index, trial)
@@ -137,9 +158,16 @@ def _trials(status: Fields, most: int | None, *, is_highest_best: bool) -> Itera
     )
     yield Row("Best", [f"{_score(trial)}  {_trial(trial)}" for _, _, trial in scored[:most]])
     others = [trial for trial in status.at("trials") if trial.number("score") is None]
-    lines = [f"{' '.join(filter(None, (one.text('state'), one.text('reason'))))}  {_trial(one)}" for one in others]
+    lines = [f"{_trial_state(view, one)}  {_trial(one)}" for one in others]
     yield Row("Others", lines if most is None else lines[-most:])
     yield Row("Holdout", list(_holdout(status.at("holdout"))))
+
+
+def _trial_state(view: ObjectView, trial: Fields) -> str:
+    """Its state, and the reason; what has begun waits with its sweep."""
+    state = trial.text("state")
+    is_suspended = view.phase == "Suspended" and state == "Running"
+    return " ".join(filter(None, ("Suspended" if is_suspended else state, trial.text("reason"))))
 
 
 def _holdout(holdout: Fields) -> Iterator[str]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from finetune_view import children
-from finetune_view.fields import Object
+from finetune_view.fields import Fields, Object
 from finetune_view.resource import Resource
 from kubectl_finetune.cluster.kubectl import Kubectl, error_of, watched
 from kubectl_finetune.display.numbers import duration
@@ -27,6 +27,8 @@ LONGEST_OUTAGE_SECONDS = 600.0
 """After so long without an answer the watch gives up."""
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 LOOK_SECONDS = 0.5
+LONGEST_HELD_SECONDS = 2.0
+"""Events are printed once nothing has come for a look, and at the latest after so long."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class Watcher:
         self._failures: dict[str, int] = {}
         self._again: dict[str, float] = {}
         self._lost_since: float | None = None
+        self._held: list[Change] = []
+        self._held_since = 0.0
         self.state = WatchState()
 
     def follow(
@@ -113,14 +117,30 @@ class Watcher:
             for source in [source for source, moment in self._again.items() if moment <= now]:
                 del self._again[source]
                 self._start(watches, source)
-            with contextlib.suppress(queue.Empty):
-                left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - now)
-                self._take(watches, watches.changes.get(timeout=max(0.01, left)))
-                while True:  # all that is there, before the next picture
-                    self._take(watches, watches.changes.get_nowait())
+            left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - now)
+            is_quiet = not self._take_all(watches, max(0.01, left))
             code = self._end(until_stalled)
+            if is_quiet or code is not None or (self._held and now - self._held_since >= LONGEST_HELD_SECONDS):
+                self._take_events()
             if code is not None:
                 return code
+
+    def _take_all(self, watches: Watches, seconds: float) -> bool:
+        """All that is there, before the next picture; whether there was anything within these seconds."""
+        try:
+            self._take(watches, watches.changes.get(timeout=seconds))
+        except queue.Empty:
+            return False
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._take(watches, watches.changes.get_nowait())
+        return True
+
+    def _take_events(self) -> None:
+        """Those that were held, in the order of their times: a watch begins with those that exist, by their names."""
+        held, self._held = sorted(self._held, key=lambda one: children.Event(Fields(one.found)).timestamp), []
+        for change in held:
+            self._tell(self.state.take_event(change.kind, change.found))
 
     def _start(self, watches: Watches, source: str) -> None:
         if source == "object":
@@ -146,7 +166,8 @@ class Watcher:
         elif change.source == "pods":
             self._tell(self.state.take_pod(change.kind, change.found))
         else:
-            self._tell(self.state.take_event(change.kind, change.found))
+            self._held_since = self._held_since if self._held else time.monotonic()
+            self._held.append(change)
 
     def _tell(self, lines: list[str]) -> None:
         for line in lines:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from finetune_api.base import API_VERSION, problems
 from finetune_api.default_hyperparameters import learning_rate
 from finetune_api.finetunejob import SETTINGS, FineTuneJobSpec, MethodType
+from finetune_api.sources import DATASET_URI_PATTERN
 from kubectl_finetune.errors import PluginError
 
 _METHODS: dict[str, MethodType] = {"supervised": "SFT", "dpo": "DPO", "reinforcement": "RFT"}
@@ -155,6 +156,12 @@ def import_job(job: OpenAIJob, given: Replacements) -> ImportedJob:
         found.notes.append(
             f"The validation file {job.validation_file} was not named (--validation): a tenth is held out instead."
         )
+    for option, uri in (("--dataset", given.dataset), ("--validation", given.validation)):
+        if uri is not None and not re.match(DATASET_URI_PATTERN, uri):
+            raise PluginError(
+                f"{option} {one_line(uri)!r} is no dataset: s3://BUCKET/PATH (a bucket's name has at least "
+                "three characters) or hf://datasets/ORG/NAME[@REVISION][/PATH]."
+            )
     settings = _hyperparameters(job)
     found.spec = {
         **({"className": given.class_name} if given.class_name else {}),

@@ -114,7 +114,7 @@ def test_why_a_job_failed_is_in_its_error(service: Service, client: openai.OpenA
 @pytest.mark.parametrize(
     ("wrong", "param", "message"),
     [
-        ({"model": "gpt-5"}, "model", "Available models: qwen3-0.6b."),
+        ({"model": "gpt-5"}, "model", "Available models: qwen3-0.6b, gpt-4o-mini-2024-07-18."),
         ({"training_file": "file-000000000000000000000000"}, "training_file", "invalid training_file"),
         ({"training_file": "../../secret"}, "training_file", "invalid training_file"),
         ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs", "greater than or equal to 1"),

@@ -51,6 +51,11 @@ def test_options_go_to_kubectl_as_one_word_each() -> None:
     assert kubectl.options == ("--namespace=a b; rm -rf /", "--as=--token=x")
 
 
+def test_a_user_may_be_impersonated_in_several_groups() -> None:
+    groups = Kubectl.with_options(**{"as": "jane", "as-group": ["team-a", "system:authenticated"]}).options
+    assert groups == ("--as=jane", "--as-group=team-a", "--as-group=system:authenticated")
+
+
 def test_without_kubectl_the_error_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NoAccessError, match="not on PATH"):

@@ -14,6 +14,7 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.finetunesweep import FineTuneSweepStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
+from finetune_view.next_step import next_steps
 from finetune_view.object_view import ObjectView, object_view
 from kubectl_finetune.display.status import status_rows
 from kubectl_finetune.display.terminal import print_rows
@@ -336,3 +337,44 @@ def test_an_evaluation_is_told_with_how_far_each_model_is() -> None:
     assert "37%  2m30s left" in text
     assert "baseline: 20 of 20 outputs, 0 graded" in text
     assert "tuned: 10 of 20 outputs, 0 graded" in text
+
+
+def test_a_trial_that_was_cancelled_is_the_sweeps_affair() -> None:
+    cancelled = {**SUCCEEDED, "phase": "Cancelled", "conditions": [condition("Ready", "False", "Cancelled", "It is.")]}
+    found = seen(cancelled, ownerReferences=[{"kind": "FineTuneSweep", "name": "rates", "controller": True}])
+    assert next_steps(found) == [
+        "It is a trial of FineTuneSweep rates, which decides what runs: change that one, not this."
+    ]
+
+
+@pytest.mark.parametrize("phase", ["Dreaming", "Training"])
+def test_a_status_that_cant_be_read_says_nothing_else(phase: str) -> None:
+    """Ready is as the version before left it."""
+    unread = condition("Stalled", "True", "StatusUnreadable", "Another version of the operator wrote it.")
+    ready = condition("Ready", "False", "SecretNotFound", "There is no Secret.")
+    found = seen({**SUCCEEDED, "phase": phase, "conditions": [ready, unread]})
+    lines = shown(found).splitlines()
+    assert f"Phase        {phase}, StatusUnreadable" in lines[1]
+    assert "Stalled      StatusUnreadable: Another version of the operator wrote it." in lines
+    assert "SecretNotFound" not in shown(found) and "There is no Secret" not in shown(found)
+    assert "continues by itself" not in shown(found) and "rerun" not in shown(found)
+
+
+def test_the_trials_of_a_suspended_sweep_do_not_run() -> None:
+    trials = [
+        {"number": number, "fineTuneJobName": f"router-trial-{number}", "state": "Running", "values": {}}
+        for number in (1, 2)
+    ]
+    sweep = {**job({"phase": "Suspended", "finished": 0, "running": 0, "remaining": 3, "trials": trials})}
+    text = shown(object_view({**sweep, "kind": "FineTuneSweep"}))
+    assert "0 ended, 0 running, 2 suspended, 3 to come" in text
+    assert "Suspended  router-trial-1" in text and "Running" not in text
+
+
+def test_what_others_changed_is_told_by_who_it_was_and_in_short() -> None:
+    drift = [{"field": f"Service spec.{name}", "manager": "before-first-apply"} for name in "abcdefgh"]
+    deployment = job({"phase": "Available", "drift": [*drift, {"field": "Service spec"}]})
+    found = object_view({**deployment, "kind": "ModelDeployment"})
+    told = "Service spec.a, Service spec.b, Service spec.c and 5 more by before-first-apply"
+    assert f"Drift        {told}\n             Service spec by an unknown manager" in shown(found)
+    assert "Service spec.h by before-first-apply" in shown(found, width=200, all_lines=True)

@@ -211,3 +211,13 @@ def test_a_grader_that_cant_reward_here_is_told() -> None:
 def test_what_the_schema_refuses_is_told_by_its_field() -> None:
     with pytest.raises(PluginError, match=r"hyperparameters\.epochs"):
         imported({**OLD, "hyperparameters": {"n_epochs": 10**9}})
+
+
+def test_a_place_that_can_hold_no_dataset_is_refused_with_what_can() -> None:
+    job = read_job(json.dumps(SUPERVISED), "job.json")
+    for place, option in (
+        (Replacements("s3://m/qwen3", "s3://x/y"), "--dataset 's3://x/y'"),
+        (Replacements("s3://m/qwen3", "s3://data/t.jsonl", "y"), "--validation 'y'"),
+    ):
+        with pytest.raises(PluginError, match=rf"^{option} is no dataset: s3://BUCKET/PATH .*hf://datasets/ORG/NAME"):
+            import_job(job, place)

@@ -23,6 +23,10 @@ def started(**changes: Any) -> SweepWorld:
     return world
 
 
+def ready_message(world: SweepWorld) -> str:
+    return next(one for one in world.status.conditions if one.type == "Ready").message
+
+
 def finish(world: SweepWorld) -> None:
     """Every trial succeeds, always the one that began first."""
     while world.status.completion_time is None:
@@ -368,3 +372,21 @@ def test_the_status_is_read_as_it_is_written() -> None:
     world.settle()
     assert FineTuneSweepStatus.read(world.status.to_wire()) == world.status
     assert world.status.start_time == NOW
+
+
+def test_the_best_score_has_six_digits() -> None:
+    world = started(budget={"trials": 1})
+    world.ends(1, eval_loss=6.716799304409948)
+    world.settle()
+    assert world.status.best is not None and world.status.best.score == 6.7168
+
+
+@pytest.mark.parametrize(
+    ("parallel", "told"),
+    [(1, "Waiting for trial {0!r} to save"), (2, "Waiting for 2 trials to save a checkpoint, among them {0!r}.")],
+)
+def test_the_trials_that_still_save_are_counted(parallel: int, told: str) -> None:
+    world = started(parallel=parallel)
+    world.spec = world.spec.model_copy(update={"suspend": True})
+    world.reconcile()
+    assert told.format(world.trial(1).fine_tune_job_name) in ready_message(world)

@@ -13,6 +13,7 @@ from finetune_operator.finetunesweep.holdout import is_pending, told
 from finetune_operator.finetunesweep.learning_curve.verdict import learning_curve
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
 from finetune_operator.finetunesweep.search.best import by_score
+from finetune_operator.finetunesweep.search.suggest import combinations
 from finetune_operator.finetunesweep.smallest_model.choice import chosen, none_passed
 from finetune_operator.finetunesweep.trials import (
     accelerator_hours_are_used_up,
@@ -96,8 +97,17 @@ def _found(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Read
     if is_early and accelerator_hours_are_used_up(observed.spec, status):
         early = " Another trial would exceed budget.acceleratorHours."
     why = _why_best(observed, status.trials, best)
-    found = f"Of {len(status.trials)} trials, FineTuneJob {best.fine_tune_job_name!r} {why}{told(status)}{early}"
+    found = f"Of {_how_many(observed, status)}, FineTuneJob {best.fine_tune_job_name!r} {why}{told(status)}{early}"
     return ready(Reason.SUCCEEDED, found)
+
+
+def _how_many(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> str:
+    """How many trials there were, and of how many combinations where the budget left some out."""
+    begun, search, most = len(status.trials), observed.spec.search, observed.spec.budget.trials
+    possible = None if search is None else combinations(search)
+    if possible is None or begun >= possible or begun < most:
+        return f"{begun} trials"
+    return f"{begun} trials (of {possible} combinations; budget.trials is {most})"
 
 
 def _why_best(observed: ObservedFineTuneSweep, trials: Sequence[TrialStatus], best: BestTrial) -> str:

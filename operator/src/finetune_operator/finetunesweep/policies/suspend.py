@@ -24,7 +24,9 @@ def suspend(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: d
         return go_on(observed, status, progressing(Reason.STOPPING, message), now)
     if not busy:
         return go_on(observed, status, suspended(_suspended_trials(status)), now)
-    message = f"spec.suspend is true. Waiting for {len(busy)} trials to save a checkpoint, among them {busy[0]!r}."
+    awaited = f"trial {busy[0]!r}" if len(busy) == 1 else f"{len(busy)} trials"
+    among = "" if len(busy) == 1 else f", among them {busy[0]!r}"
+    message = f"spec.suspend is true. Waiting for {awaited} to save a checkpoint{among}."
     return go_on(observed, status, progressing(Reason.STOPPING, message), now)
 
 

@@ -29,9 +29,9 @@ def as_best(trial: TrialStatus, tied_with: list[int] | None = None) -> BestTrial
     return BestTrial(
         number=trial.number,
         fine_tune_job_name=trial.fine_tune_job_name,
-        score=trial.score,
-        low=trial.low,
-        high=trial.high,
+        score=_rounded(trial.score),
+        low=None if trial.low is None else _rounded(trial.low),
+        high=None if trial.high is None else _rounded(trial.high),
         digest=trial.digest,
         tied_with=tied_with,
         values=trial.values,
@@ -59,3 +59,8 @@ def _is_cheaper(one: TrialStatus, other: TrialStatus) -> bool:
     """
     most, least = one.seconds, other.seconds if other.attempt_seconds is None else other.attempt_seconds
     return most is not None and least is not None and most < least and most <= (1 - LEAST_SAVING) * least
+
+
+def _rounded(score: float) -> float:
+    """For the column of `kubectl get`, which shows every digit."""
+    return float(f"{score:.6g}")

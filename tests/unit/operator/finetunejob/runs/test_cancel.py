@@ -115,3 +115,9 @@ def test_who_waits_for_its_model_is_told() -> None:
     assert isinstance(found, Readiness)
     assert found.stalled
     assert "'router' was cancelled" in found.message
+
+
+def test_a_run_that_trained_nothing_has_kept_nothing() -> None:
+    begun = IN_TRAINING.model_copy(update={"checkpoints": [], "progress": None})
+    for status, running in ((IN_PREFLIGHT, PREFLIGHT_1), (begun, TRAIN_1)):
+        assert "kept in" not in decide(observed_job(status, job(running), spec=CANCELLED)).message

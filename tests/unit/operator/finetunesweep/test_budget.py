@@ -1,6 +1,8 @@
-"""budget.acceleratorHours, which may be set and changed while a sweep goes on."""
+"""budget: acceleratorHours, which may be set and changed while a sweep goes on, and combinations that it leaves out."""
 
 from __future__ import annotations
+
+import pytest
 
 from finetune_api.conditions import Reason
 from finetune_operator.core.conditions import stalled
@@ -40,3 +42,25 @@ def test_a_trial_that_had_succeeded_stays_so_though_the_sweep_is_cancelled_while
     assert world.states() == ["Succeeded", "Cancelled"]
     assert world.status.best is not None
     assert world.status.best.number == 1
+
+
+GRID = {
+    "algorithm": "Grid",
+    "parameters": [
+        {"path": "hyperparameters.learningRate", "numbers": [0.001, 0.01]},
+        {"path": "adapter.lora.rank", "numbers": [4, 8]},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("trials", "told"),
+    [(2, "Of 2 trials (of 4 combinations; budget.trials is 2), FineTuneJob"), (9, "Of 4 trials, FineTuneJob")],
+)
+def test_combinations_that_the_budget_left_out_are_told(trials: int, told: str) -> None:
+    world = SweepWorld(sweep_spec(parallel=1, search=GRID, budget={"trials": trials}))
+    world.settle()
+    for number in range(1, min(trials, 4) + 1):
+        world.ends(number)
+        world.settle()
+    assert next(one for one in world.status.conditions if one.type == "Ready").message.startswith(told)
