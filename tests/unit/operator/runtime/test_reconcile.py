@@ -246,6 +246,17 @@ async def test_a_deletion_that_is_refused_is_reported_and_what_would_follow_from
     assert stalled["message"].endswith("or delete it yourself. Tried again every minute.")
 
 
+async def test_a_run_that_can_not_begin_since_a_deletion_is_refused_is_told_in_the_conditions() -> None:
+    """The run before is over, and its Job can't be deleted."""
+    over = job_status(conditions=earlier_conditions(Reason.CANCELLED), phase="Cancelled", observed_generation=1)
+    begun = job_status(phase="Validating")
+    kube = kube_with(parent_with(over), refused={f"DELETE {JOBS_PATH}/old": ApiError(403, "Forbidden", "keep jobs")})
+    next_run = replace(planning(replace(PLAN, status=begun)), is_finished=lambda status: status.phase == "Cancelled")
+    assert await reconcile(kube, next_run, KEY) == 60
+    stalled = conditions_written(kube)[ConditionType.STALLED]
+    assert (stalled["status"], stalled["reason"]) == ("True", "ObjectRejected")
+
+
 async def test_of_a_run_that_is_over_an_event_says_that_a_deletion_is_refused() -> None:
     """Its conditions say how it ended."""
     kube = kube_with(

@@ -83,7 +83,7 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
         return refused_retry_seconds(error)
     if (kept := await _delete_children(kube, plan, parent, now)) is not None:
         if unreadable is None:
-            await _report_kept_child(kube, kind, key, stored, parent, before, kept, now)
+            await _report_kept_child(kube, kind, key, stored, parent, before, plan, kept, now)
         return refused_retry_seconds(kept.error)
     if deletion is not None and deletion.release:
         await release(kube, parent, kind.finalizer, deletion.left_behind)
@@ -125,12 +125,13 @@ async def _report_kept_child(
     stored: Object,
     parent: Object,
     before: KindStatus,
+    plan: Plan[Any],
     kept: KeptChild,
     now: datetime,
 ) -> None:
-    """In the conditions, or once in an Event if the run is over: its conditions say how it ended."""
+    """In the conditions, or once in an Event if the run is over, whose conditions say how, and no other one begins."""
     log.warning("deletion refused", kind=parent["kind"], name=key.name, namespace=key.namespace, error=str(kept.error))
-    if kind.is_finished(before):
+    if kind.is_finished(before) and kind.is_finished(plan.status):
         await record_event(kube, parent, kept.note, (kept.child.uid, kept.child.name))
         return
     await _write_or_hold_status(kube, kind, key, stored, parent, kept_child_plan(before, parent, kept, now), now)
