@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from finetune_api.safety.screening import ScreeningRule
@@ -24,7 +24,13 @@ _OF_EXAMPLES = re.compile(r"(?:^|\.)example\.(?:com|net|org)$|\.(?:example|inval
 """Domains that belong to nobody. https://www.rfc-editor.org/rfc/rfc2606"""
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}(?![A-Za-z0-9])")
 _SHORTEST_IBAN, _LONGEST_IBAN = 15, 34
-_CARD = re.compile(r"(?<![\w.-])[0-9](?:[ -]?[0-9]){12,18}(?![\w-])")
+_DIGITS = re.compile(r"(?<![\w.-])[0-9]+(?:[ -][0-9]+)*(?![\w-])")
+_SHORTEST_CARD, _LONGEST_CARD = 13, 19
+_PRINTED = frozenset(
+    {(4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4), (6, 13)}
+    | {(size,) for size in range(_SHORTEST_CARD, _LONGEST_CARD + 1)}
+)
+"""How many digits the groups of a number have, on cards and in forms."""
 _ISSUED = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})"  # Visa
     r"|(?:5[1-5]\d{2}|2(?:22[1-9]|2[3-9]\d|[3-6]\d{2}|7[01]\d|720))\d{12}"  # Mastercard
@@ -65,8 +71,21 @@ def has_payment_card(text: str, persona: str) -> bool:
     """The number of an issuer, with the right check digit (ISO/IEC 7812)."""
     from stdnum import luhn
 
-    digits = (re.sub(r"[ -]", "", found.group()) for found in _CARD.finditer(text))
-    return any(_ISSUED.fullmatch(number) and luhn.is_valid(number) for number in digits)
+    numbers = (number for found in _DIGITS.finditer(text) for number in _card_numbers(found.group()))
+    return any(_ISSUED.fullmatch(number) and luhn.is_valid(number) for number in numbers)
+
+
+def _card_numbers(digits: str) -> Iterator[str]:
+    """All groups of digits as one number, and those grouped as on a card: beside them are dates, years or a CVV."""
+    groups = re.split("[ -]", digits)
+    whole = "".join(groups)
+    if _SHORTEST_CARD <= len(whole) <= _LONGEST_CARD:
+        yield whole
+    sizes = tuple(map(len, groups))
+    for start in range(len(groups)):
+        for end in (start + count for count in (1, 2, 3, 4, 5)):
+            if sizes[start:end] in _PRINTED:
+                yield "".join(groups[start:end])
 
 
 def has_secret(text: str, persona: str) -> bool:
