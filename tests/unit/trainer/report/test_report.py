@@ -13,6 +13,7 @@ import yaml
 from finetune_api.finetunejob import Adapter, Checkpoints, Dataset, LoRA, Method, Parallelism, ResolvedHyperparameters
 from finetune_api.manifest import Manifest
 from finetune_api.run import JobIdentity, ModelSource, StorageConfig, TrainRun
+from finetune_trainer.methods.rft.tally import MEASURES
 from finetune_trainer.report.charts import MOST_POINTS, line_chart
 from finetune_trainer.report.model_card import model_card
 from finetune_trainer.report.report import Sample, Samples, Summary, readable, report_html
@@ -179,6 +180,22 @@ def test_the_verdict_is_of_the_checkpoint_that_became_the_result() -> None:
         "Of the 2 samples below, the model answered 0 word for word like the reference before its training, and 1 "
         "after it.",
     )
+
+
+def test_with_rewards_their_curve_and_that_of_validation_come_first() -> None:
+    log = [
+        {"step": 1, "loss": 0.01, "reward_mean": 0.48},
+        {"step": 2, "loss": 0.02, "reward_mean": 0.47},
+        {"step": 2, "eval_reward_mean": 0.45678},
+    ]
+    made = CHECKPOINT.model_copy(update={"step": 2})
+    assert summarize(RUN, made, log, Samples(), MAKING, MEASURES).headlines[:2] == (
+        "Validation mean reward: 0.4568 at step 2, the first that was evaluated.",
+        "Train mean reward: did not rise: from 0.48 at step 1 to 0.47 at step 2.",
+    )
+    page = report_html("router", {}, log, Samples(note="Two."), metrics={"reward_mean": "reward_mean"})
+    places = [page.index(part) for part in (">Reward mean<", "Two.", ">Loss<")]
+    assert places == sorted(places) and page.count(">Reward mean<") == 1
 
 
 def test_a_loss_that_did_not_fall_is_called_so() -> None:

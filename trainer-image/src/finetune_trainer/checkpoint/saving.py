@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 
 from finetune_api.finetunejob import Checkpoints, CorruptCheckpoint
@@ -31,6 +32,7 @@ from finetune_trainer.checkpoint.evaluation_records import Entry
 from finetune_trainer.checkpoint.training_state import Snapshot, SnapshotTaker, Training
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.process import heartbeats
+from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.process.heartbeats import Phase
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.report.events import EventLog
@@ -43,6 +45,8 @@ UNNOTICED_SECONDS = 1.0
 ABANDONED_SECONDS = 30.0
 SWITCH_SECONDS = 0.0005
 """Training needs the GIL after each tensor operation: waiting 5 ms (the default) for an uploading thread adds up."""
+
+_log = structlog.get_logger()
 
 
 class RunIsOverError(Exception):
@@ -236,6 +240,17 @@ class CheckpointWriter:
         self._evaluated[step] = evaluation_records.measured(entry)
         if self._leads:
             evaluation_records.record(self._storage, self._folder_of(step), entry)
+            self._store_completions()
+
+    def _store_completions(self) -> None:
+        """Those of the evaluation that was recorded. A failure is only logged: the next save writes all events."""
+        if self._events is None or not self._events.has_new_completions:
+            return
+        try:
+            commits.refuse_fenced(self._storage, self._claim)
+            self._events.store_events()
+        except (DiagnosedError, DisruptedError) as error:
+            _log.warning(f"completions could not be stored: {error}")
 
     def _folder_of(self, step: int) -> StorageLocation:
         if self._resumed is not None and self._resumed.manifest.step == step:

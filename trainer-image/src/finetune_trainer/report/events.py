@@ -55,6 +55,7 @@ class EventLog:
         self._metrics = metrics
         listed = any(item.path == EVENTS_NAME for item in storage.list_objects(output))
         self._lines = [storage.read(output.join(EVENTS_NAME)) if listed else b""]
+        self._written = 1
 
     def add(self, message: str, **data: object) -> None:
         """Record an event, and log it."""
@@ -89,9 +90,20 @@ class EventLog:
         ]
         return list({(one.step, one.prompt, one.number): one for one in found}.values())
 
+    @property
+    def has_new_completions(self) -> bool:
+        """Whether completions were noted since the events were written: a resumed attempt does not make them again."""
+        return any(_COMPLETION in line for line in self._lines[self._written :])
+
+    def store_events(self) -> None:
+        """Write events.jsonl to the storage."""
+        lines = list(self._lines)
+        self._storage.write(self._output.join(EVENTS_NAME), b"".join(lines))
+        self._written = len(lines)
+
     def store(self, log_history: Sequence[Mapping[str, float]]) -> None:
         """Write both files to the storage."""
-        self._storage.write(self._output.join(EVENTS_NAME), b"".join(self._lines))
+        self.store_events()
         self._storage.write(self._output.join(RESULTS_NAME), results_csv(log_history, self._metrics).encode())
 
 

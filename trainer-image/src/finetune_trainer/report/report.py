@@ -85,14 +85,17 @@ def report_html(
     `metrics`: the method's (Method.metrics), each a chart. `completions`: those recorded at evaluations. `calibration`:
     the rewards of the model before its training.
     """
+    charts = {**_charts_of(metrics), **_LOSS, **_CHARTS}
+    # The loss of a method with rewards says nothing of how it goes.
+    head = {name: lines for name, lines in charts.items() if lines.get("training") == "reward_mean"} or _LOSS
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("finetune_trainer.report").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     return template.render(
         title=title,
         summary=summary,
         tables={heading: {name: readable(value) for name, value in facts.items()} for heading, facts in tables.items()},
-        loss=_charts(_LOSS, log),
-        charts=_charts({**_charts_of(metrics), **_CHARTS}, log),
+        head=_charts(head, log),
+        charts=_charts({name: lines for name, lines in charts.items() if name not in head}, log),
         samples=samples,
         completions=[(one, {name: readable(score) for name, score in one.scores.items()}) for one in completions],
         calibration=calibration,

@@ -49,13 +49,15 @@ def _headlines(
     chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Samples, measures: Sequence[Measure]
 ) -> Iterator[str]:
     for measure in reversed(measures):
-        key, name = measure.key, measure.name.capitalize()
+        key, name = measure.key, measure.name.removeprefix("full ").capitalize()  # "full" is OpenAI's word
         measured = [(int(entry["step"]), entry[key]) for entry in log if key in entry and entry["step"] <= chosen.step]
         if len(measured) > 1:
             (first_step, first), (step, last) = measured[0], measured[-1]
             improved = last > first if measure.rises else last < first
             way = "from" if improved else f"did not {'rise' if measure.rises else 'fall'}: from"
             yield f"{name}: {way} {readable(first)} at step {first_step} to {readable(last)} at step {step}."
+        elif measured and measure.of_evaluations:
+            yield f"{name}: {readable(measured[0][1])} at step {measured[0][0]}, the first that was evaluated."
     if (nothing := unchanged_loss(log, measures)) is not None:
         yield nothing
     answered = [sample for sample in samples.items if sample.reference]
