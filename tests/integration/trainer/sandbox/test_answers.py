@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from finetune_grading.python_code import sample_of
+from finetune_grading.sample import Sample
+from finetune_trainer.sandbox.frames import HEADER, MOST_BYTES, to_frame
 from tests.integration.trainer.sandbox.sandboxed import RunningSandbox, error_of
 
 FORGING = """
@@ -91,6 +94,16 @@ def test_an_output_that_is_no_json_has_no_output_json(sandbox: RunningSandbox) -
         "def grade(sample, item):\n    return sample['output_json'] is None and 1.0\n", output="no"
     )
     assert grade.score == 1.0
+
+
+def test_a_row_that_is_too_long_for_the_process_alone_is_told(sandbox: RunningSandbox) -> None:
+    """What the server adds to it counts too."""
+    row = to_frame({"sample": sample_of(Sample("")), "item": {"text": ""}})
+    item = {"text": "x" * (MOST_BYTES - len(row) + HEADER.size)}
+    long, short = sandbox.grade("def grade(sample, item):\n    return 1\n", item, {})
+    assert "bytes as JSON, and may have 67,108,864" in error_of(long)
+    assert long.error is not None and not long.error.passing
+    assert short.score == 1.0
 
 
 def test_an_answer_in_advance_counts_for_no_row_after_it(sandbox: RunningSandbox) -> None:

@@ -68,6 +68,24 @@ def failure_of(run: EvaluateRun) -> Failure:
     return caught.value.failure
 
 
+def test_an_exception_that_can_not_be_written_costs_its_own_output_alone(bucket: Bucket, socket: str) -> None:
+    """Half of a character, as of an output that is cut within one: JSON can escape it, and UTF-8 has none."""
+    source = f"""{SOURCE}
+compare = grade
+
+def grade(sample, item):
+    if item["reference"] == "3":
+        raise ValueError("half of it: \\ud83d")
+    return compare(sample, item)
+"""
+    odd = Grader.from_wire({"name": "odd", "type": "Python", "passThreshold": 1, "python": {"source": source}})
+    run = python_run(bucket, [f"It is {number}." for number in range(20)], socket, odd)
+    scores = by_name(evaluate(run).scores)
+    assert (scores["tuned", "odd"].errored, scores["tuned", "code"].errored) == (1, 0)
+    rows = [json.loads(line) for line in bucket.read(f"{run.output_uri}/samples.jsonl").splitlines()]
+    assert "ValueError: half of it: ? (line 12)" in json.dumps(rows[3])
+
+
 def test_code_grades_the_outputs_of_each_model(bucket: Bucket, socket: str) -> None:
     tuned = [f"It is {number if number < 15 else 99}." for number in range(19)] + ["I don't know."]
     report = evaluate(python_run(bucket, tuned, socket))

@@ -165,7 +165,7 @@ class _Connected:
         score = answer.get("score")
         if isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1:
             return float(score)
-        details = str(answer.get("error"))[: 2 * DETAILS_LENGTH]
+        details = _shown(answer.get("error"), 2 * DETAILS_LENGTH)
         raise RowError(GraderErrorCode.PYTHON_GRADER_RUNTIME_ERROR, details)
 
 
@@ -173,9 +173,14 @@ def _refuse(problem: str) -> NoReturn:
     raise DiagnosedError(
         Reason.SANDBOX_UNAVAILABLE,
         f"The sandbox of Python graders does not hold on this node, and nothing was graded without it: "
-        f"{problem[:DETAILS_LENGTH]}",
+        f"{_shown(problem, DETAILS_LENGTH)}",
         suggestion=_SUGGESTION,
     )
+
+
+def _shown(text: object, most: int) -> str:
+    """At most so many characters, all of which can be written: JSON may escape one half of a character."""
+    return str(text)[:most].encode(errors="replace").decode()
 
 
 async def _receive(reader: asyncio.StreamReader) -> dict[str, Any]:

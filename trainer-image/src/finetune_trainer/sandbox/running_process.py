@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from secrets import token_hex
 from tempfile import mkdtemp
 from typing import Any
 
+from finetune_trainer.sandbox import scratch
 from finetune_trainer.sandbox.frames import (
     DETAILS_LENGTH,
     HEADER,
@@ -68,11 +68,11 @@ class Answer:
 class RunningProcess:
     """One process with its own folder. It is used by one thread."""
 
-    def __init__(self, source: str, timeout_seconds: int, scratch: Path) -> None:
+    def __init__(self, source: str, timeout_seconds: int, parent: Path) -> None:
         """Raises SandboxError unless every wall is up. Nothing of the source has run then."""
         self._timeout = float(timeout_seconds)
         self._retires = time.monotonic() + lifetime_seconds(timeout_seconds)
-        self._folder = Path(mkdtemp(prefix="grader-", dir=scratch))
+        self._folder = Path(mkdtemp(prefix="grader-", dir=parent))
         self._answers, theirs = os.pipe()
         os.set_blocking(self._answers, False)
         try:
@@ -118,8 +118,7 @@ class RunningProcess:
         with suppress(OSError):
             self._process.stdin.close()
         os.close(self._answers)
-        with suppress(RecursionError):  # folders within folders, as deep as it likes
-            shutil.rmtree(self._folder, ignore_errors=True)
+        scratch.remove(self._folder)
 
     def _lock_in(self, source: str, timeout_seconds: int) -> int:
         deadline = time.monotonic() + START_SECONDS

@@ -5,24 +5,28 @@ One connection is one grader on one model's outputs. The server itself reads nei
 
 from __future__ import annotations
 
+import os
 import socket
 import socketserver
 import sys
-import tempfile
 import threading
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.sandbox import scratch as scratches
 from finetune_trainer.sandbox.frames import HEADER, MOST_BYTES, FrameError, from_body, length_of, to_frame
 from finetune_trainer.sandbox.running_process import EndedError, RunningProcess, SandboxError, TimedOutError
 from finetune_trainer.sandbox.self_test import Walls, walls_of
 
+FOLDER = "python-graders"
+"""In the folder for temporary files, which is a volume of the container's own."""
+
 
 def serve(path: Path) -> None:
     """Serve until the process is told to end. Where a wall does not hold, say so to everyone who connects."""
-    scratch = Path(tempfile.gettempdir())
-    with SandboxServer(path, scratch) as server:
+    # Not tempfile.gettempdir(), which raises where an earlier container has left the volume full.
+    with SandboxServer(path, Path(os.environ.get("TMPDIR", "/tmp"), FOLDER)) as server:  # noqa: S108
         sys.stderr.write(f"{_first_line(server.walls)}\n")
         server.serve_forever()
 
@@ -34,6 +38,9 @@ class SandboxServer(socketserver.ThreadingUnixStreamServer):
     block_on_close = False
 
     def __init__(self, path: Path, scratch: Path) -> None:
+        # The volume outlives a container that is killed, and may be full.
+        scratches.remove(scratch)
+        scratch.mkdir()
         self.scratch = scratch
         self.walls = walls_of(scratch)
         self.turn = threading.Lock()
@@ -83,6 +90,8 @@ class _Grader:
             return {"timedOut": True}
         except EndedError as error:
             self.close()
+            return {"error": str(error)}
+        except FrameError as error:  # too long with its number: the process has read nothing of it
             return {"error": str(error)}
         except (SandboxError, OSError) as error:
             self.close()
