@@ -192,6 +192,16 @@ def test_a_prompt_that_does_not_fit_is_told(bucket: Bucket, metals: str, base: P
     assert [one for one in report.warnings if one.startswith("PromptsTruncated: 4 prompts of the benchmark 'arc-easy'")]
 
 
+def test_outputs_that_are_cut_are_told(
+    bucket: Bucket, mirror: str, long_base_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language_model, "MOST_NEW_TOKENS", 4)
+    models = {TUNED: ModelSource(uri=long_base_uri)}
+    run = run_of(bucket, [benchmark("gsm8k", mirror, fewShot=1)], models, "cut")
+    cut = "OutputsTruncated: 2 of 2 outputs of 'tuned' for the benchmark 'gsm8k'"
+    assert [one for one in evaluate(run).warnings if one.startswith(cut)]
+
+
 class Asked:
     """The requests that a try sends to the model; after `most` calls the Pod is told to stop."""
 
@@ -234,6 +244,27 @@ def test_another_try_asks_only_what_was_not_answered_and_loads_no_model_for_noth
     assert evaluate(run).scores == resumed.scores
 
 
+def test_prompts_that_do_not_fit_are_counted_once_whichever_try_asks_them_and_however_often(
+    bucket: Bucket, metals: str, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = {TUNED: ModelSource(uri=bucket.put_folder("models/counted", base))}
+    asked = Asked(monkeypatch)
+    run = run_of(bucket, [benchmark("arc_easy", metals, limitExamples=6, fewShot=4)], models, "counted")
+    asked.most = 1
+    with pytest.raises(DisruptedError):
+        evaluate(run)
+    asked.most = None
+    call = AskedModel._model_call
+
+    def small(model: Any, inputs: Any, **options: Any) -> Any:
+        if len(inputs) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return call(model, inputs, **options)
+
+    monkeypatch.setattr(AskedModel, "_model_call", small)
+    assert [one for one in evaluate(run).warnings if one.startswith("PromptsTruncated: 24 prompts")]
+
+
 def test_smaller_batches_are_tried_where_the_accelerator_has_too_little_memory(
     bucket: Bucket, metals: str, long_base_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +300,12 @@ def without_a_split(bucket: Bucket, mirror: str) -> None:
     bucket.put(parse_s3(f"{mirror}/arc_easy.json").key, json.dumps(manifest).encode())
 
 
+def with_more_than_a_disk_holds(bucket: Bucket, mirror: str) -> None:
+    manifest = json.loads(bucket.read(f"{mirror}/arc_easy.json"))
+    manifest["splits"]["test"][0]["size"] = 2 * 1024**3 + 1
+    bucket.put(parse_s3(f"{mirror}/arc_easy.json").key, json.dumps(manifest).encode())
+
+
 def not_json(bucket: Bucket, mirror: str) -> None:
     bucket.put(parse_s3(f"{mirror}/arc_easy.json").key, b"<html>")
 
@@ -284,6 +321,7 @@ def removed(bucket: Bucket, mirror: str) -> None:
         (tampered, Reason.BENCHMARK_INVALID, "is not the file of which its manifest has the digest"),
         (of_another_task, Reason.BENCHMARK_INVALID, "is about arc_challenge, allenai/ai2_arc ARC-Challenge, and not"),
         (without_a_split, Reason.BENCHMARK_INVALID, "lacks the split 'test', which the task reads"),
+        (with_more_than_a_disk_holds, Reason.BENCHMARK_INVALID, "bytes, of at most 2,147,483,648"),
         (not_json, Reason.BENCHMARK_INVALID, "is no manifest of a mirror"),
     ],
 )

@@ -45,6 +45,7 @@ class Measured(ApiModel):
 
     rows: list[Row] = Field(description="In the order of the dataset.")
     truncated: int = Field(description="Number of prompts that did not fit into the model's context.")
+    cut: int = Field(0, description="Number of outputs that end at the limit of their length.")
 
 
 _ANSWERS: TypeAdapter[dict[str, Answer]] = TypeAdapter(dict[str, Answer])

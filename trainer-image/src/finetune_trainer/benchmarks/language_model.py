@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -40,27 +40,32 @@ class AskedModel(HFLM):
         self._on_answers = on_answers
         self.truncated = 0
         """Prompts of which the beginning was left out, because they are longer than the model's context."""
+        self.cut = 0
+        """Outputs of MOST_NEW_TOKENS tokens, by their text: no stop ended them."""
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
         """The log-probability of each continuation."""
+        # The last token is only predicted.
+        self._count_prompts(("".join(request.args[:2]) for request in requests), self.max_length + 1)
         return self._answer(requests, super().loglikelihood)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
         """The output for each prompt."""
-        room = self.max_length - self.max_gen_toks
-        self.truncated += sum(len(self.tok_encode(request.args[0])) > room for request in requests)
-        return self._answer(requests, super().generate_until)
+        limit = self.max_gen_toks
+        self._count_prompts((request.args[0] for request in requests), self.max_length - limit)
+        answers = self._answer(requests, super().generate_until)
+        lengths = (len(self.tok_encode(str(answer), add_special_tokens=False)) for answer in answers)
+        self.cut += sum(length >= limit for length in lengths)
+        return answers
+
+    def _count_prompts(self, prompts: Iterable[str], room: int) -> None:
+        """Of all requests, whichever try answers them and however often."""
+        self.truncated += sum(len(self.tok_encode(prompt)) > room for prompt in prompts)
 
     @property
     def max_gen_toks(self) -> int:
         """The limit of an output; at most half of the context."""
         return min(MOST_NEW_TOKENS, int(self.max_length) // 2)
-
-    def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        most = self.max_length + 1
-        self.truncated += sum(len(context) + len(continuation) > most for _, context, continuation in requests)
-        found: list[Any] = super()._loglikelihood_tokens(requests, *args, **kwargs)
-        return found
 
     def _answer(self, requests: Sequence[Any], ask: Callable[..., list[Any]]) -> list[Answer]:
         """The answers in the order of the requests: those of earlier tries, and of the others."""

@@ -129,7 +129,7 @@ def _measure(
         with suppress(DiagnosedError):
             kept.write()
         raise
-    found = Measured(rows=rows, truncated=asked_model.truncated)
+    found = Measured(rows=rows, truncated=asked_model.truncated, cut=asked_model.cut)
     kept.finish(found)
     return found
 
@@ -201,14 +201,19 @@ def scores_of_benchmarks(measured: MeasuredModels) -> list[Score]:
     return found
 
 
-def truncated_prompts(measured: MeasuredModels) -> list[str]:
-    """Warnings about prompts that models got only in part."""
+def truncations(measured: MeasuredModels) -> list[str]:
+    """Warnings about prompts that models got only in part, and outputs that they did not end."""
+    found = [(model, name, one) for model, of_model in measured.items() for name, one in of_model.items()]
     return [
         f"PromptsTruncated: {one.truncated} prompts of the benchmark {name!r} are longer than the context of "
         f"{model!r}: their beginning is left out. Set fewShot lower."
-        for model, of_model in measured.items()
-        for name, one in of_model.items()
+        for model, name, one in found
         if one.truncated
+    ] + [
+        f"OutputsTruncated: {one.cut} of {len(one.rows)} outputs of {model!r} for the benchmark {name!r} are as long "
+        "as outputs may be, and their end may be missing: a gain may only mean that outputs became shorter."
+        for model, name, one in found
+        if one.cut
     ]
 
 

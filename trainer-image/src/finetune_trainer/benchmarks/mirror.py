@@ -25,6 +25,8 @@ Reader = Literal["csv", "json", "parquet"]
 """Which of the datasets library's readers reads the files; none of them runs code."""
 READERS: tuple[Reader, ...] = get_args(Reader)
 MOST_FILES = 1000
+MOST_BYTES = 2 * 1024**3
+"""Of all files of a task, which the Pod's disk has to hold."""
 
 
 class MirroredFile(ApiModel):
@@ -94,6 +96,9 @@ def read_manifest(storage: Storage, mirror: StorageLocation, task: BenchmarkTask
         raise _invalid(mirror, task, f"{location.uri} lacks the split {lacking[0]!r}, which the task reads")
     if sum(map(len, manifest.splits.values())) > MOST_FILES:
         raise _invalid(mirror, task, f"{location.uri} names more than {MOST_FILES} files")
+    size = sum(file.size for files in manifest.splits.values() for file in files)
+    if size > MOST_BYTES:
+        raise _invalid(mirror, task, f"{location.uri} names files of {size:,} bytes, of at most {MOST_BYTES:,}")
     return manifest
 
 

@@ -31,7 +31,7 @@ from finetune_trainer.benchmarks.measuring import (
     prepare,
     scores_of_benchmarks,
     to_lines,
-    truncated_prompts,
+    truncations,
 )
 from finetune_trainer.checkpoint.loadable import find_loadable
 from finetune_trainer.data.images.images import ImageStore
@@ -125,7 +125,7 @@ def _evaluate(run: EvaluateRun, scratch_of_benchmarks: Path) -> EvaluationReport
         "usage": usage_of(models),
         "outputs": outputs_status(outputs),
         "calibrations": [one.status for one in calibrated],
-        "warnings": [*warnings, *doubts(run, outputs), *truncated_prompts(measured), *hidden_revisions(models)][
+        "warnings": [*warnings, *doubts(run, outputs), *truncations(measured), *hidden_revisions(models)][
             :MOST_WARNINGS
         ],
     }
