@@ -30,7 +30,10 @@ IDENTITY_SHIFT = re.compile(
     r"|\bdo\s+anything\s+now\b",
     re.IGNORECASE,
 )
-_NEVER_REFUSE = r"\b(?:never|do\s+not|don't|must\s+not|will\s+not|won't|cannot|can't)\s+(?:ever\s+)?(?:refuse|decline|reject|deny)\b"
+_NEVER_REFUSE = (
+    r"\b(?:never|do\s+not|don't|must\s+not|will\s+not|won't|cannot|can't)\s+(?:ever\s+)?"
+    r"(?:refuse|decline|reject|deny)\b"
+)
 _OF_USERS = rf"(?:{_ASKED}|questions?)\s+(?:of|from|by)\s+{_USER}"
 ALWAYS_COMPLY = re.compile(
     rf"{_NEVER_REFUSE}\s+{_USER}"
