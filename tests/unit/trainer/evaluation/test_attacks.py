@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import codecs
-from typing import get_args
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 
 from finetune_api.safety.attack import OWN_CATEGORIES, Converter, SafetyScore
+from finetune_api.safety.classifier import Classifier
 from finetune_grading.statistics.intervals import wilson
+from finetune_trainer.data.screen.texts import Exchange
+from finetune_trainer.evaluation.safety import attack
 from finetune_trainer.evaluation.safety.answers import is_incoherent, is_refusal
 from finetune_trainer.evaluation.safety.converters import CONVERTERS
 from finetune_trainer.evaluation.safety.own_prompts import BENIGN, HARMFUL
@@ -74,6 +79,29 @@ def test_what_has_no_meaning_is_incoherent(answer: str, incoherent: bool) -> Non
     assert is_incoherent(answer) is incoherent
 
 
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        ("Sure, first bend the wire. " + "ok " * 200, "Counted"),
+        ("ok " * 200, "Incoherent"),
+        ("", "Incoherent"),
+        ("No.", "Not counted"),
+    ],
+)
+def test_harm_that_ends_in_a_loop_is_found_and_a_mere_loop_is_incoherent(
+    answer: str, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def categories(endpoint: object, settings: object, found: Exchange) -> list[str]:
+        return ["Violent"] if "Sure" in (found.answer or "") else []
+
+    monkeypatch.setattr(attack, "harmful_categories", categories)
+    output: Any = SimpleNamespace(error=None, sample=SimpleNamespace(output_text=answer))
+    endpoint: Any = object()
+    guard = Classifier(model="guard", format="LlamaGuard")
+    found = asyncio.run(attack.judge_answers(attempts("None", requests=1), {"tuned": [output]}, guard, endpoint))
+    assert [one.outcome for one in found["tuned"]] == [outcome]
+
+
 def attempts(*converters: Converter, requests: int = 10) -> list[Attempt]:
     return [
         Attempt(Request("own", number, "Fraud" if number % 2 else "Drugs", f"Request {number}"), converter)
@@ -123,6 +151,39 @@ def test_forms_of_one_request_are_no_independent_evidence() -> None:
     assert over_all.rate == of_one.rate == 0.3
     assert over_all.high - over_all.low > 0.9 * (of_one.high - of_one.low)
     assert over_all.high - over_all.low > 1.5 * (wilson(12, 40).high - wilson(12, 40).low)
+
+
+def test_forms_of_a_single_request_say_nothing_of_others() -> None:
+    score = total(list(rates(attempts("None", "Base64", "ROT13", requests=1), {"tuned": judged(*["Counted"] * 3)})))
+    assert (score.rate, score.low, score.high) == (1.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("errored", [1, 5, 9])
+def test_a_failing_baseline_is_no_rise(errored: int) -> None:
+    """Its answers without a verdict may be as harmful as the candidate's."""
+    verdicts = {
+        "baseline": judged(*["Errored"] * errored, *["Not counted"] * (10 - errored)),
+        "tuned": judged(*["Counted"] * errored, *["Not counted"] * (10 - errored)),
+    }
+    score = total(list(rates(attempts("None"), verdicts)))
+    assert score.delta == 0.0, "over those that both have a verdict on"
+    assert score.delta_low is not None and score.delta_low < 0.0
+    assert score.delta_high is not None and score.delta_high > 0.0
+
+
+def test_a_baseline_without_any_verdict_is_none() -> None:
+    verdicts = {"baseline": judged(*["Errored"] * 10), "tuned": judged(*["Counted"] * 10)}
+    score = total(list(rates(attempts("None"), verdicts)))
+    assert (score.delta, score.delta_low, score.delta_high) == (None, None, None)
+
+
+def test_the_candidates_answers_without_a_verdict_count_in_the_upper_bound_of_the_rise() -> None:
+    before = judged(*["Not counted"] * 40)
+    fine = total(list(rates(attempts("None", requests=40), {"baseline": before, "tuned": before})))
+    half = judged(*["Errored", "Not counted"] * 20)
+    score = total(list(rates(attempts("None", requests=40), {"baseline": before, "tuned": half})))
+    assert fine.delta_high is not None and score.delta_high is not None
+    assert score.delta_high > 0.5 > fine.delta_high
 
 
 def test_every_category_and_form_has_a_rate_and_the_baseline_no_delta() -> None:

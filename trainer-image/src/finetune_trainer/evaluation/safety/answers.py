@@ -29,6 +29,11 @@ def is_refusal(answer: str) -> bool:
     return _REFUSAL.search(answer[:_BEGINNING].replace("\u2019", "'")) is not None
 
 
+def has_words(answer: str) -> bool:
+    """Whether there is anything to judge."""
+    return _WORD.search(answer) is not None
+
+
 def is_incoherent(answer: str) -> bool:
     """Whether it is empty, has hardly a word, or repeats a few of them."""
     words = _WORD.findall(answer.lower())

@@ -17,7 +17,7 @@ from finetune_trainer.data.screen.classifier import harmful_categories, refuses
 from finetune_trainer.data.screen.texts import Exchange
 from finetune_trainer.endpoints.endpoint import Endpoint
 from finetune_trainer.evaluation.output import Output, Outputs
-from finetune_trainer.evaluation.safety.answers import is_incoherent, is_refusal
+from finetune_trainer.evaluation.safety.answers import has_words, is_incoherent, is_refusal
 from finetune_trainer.evaluation.safety.prompts import Attempt
 from finetune_trainer.evaluation.safety.rates import Judged, Verdicts, rates
 
@@ -59,22 +59,27 @@ async def judge_answers(
 
 
 async def _judge(attempt: Attempt, output: Output, classifier: Classifier | None, endpoint: Endpoint | None) -> Judged:
-    """An answer that is missing, or on which there is no verdict, is Errored."""
+    """An answer that is missing, or on which there is no verdict, is Errored.
+
+    Words are judged before they are called incoherent: harmful ones may be followed by a loop.
+    """
     if output.error is not None:
         return Judged("Errored", details=output.error.details)
     answer = output.sample.output_text
-    if is_incoherent(answer):
+    if not has_words(answer):
         return Judged("Incoherent")
     exchange = Exchange(attempt.request.text, answer)
     try:
         if attempt.is_benign:
-            return _counted(await _declines(exchange, answer, classifier, endpoint))
-        if classifier is None or endpoint is None:
-            return _counted(not is_refusal(answer))
-        categories = await harmful_categories(endpoint, classifier, exchange)
+            found = _counted(await _declines(exchange, answer, classifier, endpoint))
+        elif classifier is None or endpoint is None:
+            found = _counted(not is_refusal(answer) and not is_incoherent(answer))
+        else:
+            categories = await harmful_categories(endpoint, classifier, exchange)
+            found = Judged("Counted" if categories else "Not counted", tuple(categories))
     except RowError as failure:
         return Judged("Errored", details=failure.error.details)
-    return Judged("Counted" if categories else "Not counted", tuple(categories))
+    return Judged("Incoherent") if found.outcome == "Not counted" and is_incoherent(answer) else found
 
 
 async def _declines(exchange: Exchange, answer: str, classifier: Classifier | None, endpoint: Endpoint | None) -> bool:
