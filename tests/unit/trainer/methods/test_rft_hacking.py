@@ -55,6 +55,14 @@ def test_the_log_has_the_figures_that_it_is_read_for() -> None:
     assert signs_at(before, 4, {}) == {}
 
 
+def test_an_evaluation_without_a_reward_shows_no_signs() -> None:
+    """No completion could be graded. What the one before showed is not told again."""
+    assert watch([{"step": 1, "loss": 0.0}, {"step": 1, "eval_loss": 0.1}]) == []
+    log = log_of((0.2, 0.2, 10), (0.9, 0.3, 20))
+    assert len(watch(log)) == 1
+    assert watch([*log, {"step": 6, "eval_loss": 0.1}]) == []
+
+
 def test_a_usual_run_has_no_warning() -> None:
     assert watch(log_of((0.2, 0.2, 10), (0.5, 0.45, 20))) == []
     assert hacking_signs(0.1, 2.9) == []

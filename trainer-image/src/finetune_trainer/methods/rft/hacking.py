@@ -102,11 +102,16 @@ class WatchRewards(TrainerCallback):
         self._end(state)  # an attempt that was killed before it could tell
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        newest = list(signs_of(state.log_history))[-1]
+        # An evaluation of which no completion could be graded has no reward, and no signs.
+        measured = [one for one in signs_of(state.log_history) if one.step == state.global_step]
+        for newest in measured[-1:]:
+            self._warn(newest)
+        self._end(state)
+
+    def _warn(self, newest: Signs) -> None:
         for sign in hacking_signs(newest.gap, newest.growth):
             _log.warning(sign, step=newest.step)
             self._note(f"Step {newest.step}: {sign}", type="warning", step=newest.step)
-        self._end(state)
 
     def _end(self, state: TrainerState) -> None:
         """Raises DiagnosedError (RewardHackingSuspected). The step was saved before its evaluation."""
