@@ -12,6 +12,8 @@ from finetune_api.graders import MOST_SOURCE_BYTES
 from finetune_grading.sample import MissingVariableError, Sample
 
 FUNCTION = "grade"
+MOST_CHECKED_BYTES = 32 * 1024
+"""What is parsed where specs are checked: a tree is a thousand times its source, and one process serves all tenants."""
 _PARAMETERS = 2
 
 
@@ -37,13 +39,15 @@ class NeverRun:
 
 
 @lru_cache(maxsize=32)
-def code_problem(source: str) -> str | None:
-    """Why the source can't be a grader's, with its line; None if it can. It is parsed, and never executed.
+def code_problem(source: str, most_parsed: int = MOST_SOURCE_BYTES) -> str | None:
+    """Why the source can't be a grader's, with its line; None if it can, or if more than `most_parsed` bytes are left.
 
-    A source of the greatest size may take half a second, and is checked at every reconciliation.
+    It is parsed, and never executed. The checks of a spec are made at every reconciliation.
     """
     if (size := len(source.encode(errors="replace"))) > MOST_SOURCE_BYTES:
         return f"it is {size:,} bytes long, and may be {MOST_SOURCE_BYTES:,}."
+    if size > most_parsed:
+        return None
     try:
         tree = compile(source, "source", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     except SyntaxError as error:

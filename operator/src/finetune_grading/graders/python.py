@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from finetune_api.graders import Grader, GraderErrorCode
+from finetune_api.graders import MOST_SOURCE_BYTES, Grader, GraderErrorCode
 from finetune_grading.grade import Grade, RowError, Scored, unexpected
 from finetune_grading.graders.interface import InvalidGraderError, RowsGrader
 from finetune_grading.judge import StopGradingError
-from finetune_grading.python_code import PythonRunner, RunningCode, code_problem, sample_of
+from finetune_grading.python_code import (
+    MOST_CHECKED_BYTES,
+    NeverRun,
+    PythonRunner,
+    RunningCode,
+    code_problem,
+    sample_of,
+)
 from finetune_grading.sample import Row
 
 MOST_TIMEOUTS = 10
@@ -63,7 +70,9 @@ class PythonGrader(RowsGrader):
 def compile_python(grader: Grader, pass_threshold: float, runner: PythonRunner | None) -> PythonGrader:
     """Raises InvalidGraderError for a source that can't be a grader's, or where nothing may run it."""
     assert grader.python is not None, "a union's required member"
-    if (problem := code_problem(grader.python.source)) is not None:
+    # The Pod that runs it parses it whole, before any model is loaded.
+    most_parsed = MOST_CHECKED_BYTES if isinstance(runner, NeverRun) else MOST_SOURCE_BYTES
+    if (problem := code_problem(grader.python.source, most_parsed)) is not None:
         raise InvalidGraderError(grader.name, f"python.source: {problem}")
     if runner is None:
         raise InvalidGraderError(

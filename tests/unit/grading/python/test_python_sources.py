@@ -13,7 +13,7 @@ from finetune_api.graders import MOST_SOURCE_BYTES, Grader, GraderErrorCode
 from finetune_grading.grade import RowError
 from finetune_grading.graders.interface import InvalidGraderError
 from finetune_grading.graders.python import MOST_TIMEOUTS, CodeTimeoutError, PythonGrader
-from finetune_grading.python_code import RunningCode, code_problem
+from finetune_grading.python_code import MOST_CHECKED_BYTES, RunningCode, code_problem
 from finetune_grading.registered_graders import check_graders, compile_graders
 from finetune_grading.sample import Row, Sample
 
@@ -123,3 +123,14 @@ def test_after_ten_outputs_that_take_too_long_no_more_are_tried() -> None:
 
 def test_half_a_character_is_no_code() -> None:
     assert "surrogates not allowed" in (code_problem(f"{GRADE}x = '\ud800'\n") or "")
+
+
+def test_a_long_source_is_parsed_by_the_pod_that_runs_it_and_not_where_specs_are_checked() -> None:
+    """A tree of a source of the greatest size takes more memory than the operator has."""
+    broken = "a\n" * (MOST_CHECKED_BYTES // 2) + "def grade(:"
+    assert code_problem(broken, MOST_CHECKED_BYTES) is None
+    check_graders([python(broken)])
+    with pytest.raises(InvalidGraderError, match="line 16385"):
+        compile_graders([python(broken)], runner=Told())
+    with pytest.raises(InvalidGraderError, match="line 2"):
+        check_graders([python("a\ndef grade(:")])
