@@ -30,7 +30,7 @@ def guarded(api: Api, train: Object) -> Iterator[str]:
 
 def is_guarded(api: Api, train: Object) -> bool:
     try:
-        api.request("DELETE", f"{api.path('Job', train['metadata']['name'])}?dryRun=All", {})
+        api.request("DELETE", api.path("Job", train["metadata"]["name"]), {"dryRun": ["All"]})
     except RefusedError as error:
         return error.code == 500
     return False
