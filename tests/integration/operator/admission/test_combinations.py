@@ -73,9 +73,9 @@ TONE: Object = {
         (
             "ModelDeployment",
             {"model": {**REFERENCE, "uri": "s3://models/base"}},
-            ["spec.model", "exactly one of uri and fineTuneJobRef"],
+            ["spec.model", "exactly one of uri, fineTuneJobRef and sweepRef"],
         ),
-        ("ModelDeployment", {"model": {}}, ["exactly one of uri and fineTuneJobRef"]),
+        ("ModelDeployment", {"model": {}}, ["exactly one of uri, fineTuneJobRef and sweepRef"]),
         (
             "Evaluation",
             {"gates": [{"grader": "exact", "maximum": 0.5, "decision": "LowerBound"}]},
@@ -235,7 +235,7 @@ TONE: Object = {
         (
             "Evaluation",
             {"baseline": {"model": {"endpoint": {"name": "large"}, "outputs": {"uri": "s3://data/outputs.jsonl"}}}},
-            ["spec.baseline.model", "exactly one of uri, fineTuneJobRef, endpoint and outputs"],
+            ["spec.baseline.model", "exactly one of uri, fineTuneJobRef, sweepRef, endpoint and outputs"],
         ),
         (
             "Evaluation",
@@ -326,11 +326,11 @@ TONE: Object = {
         ),
         ("Evaluation", {"budget": {"requests": 0}}, ["spec.budget.requests", "greater than or equal to 1"]),
         ("FineTuneClass", {"models": [MODEL] * 2}, ["spec.models[1]", "Duplicate value"]),
-        ("FineTuneClass", {"models": [{"name": "judge"}]}, ["exactly one of url and modelDeploymentRef"]),
+        ("FineTuneClass", {"models": [{"name": "judge"}]}, ["exactly one of url, modelDeploymentRef and base"]),
         (
             "FineTuneClass",
             {"models": [{**MODEL, "modelDeploymentRef": {"name": "judge"}}]},
-            ["exactly one of url and modelDeploymentRef"],
+            ["exactly one of url, modelDeploymentRef and base"],
         ),
         (
             "FineTuneClass",
