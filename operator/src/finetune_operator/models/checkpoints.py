@@ -44,15 +44,16 @@ def checkpoint_models(
 def _chosen(
     kept: Sequence[CheckpointStatus], choice: CheckpointChoices, best: Best | None
 ) -> Sequence[CheckpointStatus]:
-    """As the trainer chooses the result: of two that are equally good, the earlier."""
+    """As the trainer chooses the result: of equal losses the earlier, of equal rewards the later."""
     if choice == ALL:
         return kept
     if choice == "Last":
         return kept[-1:]
     if choice == "Best":
         sign = -1 if best is not None and best.goal == "Maximize" else 1
-        measured = [(sign * one.metric, one) for one in kept if one.metric is not None]
-        return [min(measured, key=lambda found: found[0])[1]] if measured else []
+        order = -1 if best is not None and best.of_rewards else 1
+        measured = [(sign * one.metric, order * one.step, one) for one in kept if one.metric is not None]
+        return [min(measured, key=lambda found: found[:2])[2]] if measured else []
     return [one for one in kept if one.step == choice]
 
 

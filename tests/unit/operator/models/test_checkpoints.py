@@ -81,6 +81,13 @@ def test_a_checkpoint_is_the_starting_model_with_the_folder_of_its_step(choice: 
     assert found(choice) == {step: of_step(step) for step in steps}
 
 
+def test_of_equal_rewards_the_later_checkpoint_is_the_best() -> None:
+    """As the trainer chooses the result."""
+    rewarded = run_of([checkpoint(1, 0.4), checkpoint(2, 0.5), checkpoint(3, 0.5)])
+    best: dict[str, Any] = {"checkpoints": {"best": {"metric": "ValidReward", "goal": "Maximize"}}}
+    assert list(found("Best", rewarded, **best)) == [3]
+
+
 def test_the_best_of_a_metric_to_maximize_has_the_highest() -> None:
     best = {"checkpoints": {"best": {"metric": "TrainLoss", "goal": "Maximize"}}}
     assert list(found("Best", **best)) == [100]

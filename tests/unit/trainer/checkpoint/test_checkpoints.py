@@ -154,13 +154,22 @@ def test_the_newest_and_the_best_are_kept(
     assert steps(outdated(with_losses(losses), keep, best)) == removed
 
 
+def test_of_equal_rewards_the_later_is_the_best() -> None:
+    """The first step of a warm-up changes no weight, so its checkpoint is the starting model."""
+    found = [checkpoint(step, metrics={"validReward": 0.4}) for step in (1, 2, 3)]
+    best = best_of(found, Best(metric="ValidReward", goal="Maximize"))
+    assert best is not None
+    assert best.manifest.step == 3
+
+
 @pytest.mark.parametrize(
     ("rewards", "keep", "removed"),
     [
         ({10: 0.2, 20: 0.5, 30: 0.4, 40: 0.6, 50: 0.3}, 3, [10]),
         ({10: 0.2, 20: 0.5, 30: 0.4, 40: None}, 2, [10]),
         ({10: 0.5, 20: None, 30: 0.1}, 3, [20]),
-        ({10: 0.5, 20: 0.5, 30: 0.5}, 1, [20]),
+        ({10: 0.5, 20: 0.5, 30: 0.5}, 1, [10, 20]),
+        ({10: 0.5, 20: 0.5, 30: 0.1}, 1, [10]),
     ],
 )
 def test_by_a_reward_the_best_ones_and_the_newest_are_kept(

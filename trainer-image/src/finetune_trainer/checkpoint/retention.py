@@ -47,18 +47,23 @@ def outdated(checkpoints: Sequence[Committed], keep: int, best: Best | None) -> 
 
 
 def best_of(checkpoints: Sequence[Committed], best: Best | None) -> Committed | None:
-    """The one with the best metric, the earlier of two equals; None when none has the metric."""
+    """The one with the best metric; None when none has the metric."""
     return next((committed for committed in ranked(checkpoints, best) if metric_of(committed, best) is not None), None)
 
 
 def ranked(checkpoints: Sequence[Committed], best: Best | None) -> list[Committed]:
-    """In the order of preference for the result: by the metric, then newest first."""
+    """In the order of preference for the result: by the metric, then those without it, the newest first.
+
+    Of equal losses the earlier is preferred, of equal rewards the later: few prompts have often equal rewards, and the
+    first checkpoint may be of the warm-up's first step, which changes no weight.
+    """
     sign = -1 if best is not None and best.goal == "Maximize" else 1
+    order = -1 if best is not None and best.of_rewards else 1
 
     def rank(committed: Committed) -> tuple[float, int]:
         metric = metric_of(committed, best)
         step = committed.manifest.step
-        return (math.inf, -step) if metric is None else (sign * metric, step)
+        return (math.inf, -step) if metric is None else (sign * metric, order * step)
 
     return sorted(checkpoints, key=rank)
 

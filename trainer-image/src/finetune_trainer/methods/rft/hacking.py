@@ -119,7 +119,7 @@ class WatchRewards(TrainerCallback):
         if stop is None or not is_over(state.log_history, stop):
             return
         found = list(signs_of(state.log_history))
-        best, last = max(found, key=lambda one: one.valid_reward), found[-1]
+        best, last = max(found, key=lambda one: (one.valid_reward, one.step)), found[-1]
         raise DiagnosedError(
             Reason.REWARD_HACKING_SUSPECTED,
             f"At each of the last {stop.after_evaluations} evaluations, method.rft.stop was exceeded. At step "
