@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -27,6 +28,8 @@ _DETECTORS = {
     "twilio": "TwilioKeyDetector",
 }
 """Those of a format of their own: entropy and words such as `password` are in ordinary texts, too."""
+WINDOW, OVERLAP = 4096, 1024
+"""Characters that the detectors get at once, and how many of them again: some take time by the square of the length."""
 _NEWER = re.compile(
     r"(?<![\w-])(?:"
     r"sk-(?:proj|svcacct|admin)-[\w-]{40,}"  # OpenAI
@@ -43,8 +46,22 @@ _NEWER = re.compile(
 def has_key(text: str) -> bool:
     """Whether something in the text has the format of a key, a token or a private key."""
     return _NEWER.search(text) is not None or any(
-        any(True for _ in detector.analyze_string(text)) for detector in _detectors()
+        any(True for _ in detector.analyze_string(part)) for part in windows(text) for detector in _detectors()
     )
+
+
+def windows(text: str) -> Iterator[str]:
+    """Parts of a text that overlap, so that each key of at most OVERLAP characters is whole in one of them.
+
+    A part begins after white space if there is any nearby: the rest of a longer word could look like a key.
+    """
+    start = 0
+    while start + WINDOW < len(text):
+        yield text[start : start + WINDOW]
+        end = start + WINDOW - OVERLAP
+        gap = max(text.rfind(space, start + 1, end) for space in (" ", "\n"))
+        start = gap + 1 if gap >= end - OVERLAP else end
+    yield text[start:]
 
 
 @cache
