@@ -17,7 +17,15 @@ from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, Object
 from finetune_operator.runtime.reconciler.reconcile import reconcile
 from tests.unit.operator.fake_kube import FakeKube
-from tests.unit.operator.runtime.reconciled import JOB, JOBS_PATH, KEY, PARENT, STATUS, STATUS_PATH, kube_with
+from tests.unit.operator.runtime.reconciler.reconciled import (
+    JOB,
+    JOBS_PATH,
+    KEY,
+    PARENT,
+    STATUS,
+    STATUS_PATH,
+    kube_with,
+)
 
 QUEUED = STATUS.model_copy(update={"phase": "Queued"})
 TRAINING = STATUS.model_copy(update={"phase": "Training"})

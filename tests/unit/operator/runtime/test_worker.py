@@ -18,7 +18,7 @@ from finetune_operator.kube.resources import FINE_TUNE_JOBS
 from finetune_operator.runtime.worker import Heartbeats, work
 from finetune_operator.runtime.workqueue import WorkQueue
 from tests.unit.operator.fake_kube import FakeKube
-from tests.unit.operator.runtime.reconciled import JOBS_PATH, KEY, PLAN, STATUS, kube_with, planning
+from tests.unit.operator.runtime.reconciler.reconciled import JOBS_PATH, KEY, PLAN, STATUS, kube_with, planning
 
 OTHER = ObjectKey("FineTuneJob", "team-a", "other")
 

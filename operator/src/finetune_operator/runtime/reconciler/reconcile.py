@@ -6,7 +6,7 @@ created after it is in the status by then, so the next plan creates what is miss
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -29,6 +29,7 @@ from finetune_operator.runtime.reconciler.rejections import (
     invalid_spec_plan,
     is_refusal,
     kept_child_plan,
+    may_run,
     refused_retry_seconds,
     refused_write_plan,
 )
@@ -81,31 +82,52 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
             refused = refused_write_plan(before, recorded, parent, error, now)
             await _write_or_hold_status(kube, kind, key, stored, parent, refused, now)
         return refused_retry_seconds(error)
-    if (kept := await _delete_children(kube, plan, parent, now)) is not None:
-        if unreadable is None:
-            await _report_kept_child(kube, kind, key, stored, parent, before, plan, kept, now)
+    kept = await _delete_children(kube, plan, parent, now)
+    if kept is not None and unreadable is None and _holds_back(kind, before, plan, kept):
+        await _write_or_hold_status(kube, kind, key, stored, parent, kept_child_plan(before, parent, kept, now), now)
         return refused_retry_seconds(kept.error)
-    if deletion is not None and deletion.release:
+    if kept is not None:
+        await record_event(kube, parent, kept.note, (kept.child.uid, kept.child.name))
+    elif deletion is not None and deletion.release:
         await release(kube, parent, kind.finalizer, deletion.left_behind)
         kind.held.drop(key)
         return None
-    requeue_at = plan.requeue_at
+    again = plan.requeue_at
     if unreadable is not None:
         await report_unreadable_status(kube, kind, key, parent, unreadable, now)
     else:
-        is_new, due = await _write_or_hold_status(kube, kind, key, stored, parent, plan, now)
-        for metrics in kind.metrics:
-            metrics.written(key, before, plan.status)
-        is_done = deletion is None and not is_new and kind.is_finished(plan.status)
-        if is_done and not await _has_unfinished_owner(kube, parent):
-            kube.forget_finished(kind.resource, parent)
-        requeue_at = earliest([requeue_at, due])
-    return _seconds_until(requeue_at, now) if await _create_recorded(kube, plan, parent, now) else OVERDUE_SECONDS
+        may_forget = deletion is None and kept is None
+        again = await _write_status(kube, kind, key, stored, parent, before, plan, now, may_forget=may_forget)
+    if kept is not None:
+        again = earliest([again, now + timedelta(seconds=refused_retry_seconds(kept.error))])
+    return _seconds_until(again, now) if await _create_recorded(kube, plan, parent, now) else OVERDUE_SECONDS
+
+
+async def _write_status(
+    kube: Kube,
+    kind: Kind,
+    key: ObjectKey,
+    stored: Object,
+    parent: Object,
+    before: KindStatus,
+    plan: Plan[Any],
+    now: datetime,
+    *,
+    may_forget: bool,
+) -> datetime | None:
+    """Write the plan's status, and drop a finished object that nobody reads; returns when to reconcile again."""
+    is_new, due = await _write_or_hold_status(kube, kind, key, stored, parent, plan, now)
+    for metrics in kind.metrics:
+        metrics.written(key, before, plan.status)
+    is_done = may_forget and not is_new and kind.is_finished(plan.status)
+    if is_done and not await _has_unfinished_owner(kube, parent):
+        kube.forget_finished(kind.resource, parent)
+    return earliest([plan.requeue_at, due])
 
 
 async def _delete_children(kube: Kube, plan: Plan[Any], parent: Object, now: datetime) -> KeptChild | None:
-    """Delete what the plan deletes; returns the first child that the API server refuses to delete."""
-    kept: KeptChild | None = None
+    """Delete what the plan deletes; returns a child that the API server refuses to delete, a running one first."""
+    kept: list[KeptChild] = []
     for child in plan.delete:
         try:
             await kube.delete(
@@ -114,27 +136,18 @@ async def _delete_children(kube: Kube, plan: Plan[Any], parent: Object, now: dat
         except ApiError as error:
             if not is_refusal(error, parent, now):
                 raise
-            kept = kept or KeptChild(child, error)
-    return kept
+            item = await kube.get(child.resource, child.namespace, child.name)
+            log.warning("deletion refused", kind=parent["kind"], name=parent["metadata"]["name"], error=str(error))
+            kept.append(KeptChild(child, error, may_run=item is not None and may_run(item)))
+    return next((one for one in kept if one.may_run), kept[0] if kept else None)
 
 
-async def _report_kept_child(
-    kube: Kube,
-    kind: Kind,
-    key: ObjectKey,
-    stored: Object,
-    parent: Object,
-    before: KindStatus,
-    plan: Plan[Any],
-    kept: KeptChild,
-    now: datetime,
-) -> None:
-    """In the conditions, or once in an Event if the run is over, whose conditions say how, and no other one begins."""
-    log.warning("deletion refused", kind=parent["kind"], name=key.name, namespace=key.namespace, error=str(kept.error))
-    if kind.is_finished(before) and kind.is_finished(plan.status):
-        await record_event(kube, parent, kept.note, (kept.child.uid, kept.child.name))
-        return
-    await _write_or_hold_status(kube, kind, key, stored, parent, kept_child_plan(before, parent, kept, now), now)
+def _holds_back(kind: Kind, before: KindStatus, plan: Plan[Any], kept: KeptChild) -> bool:
+    """Whether nothing is recorded that would follow from the child's end, and the conditions say that it goes on.
+
+    Not of what has ended already, nor of a run that is over, whose conditions say how: an Event tells of these once.
+    """
+    return kept.may_run and not (kind.is_finished(before) and kind.is_finished(plan.status))
 
 
 def _seconds_until(requeue_at: datetime | None, now: datetime) -> float | None:

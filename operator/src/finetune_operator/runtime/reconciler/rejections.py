@@ -85,17 +85,30 @@ class KeptChild:
 
     child: Child
     error: ApiError
+    may_run: bool
 
     @property
     def message(self) -> str:
+        runs = ", which may still run" if self.may_run else ""
         return (
-            f"The API server refuses to delete {self.child.resource.kind} {self.child.name}, which may still run: "
+            f"The API server refuses to delete {self.child.resource.kind} {self.child.name}{runs}: "
             f"{sentence(self.error.message)} Change what rejects it (a webhook, a policy), or delete it yourself."
         )
 
     @property
     def note(self) -> EventNote:
         return EventNote("Warning", Reason.OBJECT_REJECTED, self.message)
+
+
+def may_run(item: Object) -> bool:
+    """Whether a child may still have running Pods."""
+    status = item.get("status", {})
+    if item["kind"] == "Pod":
+        return status.get("phase") not in ("Succeeded", "Failed")
+    if item["kind"] == "Job":
+        ended = ("Complete", "Failed")
+        return not any(one["type"] in ended and one["status"] == "True" for one in status.get("conditions", []))
+    return item["kind"] not in ("ConfigMap", "Service")
 
 
 def kept_child_plan(before: KindStatus, parent: Object, kept: KeptChild, now: datetime) -> Plan[KindStatus]:

@@ -13,7 +13,7 @@ from finetune_operator.core.plan import DeletionPlan, LeftBehind, Plan
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.runtime.reconciler.reconcile import reconcile
 from tests.unit.operator.fake_kube import FakeKube
-from tests.unit.operator.runtime.reconciled import (
+from tests.unit.operator.runtime.reconciler.reconciled import (
     EVERYTHING,
     JOBS_PATH,
     KEY,

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from finetune_api.conditions import ConditionType, KindStatus, Reason
+from finetune_api.conditions import ConditionType, KindStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.kind_definition import Kind
-from finetune_operator.core.plan import Child, Plan
+from finetune_operator.core.plan import Plan
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.errors import ApiError
-from finetune_operator.kube.resources import FINE_TUNE_JOBS, FINE_TUNE_SWEEPS, JOBS, Object, Resource
+from finetune_operator.kube.resources import FINE_TUNE_JOBS, FINE_TUNE_SWEEPS, Object, Resource
 from finetune_operator.runtime.reconciler.reconcile import OVERDUE_SECONDS, reconcile
 from tests.unit.operator.fake_kube import FakeKube
-from tests.unit.operator.runtime.reconciled import (
+from tests.unit.operator.runtime.reconciler.reconciled import (
     EVENTS_PATH,
     EVERYTHING,
     JOB,
@@ -33,7 +33,7 @@ from tests.unit.operator.runtime.reconciled import (
     kube_with,
     planning,
 )
-from tests.unit.operator.states import earlier_conditions, job_status
+from tests.unit.operator.states import job_status
 
 
 def parent_with(status: FineTuneJobStatus) -> dict[str, Any]:
@@ -226,49 +226,6 @@ async def test_a_finished_trial_is_kept_in_memory_while_its_sweep_goes_on(
     kind = replace(planning(Plan(status=STATUS)), is_finished=lambda status: True)
     await reconcile(kube, kind, KEY)
     assert kube.forgotten == forgotten
-
-
-async def test_a_deletion_that_is_refused_is_reported_and_what_would_follow_from_it_is_not_recorded() -> None:
-    """A webhook guards Jobs: the Pods go on, so the run is not Suspended or over, and each other child is deleted."""
-    before = job_status(conditions=earlier_conditions(Reason.TRAINING), phase="Training", observed_generation=1)
-    stopping = before.model_copy(update={"phase": "Suspended"})
-    children = (Child(JOBS, "team-a", "old", "uid-2"), Child(JOBS, "team-a", "older", "uid-3"))
-    refusal = ApiError(403, "Forbidden", "admission webhook denied the request: keep jobs")
-    kube = kube_with(parent_with(before), refused={f"DELETE {JOBS_PATH}/old": refusal})
-    assert await reconcile(kube, planning(Plan(status=stopping, delete=children)), KEY) == 60
-    assert f"DELETE {JOBS_PATH}/older" in kube.writes
-    (body,) = [request.body for request in kube.requests if request.line == f"PATCH {STATUS_PATH}"]
-    assert body is not None
-    assert body["status"]["phase"] == "Training"
-    stalled = conditions_written(kube)[ConditionType.STALLED]
-    assert (stalled["status"], stalled["reason"]) == ("True", "ObjectRejected")
-    assert "refuses to delete Job old, which may still run: admission webhook denied" in stalled["message"]
-    assert stalled["message"].endswith("or delete it yourself. Tried again every minute.")
-
-
-async def test_a_run_that_can_not_begin_since_a_deletion_is_refused_is_told_in_the_conditions() -> None:
-    """The run before is over, and its Job can't be deleted."""
-    over = job_status(conditions=earlier_conditions(Reason.CANCELLED), phase="Cancelled", observed_generation=1)
-    begun = job_status(phase="Validating")
-    kube = kube_with(parent_with(over), refused={f"DELETE {JOBS_PATH}/old": ApiError(403, "Forbidden", "keep jobs")})
-    next_run = replace(planning(replace(PLAN, status=begun)), is_finished=lambda status: status.phase == "Cancelled")
-    assert await reconcile(kube, next_run, KEY) == 60
-    stalled = conditions_written(kube)[ConditionType.STALLED]
-    assert (stalled["status"], stalled["reason"]) == ("True", "ObjectRejected")
-
-
-async def test_of_a_run_that_is_over_an_event_says_that_a_deletion_is_refused() -> None:
-    """Its conditions say how it ended."""
-    kube = kube_with(
-        parent_with(STATUS),
-        refused={f"DELETE {JOBS_PATH}/old": ApiError(500, "InternalError", "failed calling webhook: no answer")},
-    )
-    over = replace(planning(replace(PLAN, create=(), apply=(), events=())), is_finished=lambda status: True)
-    assert await reconcile(kube, over, KEY) == 30
-    assert kube.writes == [f"DELETE {JOBS_PATH}/old", f"POST {EVENTS_PATH}"]
-    (event,) = [request.body for request in kube.requests if request.line == f"POST {EVENTS_PATH}"]
-    assert event is not None
-    assert (event["type"], event["reason"]) == ("Warning", "ObjectRejected")
 
 
 @pytest.mark.parametrize("code", [0, 409, 429, 500, 503])

@@ -22,7 +22,7 @@ from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, Object
 from finetune_operator.runtime.reconciler.reconcile import reconcile
 from tests.unit.operator.fake_kube import FakeKube
-from tests.unit.operator.runtime.reconciled import (
+from tests.unit.operator.runtime.reconciler.reconciled import (
     EVENTS_PATH,
     JOBS_PATH,
     KEY,
