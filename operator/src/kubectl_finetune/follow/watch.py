@@ -102,6 +102,7 @@ class Watcher:
         self._lost_since: float | None = None
         self._held: list[Change] = []
         self._held_since = 0.0
+        self._last: list[str] = []
         self.state = WatchState()
 
     def follow(
@@ -123,6 +124,7 @@ class Watcher:
             if is_quiet or code is not None or (self._held and now - self._held_since >= LONGEST_HELD_SECONDS):
                 self._take_events()
             if code is not None:
+                self._tell(self._last)
                 return code
 
     def _take_all(self, watches: Watches, seconds: float) -> bool:
@@ -157,8 +159,12 @@ class Watcher:
         self._failures.pop(change.source, None)
         if change.source == "object":
             self._lost_since = None
-            self._tell(self.state.take_object(change.kind, change.found))
+            lines = self.state.take_object(change.kind, change.found)
             view = self.state.view
+            if view is not None and view.outcome is not None:
+                self._last += lines  # after the Events that are still held: how it ended is the last line
+            else:
+                self._tell(lines)
             if view is not None and view.uid != self._uid:
                 self._uid = view.uid
                 for source in ("pods", "events"):
