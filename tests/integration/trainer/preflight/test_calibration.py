@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import RFT, Dataset, Method, TrainingData, ValidationData
+from finetune_api.finetunejob import RFT, Dataset, Hyperparameters, Method, TrainingData, ValidationData
 from finetune_api.run import PreflightRun
 from finetune_trainer.generate import generation
 from finetune_trainer.methods.rft import calibration
@@ -25,7 +25,7 @@ CLOSE = {
 }
 
 
-def asked(workplace: Workplace, output: str, reward: str, digits: int = 8) -> PreflightRun:
+def asked(workplace: Workplace, output: str, reward: str, digits: int = 8, epochs: int = 4) -> PreflightRun:
     """Prompts to repeat a digit, of which the tiny model never makes eight in a row."""
 
     def put(name: str, numbers: range) -> str:
@@ -43,6 +43,7 @@ def asked(workplace: Workplace, output: str, reward: str, digits: int = 8) -> Pr
     return workplace.preflight_run(
         output,
         method=Method(type="RFT", rft=RFT.from_wire(settings)),
+        hyperparameters=Hyperparameters(epochs=epochs),
         dataset=Dataset(
             training=TrainingData(uri=put("prompts", range(20))),
             validation=ValidationData(uri=put("held-out", range(20, 30))),
@@ -87,6 +88,13 @@ def test_a_model_that_is_never_right_is_refused_and_measured_once(
     asked(workplace, "no-signal", "exact", digits=1)  # the prompts at the same place are now others
     with pytest.raises(AssertionError, match="loaded again"):
         preflight(run, tmp_path / "third")
+
+
+def test_a_run_of_fewer_prompts_than_are_judged_is_not_refused(workplace: Workplace, tmp_path: Path) -> None:
+    """As training would not refuse it: 20 prompts, each twice, are too few to tell."""
+    report = preflight(asked(workplace, "few", "exact", epochs=2), tmp_path)
+    assert report.calibration is not None
+    assert (report.calibration.prompts, report.calibration.alike) == (40, 40)
 
 
 def test_a_reward_that_cant_be_computed_is_refused_too(workplace: Workplace, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def never(*_: object) -> NoReturn:
 
 
 def start(size: ModelSize | None, download_bytes: int) -> Start:
-    return Start(size, download_bytes, examples=1000, rows=never, fetch=never, seed=17)
+    return Start(size, download_bytes, examples=1000, prompts=3000, rows=never, fetch=never, seed=17)
 
 
 def why_not(begin: Start, tokens: int, free_bytes: int, cpus: int) -> str | None:

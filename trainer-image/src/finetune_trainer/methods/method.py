@@ -94,6 +94,8 @@ class Start:
     """Of its weights."""
     examples: int
     """Rows of the training set."""
+    prompts: int
+    """Rows that the run trains on, over all epochs."""
     rows: Callable[[Collection[int]], Mapping[int, Row]]
     """Those with these numbers."""
     fetch: Callable[[], LocalModel]

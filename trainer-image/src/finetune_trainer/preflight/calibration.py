@@ -42,7 +42,13 @@ class CalibrationRecord(RunFile):
 
 
 def calibrate(
-    run: PreflightRun, model: InspectedModel, chosen: Chosen, dataset: str, storage: Storage, directory: Path
+    run: PreflightRun,
+    model: InspectedModel,
+    chosen: Chosen,
+    epochs: float,
+    dataset: str,
+    storage: Storage,
+    directory: Path,
 ) -> Measured | None:
     """None where the method has nothing to measure. `dataset`: the SHA-256 of dataset.json.
 
@@ -51,13 +57,13 @@ def calibrate(
     calibration = method_of(run.method).calibration()
     if calibration is None:
         return None
-    start = _start(run, model, chosen, storage, directory)
+    start = _start(run, model, chosen, epochs, storage, directory)
     reason = calibration.why_not(start, Machine(available_memory(), available_cpus()))
     if reason is not None:
         _log.info(f"rewards are not calibrated here: {reason}")
         return Measured(RewardCalibration(not_measured=reason))
     output = parse_location(run.output_uri)
-    key = _key(run, dataset, storage)
+    key = _key(run, epochs, dataset, storage)
     record = _find(storage, output, key)
     if record is None:
         with log_progress("answering prompts with the starting model"):
@@ -70,23 +76,27 @@ def calibrate(
     return Measured(record.found, record.warning)
 
 
-def _start(run: PreflightRun, model: InspectedModel, chosen: Chosen, storage: Storage, directory: Path) -> Start:
+def _start(
+    run: PreflightRun, model: InspectedModel, chosen: Chosen, epochs: float, storage: Storage, directory: Path
+) -> Start:
     assert chosen.status.training is not None
+    examples = chosen.status.training.rows or chosen.status.training.examples
     return Start(
         size=memory.model_size(model.config, model.shapes, {}, run.adapter),
         download_bytes=sum(tensor.data_offsets[1] - tensor.data_offsets[0] for tensor in model.tensors.values()),
-        examples=chosen.status.training.rows or chosen.status.training.examples,
+        examples=examples,
+        prompts=int(examples * epochs),
         rows=lambda numbers: read_rows(chosen.tokens["training"], numbers),
         fetch=lambda: fetch_model(run.model, storage, directory / "calibration"),
         seed=run.seed,
     )
 
 
-def _key(run: PreflightRun, dataset: str, storage: Storage) -> str:
+def _key(run: PreflightRun, epochs: float, dataset: str, storage: Storage) -> str:
     """Identifies the model's files, the prompts, and how they are answered and graded."""
     places = [run.model.uri, *([run.model.adapter_uri] if run.model.adapter_uri is not None else [])]
     versions = [content_version(uri, storage) for uri in places]
-    measured = [versions, dataset, run.method.to_wire(), run.seed]
+    measured = [versions, dataset, run.method.to_wire(), run.seed, epochs]
     return hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()
 
 

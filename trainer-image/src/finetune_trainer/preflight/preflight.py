@@ -128,7 +128,7 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     dataset = with_packed_rows(run, model, chosen) if packing else chosen.status
     resolved = _resolve(run, model, dataset, packing)
     estimate, advice = _estimate_memory(run, model, checked, resolved)
-    calibration = calibrate(run, model, chosen, dataset_json, storage, directory)
+    calibration = calibrate(run, model, chosen, resolved.epochs, dataset_json, storage, directory)
     doubts = [advice, None if calibration is None else calibration.warning]
     warnings = [*filter(None, doubts), *checked.warnings, *batch_warnings(resolved, dataset), *dataset.warnings]
     dataset = dataset.model_copy(update={"warnings": warnings[:MOST_WARNINGS]})

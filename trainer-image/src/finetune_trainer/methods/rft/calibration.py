@@ -108,10 +108,13 @@ class RewardsOfStart(Calibration):
 
 
 def _sample(start: Start) -> list[Row]:
-    """PROMPTS rows of the training set, some of them several times where there are fewer."""
+    """PROMPTS rows, or as many as the run trains on if that is less: then nothing is refused.
+
+    Of a small training set some are there several times, as they are in training.
+    """
     numbers = random.Random(start.seed).sample(range(start.examples), min(PROMPTS, start.examples))
     rows = start.rows(frozenset(numbers))
-    return [rows[number] for number in islice(cycle(numbers), PROMPTS)]
+    return [rows[number] for number in islice(cycle(numbers), min(PROMPTS, start.prompts))]
 
 
 def _rewards(groups: Sequence[Sequence[Rewarded]]) -> list[list[float | None]]:
