@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from finetune_view.fields import Fields
 from finetune_view.object_view import ObjectView
 from finetune_view.resource import FINE_TUNE_JOB
+from kubectl_finetune.display.evaluation import score_line
 from kubectl_finetune.display.numbers import duration, figure
-from kubectl_finetune.display.status import score_line
 
 ABSENT = "-"
 _NOT_COMPARED = frozenset({"runId", "suspend", "cancel"})

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from datetime import datetime
 
+BAR_WIDTH = 24
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 

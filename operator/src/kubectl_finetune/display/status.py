@@ -10,10 +10,10 @@ from finetune_view.measures import measures
 from finetune_view.next_step import next_steps
 from finetune_view.object_view import ObjectView
 from finetune_view.resource import EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP
-from kubectl_finetune.display.numbers import age, bar, counted, duration, figure, size
+from kubectl_finetune.display.evaluation import evaluation_rows
+from kubectl_finetune.display.numbers import BAR_WIDTH, age, bar, counted, duration, figure, size
 from kubectl_finetune.display.terminal import STYLES, Row
 
-BAR_WIDTH = 24
 FEW_LINES = 10
 """Of a failure's log, of broken lines of a dataset, of attempts, unless all are asked for."""
 
@@ -74,18 +74,7 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
         return
     if view.kind is EVALUATION:
         yield from _run(view, now)
-        yield from _evaluation_progress(status.at("progress"))
-        yield Row("Tries", list(_tries(status)))
-        yield Row("Scores", [score_line(score) for score in status.at("results")])
-        yield Row("Best", [_best_checkpoint(best) for best in status.at("bestCheckpoints")])
-        yield Row("Gates", [_gate(gate) for gate in status.at("gates")])
-        errors = [
-            f"{one.text('candidate')}, {one.text('grader')}: {one.text('count')} outputs {one.text('code')}"
-            for one in status.at("errors")
-        ]
-        yield Row("Ungraded", errors)
-        yield Row("Warnings", [one.text() for one in status.at("warnings")], "yellow")
-        yield Row("Report", [uri] if (uri := status.text("reportUri")) else [])
+        yield from evaluation_rows(status)
         return
     if view.kind is FINE_TUNE_SWEEP:
         yield from _run(view, now)
@@ -188,20 +177,6 @@ def _trial(trial: Fields) -> str:
     if model := trial.text("model"):  # its name says more than where it lies
         texts = list(filter(None, (model, trial.text("verdict"))))
     return "  ".join([trial.text("fineTuneJobName"), ", ".join(texts)])
-
-
-def _evaluation_progress(progress: Fields) -> Iterator[Row]:
-    """The bar, and how far each model is."""
-    percent = progress.number("percent")
-    if percent is None:
-        return
-    left = [f"{eta} left"] if (eta := progress.text("estimatedRemaining")) else []
-    yield Row("Progress", ["  ".join([f"{bar(percent, BAR_WIDTH)} {percent:.0f}%", *left])])
-    models = [
-        f"{one.text('candidate')}: {one.text('outputs')} of {one.text('total')} outputs, {one.text('graded')} graded"
-        for one in progress.at("candidates")
-    ]
-    yield Row("Models", models)
 
 
 def progress_rows(status: Fields, bar_width: int) -> Iterator[Row]:
@@ -333,28 +308,6 @@ def _failure(view: ObjectView, most: int | None) -> Iterator[Row]:
     yield Row("Log", log if most is None else log[-most:])
 
 
-def _tries(status: Fields) -> Iterator[str]:
-    if number := status.text("try"):
-        retries, disruptions = status.text("retries") or "0", status.text("disruptions") or "0"
-        yield f"{number}, {retries} failed, {disruptions} disrupted"
-
-
-def score_line(score: Fields) -> str:
-    """A mean score with its interval, and the gain over the baseline with its own."""
-    line = f"{score.text('candidate')}, {score.text('grader')}: {_interval(score, 'score', 'low', 'high')}"
-    if score.number("delta") is not None:
-        line += f", gain {_interval(score, 'delta', 'deltaLow', 'deltaHigh')}"
-    return f"{line}, {score.text('examples')} examples"
-
-
-def _best_checkpoint(best: Fields) -> str:
-    """The best of the checkpoints that were evaluated, and those that may be as good."""
-    line = f"{best.text('candidate')}: step {best.text('step')}, {best.text('grader')} "
-    line += _interval(best, "score", "low", "high")
-    tied = ", ".join(step.text() for step in best.at("tied"))
-    return f"{line}; may be as good (intervals overlap): step {tied}" if tied else line
-
-
 def _served_model(served: Fields) -> Iterator[str]:
     """Which files answer: of a checkpoint, an adapter with its base, or a whole model."""
     uri, adapter, checkpoint = served.text("uri"), served.text("adapterUri"), served.text("checkpoint", "uri")
@@ -362,14 +315,3 @@ def _served_model(served: Fields) -> Iterator[str]:
         yield f"{tuned} on {uri}"
     elif uri:
         yield uri
-
-
-def _interval(score: Fields, value: str, low: str, high: str) -> str:
-    ends = [figure(score.number(one), 3) for one in (low, high)]
-    return figure(score.number(value), 3) + (f" [{ends[0]}, {ends[1]}]" if all(ends) else "")
-
-
-def _gate(gate: Fields) -> str:
-    value = gate.text("slice", "value")
-    where = f", {gate.text('slice', 'by')} is {value!r}" if value else ""
-    return f"{gate.text('verdict')}: {gate.text('candidate')}, {gate.text('grader')}{where}: {gate.text('message')}"

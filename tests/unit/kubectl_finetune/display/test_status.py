@@ -246,29 +246,6 @@ def test_replicas_that_the_class_does_not_allow_are_told_with_the_pods_there_are
     assert "1 of 5 ready, 2 Pods" in shown(object_view(found))
 
 
-def test_an_evaluation_is_told_with_intervals_and_gates() -> None:
-    score = {"candidate": "tuned", "grader": "exact", "score": 0.75, "low": 0.7, "high": 0.8, "examples": 250}
-    gain = {"delta": 0.5, "deltaLow": 0.45, "deltaHigh": 0.55}
-    best = {**score, "step": 200}
-    status = {
-        "observedGeneration": 1,
-        "phase": "GateFailed",
-        "completionTime": "2026-11-26T23:00:00Z",
-        "conditions": [condition("Passed", "False", "GateFailed", "exact of tuned is below 0.9")],
-        "results": [{**score, **gain}],
-        "gates": [{"candidate": "tuned", "grader": "exact", "verdict": "Failed", "message": "0.7 < 0.9"}],
-        "bestCheckpoints": [{**best, "tied": [300, 400]}],
-        "warnings": ["12 examples are few."],
-    }
-    metadata = {"name": "router", "namespace": "team-a", "generation": 1}
-    text = shown(object_view({"kind": "Evaluation", "metadata": metadata, "spec": {}, "status": status}))
-    assert "tuned, exact: 0.75 [0.7, 0.8], gain 0.5 [0.45, 0.55], 250 examples" in text
-    assert "Failed: tuned, exact: 0.7 < 0.9" in text
-    assert "tuned: step 200, exact 0.75 [0.7, 0.8]; may be as good (intervals overlap): step 300, 400" in text
-    assert "12 examples are few." in text
-    assert "a better model" in text
-
-
 @pytest.mark.parametrize("width", [20, 40, 80])
 def test_a_narrow_terminal_gets_no_line_that_is_wider(width: int) -> None:
     for status in (TRAINING, FAILED, SUCCEEDED):
@@ -320,23 +297,6 @@ def test_statuses_of_other_versions_are_shown_as_far_as_they_are_known(name: str
 def of_kind(name: str, status: Any) -> ObjectView:
     metadata = {"name": "router", "namespace": "team-a", "uid": "1", "generation": 1}
     return object_view({"kind": name, "metadata": metadata, "spec": {}, "status": status})
-
-
-def test_an_evaluation_is_told_with_how_far_each_model_is() -> None:
-    progress = {
-        "percent": 37,
-        "estimatedRemaining": "2m30s",
-        "candidates": [
-            {"candidate": "baseline", "outputs": 20, "graded": 0, "total": 20},
-            {"candidate": "tuned", "outputs": 10, "graded": 0, "total": 20},
-        ],
-    }
-    conditions = [condition("Ready", "False", "Evaluating", "The evaluation Pod is starting or running.")]
-    running = {**job({"phase": "Evaluating", "progress": progress, "conditions": conditions}), "kind": "Evaluation"}
-    text = shown(object_view(running))
-    assert "37%  2m30s left" in text
-    assert "baseline: 20 of 20 outputs, 0 graded" in text
-    assert "tuned: 10 of 20 outputs, 0 graded" in text
 
 
 def test_a_trial_that_was_cancelled_is_the_sweeps_affair() -> None:

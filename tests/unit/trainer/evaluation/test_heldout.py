@@ -12,7 +12,7 @@ from finetune_grading.grade import Grade
 from finetune_grading.registered_graders import compile_graders
 from finetune_grading.sample import Sample
 from finetune_trainer.data.read.example_errors import ExampleError
-from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt, read_held_out, to_held_out
+from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt, read_held_out, refuse_without_tools, to_held_out
 from finetune_trainer.evaluation.output import Output
 from finetune_trainer.evaluation.report import to_samples
 from finetune_trainer.process.failures import DiagnosedError
@@ -118,6 +118,19 @@ def test_a_grader_that_reads_what_no_example_has_is_wrong_and_not_the_file(tmp_p
             f"Grader 'exact' reads {{{{item.answer}}}}, which none of the 20 examples of {URI} has. "
             "Line 1 has the fields completion, prompt, reference, topic. Correct the grader."
         )
+
+
+def test_tool_calls_are_not_graded_where_no_example_has_a_tool(tmp_path: Path) -> None:
+    graders = compile_graders([Grader.from_wire({"name": "calls", "type": "ToolCall"})])
+    messages = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]
+    tool = {"type": "function", "function": {"name": "search", "parameters": {"type": "object", "properties": {}}}}
+    plain = read_held_out(write(tmp_path / "plain.jsonl", {"messages": messages}), URI, graders)
+    with pytest.raises(DiagnosedError, match=r"'calls' compares tool calls, and none of the 1 examples") as caught:
+        refuse_without_tools(URI, plain, graders)
+    assert caught.value.failure.reason is Reason.INVALID_SPEC
+    # Whether a model leaves a tool alone is worth a test.
+    offered = read_held_out(write(tmp_path / "tools.jsonl", {"messages": messages, "tools": [tool]}), URI, graders)
+    refuse_without_tools(URI, [*plain, *offered], graders)
 
 
 def test_a_slice_by_a_field_that_no_example_has_is_wrong(tmp_path: Path) -> None:

@@ -41,7 +41,13 @@ from finetune_trainer.endpoints.asked_model import AskedModel
 from finetune_trainer.evaluation.calibration import calibrate, fetch_labelled, to_rows
 from finetune_trainer.evaluation.endpoint_outputs import ask_examples, foreign_tools
 from finetune_trainer.evaluation.grading import ask_all, asked_models, grade, try_graders, usage_of
-from finetune_trainer.evaluation.heldout import HeldOutExample, keep_images, read_held_out, refuse
+from finetune_trainer.evaluation.heldout import (
+    HeldOutExample,
+    keep_images,
+    read_held_out,
+    refuse,
+    refuse_without_tools,
+)
 from finetune_trainer.evaluation.loaded_outputs import Load, generate_outputs, loaded_once
 from finetune_trainer.evaluation.output import Output, Outputs, outputs_status
 from finetune_trainer.evaluation.outputs_from_files import Wanted, fetch_outputs
@@ -345,4 +351,5 @@ def fetch_held_out(
         left = None if limit is None else limit - len(examples)
         if left != 0:
             examples += read_held_out(file.path, file.uri, graders, left, templates)
+    refuse_without_tools(run.dataset_uri, examples, graders)
     return examples

@@ -202,6 +202,22 @@ def _refuse_wrong_fields(
             raise _wrong_field(uri, examples, f"spec.dataset reads {template}", "Correct clusterBy or the slice.")
 
 
+def refuse_without_tools(uri: str, examples: Sequence[HeldOutExample], graders: Sequence[CompiledGrader]) -> None:
+    """Raise DiagnosedError (InvalidSpec) for a grader of tool calls where no example has a tool.
+
+    It would give every output 1. Examples with tools that none is to call are a test of their own.
+    """
+    if any(example.prompt.tools or example.reference_tools for example in examples):
+        return
+    for grader in graders:
+        if grader.item_variables == (f"item.{REFERENCE_TOOLS}",):
+            raise DiagnosedError(
+                Reason.INVALID_SPEC,
+                f"Grader {grader.name!r} compares tool calls, and none of the {len(examples)} examples of {uri} has "
+                "tools or a call: every output would score 1. Remove the grader, or add `tools` to the examples.",
+            )
+
+
 def _wrong_field(uri: str, examples: Sequence[HeldOutExample], reads: str, change: str) -> DiagnosedError:
     has = ", ".join(sorted(map(str, examples[0].item))[:SHOWN_FIELDS])
     return DiagnosedError(
