@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_view.object_view import object_view
-from tests.unit.kubectl_finetune.cluster_objects import condition
+from tests.unit.kubectl_finetune.cluster_objects import condition, job
 from tests.unit.kubectl_finetune.display.test_status import shown
 
 
