@@ -3,7 +3,7 @@
 - `same`: the quickstart's model learns the same on the GPU as on the CPU, by method: the losses of all steps. The CPU
   computes in float32, but for Full: see IN_BFLOAT16.
 - `resume`: a training that is killed after its first checkpoint ends with the losses of an undisturbed one.
-- `lora`, `qlora`, `full`, `dpo`: tokens per second and memory (benchmarks.trainer), `lora` against plain TRL.
+- `lora`, `qlora`, `full`, `dpo`: tokens per second and memory, against plain TRL (benchmarks.trainer).
 
 Each part that fails is told of and the others run; the exit status is 1 then. A part ends the processes that it
 started, and removes what it wrote, also when it fails, is too slow, or is stopped by Ctrl-C or SIGTERM.
@@ -78,27 +78,28 @@ def benchmark(
 
     end_on_sigterm()
 
-    parts: dict[str, Callable[[], Any]] = {
-        "lora": lambda: speed("LoRA", "SFT", rounds),
-        "same": same,
-        "resume": resume,
-        "qlora": lambda: speed("QLoRA", "SFT", rounds),
-        "dpo": lambda: speed("LoRA", "DPO", rounds),
-        "full": lambda: speed("Full", "SFT", rounds),
-    }
-    found: dict[str, Any] = {}
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     machine = {"device": name, "torch": torch.__version__, "cpus": os.cpu_count()}
+    found: dict[str, Any] = {}
     failed = False
-    for part in only or list(parts):
-        began = time.monotonic()
-        try:
-            found[part] = parts[part]()
-        except (Exception, SystemExit) as error:
-            traceback.print_exc()
-            found[part], failed = {"error": str(error)[-3000:]}, True
-        console.print(f"{part}: {time.monotonic() - began:.0f} s", style="bold")
-        output.write_text(json.dumps({"machine": machine, **found}, indent=1) + "\n")
+    with tempfile.TemporaryDirectory(prefix="benchmark-gpu-models-") as models:
+        parts: dict[str, Callable[[], Any]] = {
+            "lora": lambda: speed("LoRA", "SFT", rounds, Path(models)),
+            "same": same,
+            "resume": resume,
+            "qlora": lambda: speed("QLoRA", "SFT", rounds, Path(models)),
+            "dpo": lambda: speed("LoRA", "DPO", rounds, Path(models)),
+            "full": lambda: speed("Full", "SFT", rounds, Path(models)),
+        }
+        for part in only or list(parts):
+            began = time.monotonic()
+            try:
+                found[part] = parts[part]()
+            except (Exception, SystemExit) as error:
+                traceback.print_exc()
+                found[part], failed = {"error": str(error)[-3000:]}, True
+            console.print(f"{part}: {time.monotonic() - began:.0f} s", style="bold")
+            output.write_text(json.dumps({"machine": machine, **found}, indent=1) + "\n")
     if failed:
         raise typer.Exit(1)
 
@@ -146,18 +147,14 @@ def resume() -> dict[str, Any]:
     return {"steps": len(whole), "difference": difference}
 
 
-def speed(adapter: str, method: str, rounds: int) -> dict[str, Any]:
+def speed(adapter: str, method: str, rounds: int, models: Path) -> dict[str, Any]:
     """As benchmarks.trainer measures it."""
     import torch
 
     workload = on_gpu(adapter, torch.cuda.device_count() if adapter == "Full" else 1, method)
-    beside = method == "SFT" and adapter == "LoRA"
-    measured = measure(workload, rounds, console, contenders=("plain", "ours") if beside else ("ours",))
-    if not beside:
-        console.print(measured)
-        return {"workload": vars(workload), "rounds": measured}
+    measured = measure(workload, rounds, console, models)
     summary = summarize(measured)
-    console.print(table(adapter, rounds, summary))
+    console.print(table(f"{adapter}, {method}", rounds, summary))
     return {"workload": vars(workload), "rounds": measured, "summary": summary}
 
 

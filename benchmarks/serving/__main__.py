@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving [--json FILE]
 
-The model is a Llama of 34 M parameters with random weights, on the CPU. Both sides take turns, so that other load on
+The model is a Llama of 34 M parameters with random weights, on a GPU where there is one. Both sides take turns, so that other load on
 the machine affects both, and the fastest turns are compared, by wall and by CPU time. The answers have to be the same.
 """
 
@@ -63,7 +63,8 @@ def make_generator() -> Generator:
         bos_token_id=None,
         eos_token_id=None,
     )
-    return Generator(LlamaForCausalLM(config).eval(), tokenizer, tokenizer)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Generator(LlamaForCausalLM(config).to(device).eval(), tokenizer, tokenizer)
 
 
 async def all_at_once(engine: Engine, orders: list[Order]) -> list[str]:

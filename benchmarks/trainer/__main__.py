@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -67,7 +67,8 @@ def benchmark(
     for kind in adapter:
         processes = max(gpus, 1) if kind == "Full" else 1
         workload = on_gpu(kind, processes) if gpus else on_cpu(kind)
-        found[kind] = {"workload": vars(workload), "rounds": measure(workload, rounds, console)}
+        with tempfile.TemporaryDirectory(prefix="benchmark-trainer-") as models:
+            found[kind] = {"workload": vars(workload), "rounds": measure(workload, rounds, console, Path(models))}
         found[kind]["summary"] = summarize(found[kind]["rounds"])
         console.print(table(kind, rounds, found[kind]["summary"]))
     device = torch.cuda.get_device_name() if gpus else platform.processor() or platform.machine()
@@ -78,26 +79,28 @@ def benchmark(
         raise typer.Exit(1)
 
 
-def measure(
-    workload: Workload, rounds: int, console: Console, contenders: Sequence[str] = CONTENDERS
-) -> list[dict[str, Figures]]:
-    """The figures of all in every round. Raises SystemExit when one fails, or when they did not learn the same."""
+def measure(workload: Workload, rounds: int, console: Console, models: Path) -> list[dict[str, Figures]]:
+    """The figures of all in every round. Raises SystemExit when one fails, or when they did not learn the same.
+
+    `models` keeps the weights for other workloads of the same shape.
+    """
     measured = []
-    with _storage() as s3, reports() as url, tempfile.TemporaryDirectory(prefix="benchmark-trainer-") as scratch:
+    with _storage() as s3, reports() as url, tempfile.TemporaryDirectory(dir=models) as scratch:
         directory = Path(scratch)
-        workload.save(directory)
+        workload.save(directory, models)
         environment = {**os.environ, "TMPDIR": scratch, "BENCHMARK_REPORTS_URL": url}
         if s3 is not None:
             _upload(s3, directory)
             environment |= {**s3.environment(), "BENCHMARK_S3_ENDPOINT": s3.endpoint}
         for number in range(rounds):
             both: dict[str, Figures] = {}
-            for name in contenders if number % 2 == 0 else reversed(contenders):
+            for name in CONTENDERS if number % 2 == 0 else reversed(CONTENDERS):
                 console.print(f"{workload.adapter}, round {number + 1} of {rounds}: {TITLES[name]}", style="dim")
                 both[name] = _train(
                     name, workload.processes, directory, environment | {"BENCHMARK_OUTPUT": f"round-{number}"}
                 )
-            losses = [both[name]["trainLoss"] for name in contenders]
+                console.print(both[name], style="dim")
+            losses = [both[name]["trainLoss"] for name in CONTENDERS]
             # Of several processes, the mean has losses of the first alone in it, where they were not logged.
             if workload.processes == 1 and max(losses) - min(losses) > _same_loss() * losses[0]:
                 raise SystemExit(f"They did not do the same work: the mean losses are {losses}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,10 @@ from tests.integration.trainer_evaluation.tiny_models import chat, make_tokenize
 MODEL = "model"
 DATA = "data.jsonl"
 WORKLOAD = "workload.json"
+CONTEXT = 4096
 SEED = 17
+BETA = 0.1
+"""Of DPO."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,18 @@ class Workload:
         """As many as the steps take; where they are packed, four lie in about three rows."""
         return self.steps * self.batch * 4 // 3 if self.packing else self.steps * self.batch
 
-    def save(self, directory: Path) -> None:
-        """Write it, the model and the data into a folder."""
+    def save(self, directory: Path, models: Path) -> None:
+        """Write it, the model and the data into a folder; the weights are hard links to those in `models`.
+
+        Workloads of one shape have one model there, which the first of them makes.
+        """
         (directory / WORKLOAD).write_text(json.dumps(vars(self)))
-        _save_llama(self, directory / MODEL)
+        shape = models / f"{self.layers}-{self.width}-{self.vocabulary}"
+        if not shape.exists():
+            _save_llama(self, shape)
+        (directory / MODEL).mkdir()
+        for file in shape.iterdir():
+            os.link(file, directory / MODEL / file.name)
         make_tokenizer().save_pretrained(directory / MODEL)
         with (directory / DATA).open("w") as stream:
             for line in _chats(self):
@@ -123,7 +135,7 @@ def _save_llama(workload: Workload, folder: Path) -> None:
             num_hidden_layers=workload.layers,
             num_attention_heads=workload.heads,
             num_key_value_heads=workload.groups,
-            max_position_embeddings=workload.max_length,
+            max_position_embeddings=CONTEXT,
             bos_token_id=None,
             eos_token_id=0,
             dtype="bfloat16" if on_gpu else "float32",
