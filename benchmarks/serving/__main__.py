@@ -2,8 +2,9 @@
 
     python -m benchmarks.serving [--json FILE]
 
-The model is a Llama of 34 M parameters with random weights, on a GPU where there is one. Both sides take turns, so that other load on
-the machine affects both, and the fastest turns are compared, by wall and by CPU time. The answers have to be the same.
+The model is a Llama of 34 M parameters with random weights, on a GPU where there is one. Both sides take turns, so that
+other load on the machine affects both, and the fastest turns are compared, by wall and by CPU time. The answers have to
+be the same.
 """
 
 from __future__ import annotations
