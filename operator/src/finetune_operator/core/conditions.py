@@ -69,9 +69,15 @@ def suspended(more: str = "") -> Readiness:
     return progressing(Reason.SUSPENDED, f"spec.suspend is true; nothing is running.{more} Set it to false to resume.")
 
 
-def cancelled(kept: str = "") -> Readiness:
-    """The run was ended for good, as asked for; `kept`: a sentence about what stays, with a leading space."""
-    message = f"spec.cancel was set.{kept} Change spec.runId and set spec.cancel to false to run again."
+def cancelled(kept: str = "", sweep: str | None = None) -> Readiness:
+    """The run was ended for good, as asked for; `kept`: a sentence about what stays, with a leading space.
+
+    `sweep`: the FineTuneSweep whose trial it is, which takes no other run of it for a trial.
+    """
+    again = "Change spec.runId and set spec.cancel to false to run again."
+    if sweep is not None:
+        again = f"It is part of FineTuneSweep {sweep!r}, where another run of it would not count."
+    message = f"spec.cancel was set.{kept} {again}"
     return replace(failed(Reason.CANCELLED, message), cancelled=True)
 
 

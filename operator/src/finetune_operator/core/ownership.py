@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.base import API_VERSION
-from finetune_api.crd import FINE_TUNE_CLASS
+from finetune_api.crd import FINE_TUNE_CLASS, FINE_TUNE_SWEEP
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.resources import Object
 
@@ -37,6 +37,8 @@ class Owner:
     namespace: str
     name: str
     uid: str
+    sweep: str | None = None
+    """The FineTuneSweep that made it, for one of its trials."""
 
     @property
     def key(self) -> ObjectKey:
@@ -45,8 +47,9 @@ class Owner:
 
 def owner_of(parent: Object) -> Owner:
     """The parent as an owner."""
-    metadata = parent["metadata"]
-    return Owner(parent["kind"], metadata["namespace"], metadata["name"], metadata["uid"])
+    metadata, by = parent["metadata"], controller(parent)
+    sweep = by.name if by is not None and by.kind == FINE_TUNE_SWEEP.name else None
+    return Owner(parent["kind"], metadata["namespace"], metadata["name"], metadata["uid"], sweep)
 
 
 def child_name(owner: Owner, role: str, *identity: object) -> str:

@@ -10,6 +10,7 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.active_deadline import expiry
 from finetune_operator.core.conditions import Readiness, cancelled
+from finetune_operator.core.ownership import Owner
 from finetune_operator.core.plan import Child, earliest
 from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
@@ -47,9 +48,9 @@ def fail_run(
     return end_run(observed, status, readiness, now, at_once=at_once)
 
 
-def cancelled_run(status: EvaluationStatus) -> Readiness:
+def cancelled_run(owner: Owner, status: EvaluationStatus) -> Readiness:
     """The readiness of a cancelled run."""
-    return cancelled(f" What it has saved is kept in {status.storage_uri}." if status.storage_uri else "")
+    return cancelled(f" What it has saved is kept in {status.storage_uri}." if status.storage_uri else "", owner.sweep)
 
 
 def end_run(

@@ -16,6 +16,7 @@ from finetune_api.finetunejob import AttemptStatus, EndedAttempt, FineTuneJobSta
 from finetune_api.outcome import TrainReport
 from finetune_api.progress import shown
 from finetune_operator.core.conditions import Readiness, cancelled, failed, failure_message, ready, sentence
+from finetune_operator.core.ownership import Owner
 from finetune_operator.finetunejob.allowed_class import with_run_id_hint
 from finetune_operator.finetunejob.attempt_state import (
     JobDecision,
@@ -82,10 +83,10 @@ def succeeded_readiness(result: Result) -> Readiness:
     return ready(Reason.SUCCEEDED, message)
 
 
-def cancelled_run(status: FineTuneJobStatus) -> Readiness:
+def cancelled_run(owner: Owner, status: FineTuneJobStatus) -> Readiness:
     """The readiness of a cancelled run."""
     has_trained = bool(status.checkpoints) or (status.attempt is not None and status.progress is not None)
-    return cancelled(f" Its checkpoints are kept in {status.storage_uri}." if has_trained else "")
+    return cancelled(f" Its checkpoints are kept in {status.storage_uri}." if has_trained else "", owner.sweep)
 
 
 def run_failed(status: FineTuneJobStatus, reason: Reason, message: str, now: datetime) -> JobDecision:

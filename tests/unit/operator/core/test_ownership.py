@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_operator.core.ownership import Owner, child_name, is_controlled_by, metadata, owner_key, owner_selector
+from finetune_operator.core.ownership import (
+    Owner,
+    child_name,
+    is_controlled_by,
+    metadata,
+    owner_key,
+    owner_of,
+    owner_selector,
+)
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.finetunejob.objects import preflight_pod_name, train_job_name
 from tests.unit.operator.pod_objects import controlled_by
@@ -98,3 +106,12 @@ def test_a_child_is_owned_labelled_and_found_by_its_owners_uid() -> None:
     assert (reference["kind"], reference["uid"], reference["controller"]) == ("FineTuneJob", OWNER.uid, True)
     assert is_controlled_by({"metadata": meta}, OWNER.uid)
     assert not is_controlled_by({"metadata": meta}, "of-a-successor")
+
+
+@pytest.mark.parametrize(
+    ("by", "sweep"), [(Owner("FineTuneSweep", "team-a", "router", "5a3c"), "router"), (OWNER, None), (None, None)]
+)
+def test_a_trial_knows_its_sweep(by: Owner | None, sweep: str | None) -> None:
+    made = {"namespace": "team-a", "name": "own"} if by is None else metadata(by, "trial", "trial")
+    parent = {"kind": "FineTuneJob", "metadata": {**made, "uid": "7f0e"}}
+    assert owner_of(parent).sweep == sweep

@@ -22,6 +22,7 @@ from finetune_operator.pods.observed import JobView
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from tests.unit.operator.evaluation.plans import JOB, NEW, NO_JOB, RETRY_OBJECTS, decide
 from tests.unit.operator.evaluation_states import (
+    EVALUATION,
     EVALUATION_REPORT,
     WAITING_FOR_MODEL,
     evaluated_status,
@@ -196,6 +197,13 @@ def test_a_cancelled_run_says_how_its_last_try_failed() -> None:
     assert result.status.failure.reason == Reason.DATASET_INVALID
     again = decide(replace(ended, status=result.status))
     assert (again.decision.reason, again.status) == ("Cancelled", result.status)
+
+
+def test_a_cancelled_evaluation_of_a_trial_is_not_advised_to_run_again_by_itself() -> None:
+    trial = observed_evaluation(spec=CANCELLED, owner=replace(EVALUATION, sweep="search"))
+    message = decide(trial).message
+    assert "It is part of FineTuneSweep 'search', where another run of it would not count." in message
+    assert "runId" not in message
 
 
 def test_a_run_that_is_over_is_not_cancelled() -> None:

@@ -33,7 +33,7 @@ def keep_finished(observed: ObservedEvaluation, status: EvaluationStatus, now: d
         return end_run(observed, status, _without_scores(status), now)
     is_cancelled, missing = status.phase == "Cancelled", missing_failure(status.conditions, status.failure)
     if missing is not None and is_cancelled:
-        missing = cancelled_run(status)
+        missing = cancelled_run(observed.owner, status)
     return end_run(observed, status, missing, now, at_once=is_cancelled)
 
 

@@ -45,4 +45,4 @@ def cancel(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
         new = EvaluationStatus(conditions=status.conditions, run_id=spec.run_id, run_digest=run_digest(spec))
         status = new.over(status)
     status = status.model_copy(update={"completion_time": whole_seconds(now), "retry_time": None})
-    return end_run(observed, status, cancelled_run(status), now, at_once=True)
+    return end_run(observed, status, cancelled_run(observed.owner, status), now, at_once=True)

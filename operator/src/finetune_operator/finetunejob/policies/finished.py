@@ -31,14 +31,16 @@ def keep_finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
     delete = stale_jobs(observed)
     if due is not None and now >= due:
         delete, due = jobs_to_delete(observed.owner.namespace, observed.jobs, observed.pods), None
-    return JobDecision(status, refusal or _missing_end(status), delete=delete, requeue_at=due, keeps_phase=True)
+    return JobDecision(
+        status, refusal or _missing_end(observed, status), delete=delete, requeue_at=due, keeps_phase=True
+    )
 
 
-def _missing_end(status: FineTuneJobStatus) -> Readiness | None:
+def _missing_end(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Readiness | None:
     """The readiness of the run's end if the conditions do not show it; None if they do."""
     if status.phase == "Failed":
         return missing_failure(status.conditions, status.failure)
     if status.phase == "Cancelled":
-        return None if missing_failure(status.conditions, None) is None else cancelled_run(status)
+        return None if missing_failure(status.conditions, None) is None else cancelled_run(observed.owner, status)
     is_stalled = any(one.type == ConditionType.STALLED and one.status == "True" for one in status.conditions)
     return succeeded_readiness(status.result) if is_stalled and status.result is not None else None

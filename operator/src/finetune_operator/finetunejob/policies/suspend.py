@@ -63,4 +63,4 @@ def cancel(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: dateti
         return None
     status = without_remaining_time(stopped(status, "Cancelled", now))
     status = status.model_copy(update={"completion_time": whole_seconds(now)})
-    return JobDecision(status, cancelled_run(status), requeue_at=now)
+    return JobDecision(status, cancelled_run(observed.owner, status), requeue_at=now)

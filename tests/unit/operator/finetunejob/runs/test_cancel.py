@@ -19,6 +19,7 @@ from tests.unit.operator.finetunejob.runs.runs import (
 )
 from tests.unit.operator.states import (
     NOW,
+    OWNER,
     PREFLIGHT_1,
     TRAIN_1,
     Decision,
@@ -121,3 +122,11 @@ def test_a_run_that_trained_nothing_has_kept_nothing() -> None:
     begun = IN_TRAINING.model_copy(update={"checkpoints": [], "progress": None})
     for status, running in ((IN_PREFLIGHT, PREFLIGHT_1), (begun, TRAIN_1)):
         assert "kept in" not in decide(observed_job(status, job(running), spec=CANCELLED)).message
+
+
+def test_a_trial_of_a_sweep_is_not_advised_to_run_again_by_itself() -> None:
+    trial = replace(observed_job(IN_TRAINING, spec=CANCELLED), owner=replace(OWNER, sweep="search"))
+    message = decide(trial).message
+    assert "It is part of FineTuneSweep 'search', where another run of it would not count." in message
+    assert "runId" not in message
+    assert "Change spec.runId" in decide(observed_job(IN_TRAINING, spec=CANCELLED)).message
