@@ -15,6 +15,7 @@ from finetune_trainer.checkpoint.saving import Resumable
 from finetune_trainer.distributed.batches import examples_in_step
 from finetune_trainer.methods.method import Row, TrainerParts
 from finetune_trainer.methods.shared_batches import SharedBatches
+from finetune_trainer.methods.token_count import CountTokensByStep
 from finetune_trainer.model.adapters import load_merged_model, trains_new_adapter, uses_bfloat16
 
 LOSSES = {"Sigmoid": "sigmoid", "Hinge": "hinge", "IPO": "ipo"}
@@ -69,7 +70,7 @@ def loss_of_equals(loss_type: str, beta: float) -> float:
     return {"sigmoid": math.log(2), "hinge": 1.0, "ipo": 1 / (2 * beta) ** 2}[loss_type]
 
 
-class ResumableDPOTrainer(SharedBatches, Resumable, DPOTrainer):
+class ResumableDPOTrainer(CountTokensByStep, SharedBatches, Resumable, DPOTrainer):
     """TRL's DPOTrainer, with saves in the background, on datasets that are tokenized already.
 
     TRL averages over the pairs of each pass, and then over the passes; here a pass with blanks is weighted by its

@@ -13,6 +13,7 @@ from finetune_trainer.checkpoint.saving import Resumable
 from finetune_trainer.data.encode.tokenization import IGNORED, PROMPT_MARK
 from finetune_trainer.methods.method import Row, TrainerParts
 from finetune_trainer.methods.shared_batches import SharedBatches
+from finetune_trainer.methods.token_count import CountTokensByStep
 
 
 def build_sft_trainer(
@@ -24,7 +25,6 @@ def build_sft_trainer(
         **parts.arguments,
         max_length=parameters.max_length,
         packing=parts.packs,
-        eval_packing=False,
     )
     trainer = ResumableSFTTrainer(
         args=settings,
@@ -40,43 +40,65 @@ def build_sft_trainer(
     return trainer
 
 
-class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
+class ResumableSFTTrainer(CountTokensByStep, SharedBatches, Resumable, SFTTrainer):
     """TRL's SFTTrainer, with saves in the background, and loss on the prompt where labels mark it (PROMPT_MARK).
 
     The loss of a step is the weighted mean over its tokens, as in Huerta-Enochian and Ko, "Instruction Fine-Tuning:
     Does Prompt Loss Matter?" (2024): the assistant's tokens weigh 1, the prompt's `prompt_loss_weight`. That of an
-    evaluation is the mean over its tokens too, where TRL's is a mean of means that changes with the batches.
+    evaluation, and the accuracy of both, are means over tokens too, where TRL's are means of means that change with the
+    batches.
     """
 
     prompt_loss_weight = 0.0
     _evaluated: torch.Tensor
     """(2,), float64: the summed loss in nats, and the number of tokens with loss, of the evaluation in progress."""
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        self._accuracy: dict[str, torch.Tensor] = {}
+        """By "train" and "eval", (2,), int64, on the accelerator: the assistant's tokens since the last log that the
+        model finds most likely, and all of them."""
+        super().__init__(*arguments, **settings)
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The summed loss of a pass, or its mean, over `num_items_in_batch` (_get_num_items_in_batch).
 
-        `inputs`: `input_ids` and `labels`, int64, (rows, tokens). The model's `log_probs`, `entropy` and `is_top1` are
-        (rows, tokens - 1): each is of the token that follows.
+        `inputs`: `input_ids` and `labels`, int64, (rows, tokens). The model's `log_probs`, `label_mask` and `is_top1`
+        are (rows, tokens - 1): each is of the token that follows.
+
+        TRL's own would read metrics back from the accelerator in each pass.
         """
         labels = inputs["labels"]
-        if not self.prompt_loss_weight or not bool((labels <= PROMPT_MARK).any()):
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         is_prompt = labels <= PROMPT_MARK
+        settings = {"use_cache": False, "fused_lm_head": True}
+        if self.aux_loss_enabled:
+            settings["output_router_logits"] = True
+        outputs = model(**{**inputs, "labels": torch.where(is_prompt, PROMPT_MARK - labels, labels)}, **settings)
         of_prompt = is_prompt[:, 1:]
+        weights = torch.where(of_prompt, self.prompt_loss_weight, 1.0)
+        of_assistant = outputs.label_mask & ~of_prompt
+        self._add_accuracy(outputs.is_top1 & of_assistant, of_assistant)
+        tokens = of_assistant.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        loss = -(weights * outputs.log_probs).sum() / tokens.clamp(min=1)
+        if num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # whose gradients are averaged
+        if self.aux_loss_enabled:
+            passes = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss / passes
+        return (loss, outputs) if return_outputs else loss
 
-        def weighted(**arguments: Any) -> Any:
-            """The model with weighted log-probabilities; the metrics are those of the assistant's tokens alone."""
-            outputs = model(**arguments)
-            outputs.log_probs = torch.where(of_prompt, self.prompt_loss_weight, 1.0) * outputs.log_probs
-            outputs.entropy = outputs.entropy.masked_fill(of_prompt, 0)
-            outputs.is_top1 = outputs.is_top1.masked_fill(of_prompt, False)
-            outputs.label_mask = outputs.label_mask & ~of_prompt
-            return outputs
+    def _add_accuracy(self, found: torch.Tensor, tokens: torch.Tensor) -> None:
+        mode = "train" if self.model.training else "eval"
+        self._accuracy[mode] = self._accuracy.get(mode, 0) + torch.stack([found.sum(), tokens.sum()])
 
-        plain = {**inputs, "labels": torch.where(is_prompt, PROMPT_MARK - labels, labels)}
-        return super().compute_loss(weighted, plain, return_outputs, num_items_in_batch)
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the accuracy since the last log, of all processes."""
+        mode = "train" if self.model.training else "eval"
+        if mode in self._accuracy:
+            found, tokens = self.accelerator.reduce(self._accuracy.pop(mode)).tolist()
+            logs["mean_token_accuracy" if mode == "train" else "eval_mean_token_accuracy"] = found / max(tokens, 1)
+        super().log(logs, start_time)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """The divisor of a step's summed loss, a scalar tensor: the sum of its tokens' weights, over all processes."""
