@@ -19,6 +19,7 @@ BenchmarkTask = Literal[
     "gsm8k",
     "hellaswag",
     "lambada_openai",
+    "mmlu",
     "openbookqa",
     "piqa",
     "truthfulqa_mc1",
@@ -29,6 +30,8 @@ BenchmarkTask = Literal[
 BENCHMARK_TASKS: tuple[str, ...] = get_args(BenchmarkTask)
 FIXED_SHOTS = ("truthfulqa_mc1", "truthfulqa_mc2")
 """Their prompts have examples of their own."""
+GENERATING = ("gsm8k",)
+"""Their answers are written; of the others, the likeliest choice counts."""
 MIRROR_URI_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^?#\s]+$"
 MirrorUri = Annotated[str, StringConstraints(max_length=LONGEST_URI, pattern=MIRROR_URI_PATTERN)]
 
@@ -48,7 +51,12 @@ class Benchmark(ApiModel):
                 f"!has(self.fewShot) || !(self.task in {list(FIXED_SHOTS)})",
                 "the prompts of truthfulqa have examples of their own: omit fewShot",
                 "fewShot",
-            )
+            ),
+            (
+                f"!has(self.maxTokens) || self.task in {list(GENERATING)}",
+                f"only {', '.join(GENERATING)} has outputs: omit maxTokens",
+                "maxTokens",
+            ),
         )
     )
 
@@ -63,6 +71,9 @@ class Benchmark(ApiModel):
         ge=0,
         le=64,
         description="Solved examples in each prompt. Omitted: the task's own number (gsm8k: 5, others: 0).",
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, le=32768, description="Maximum number of tokens of an output of gsm8k. Omitted: 256."
     )
     chat_template: bool = Field(
         False,

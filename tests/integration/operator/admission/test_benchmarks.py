@@ -51,6 +51,10 @@ ARC: Object = {"name": "arc", "task": "arc_easy", "mirror": {"uri": "s3://data/m
             ["spec.benchmarks[0].fewShot", "the prompts of truthfulqa have examples of their own"],
         ),
         (
+            {"benchmarks": [{**ARC, "maxTokens": 512}]},
+            ["spec.benchmarks[0].maxTokens", "only gsm8k has outputs: omit maxTokens"],
+        ),
+        (
             {"benchmarks": [{**ARC, "mirror": {"uri": "hf://datasets/allenai/ai2_arc"}}]},
             ["spec.benchmarks[0].mirror.uri"],
         ),

@@ -80,6 +80,15 @@ _WINOGRANDE = [
     {"sentence": "Ann thanked Bea since _ had helped.", "option1": "Ann", "option2": "Bea", "answer": "2"},
 ]
 _LAMBADA = [{"text": "He looked for the key and found the key"}, {"text": "It rained, and she took her coat"}]
+_MMLU = [
+    {
+        "question": "Which bone is in the leg? ",
+        "subject": "anatomy",
+        "choices": ["femur", "rib", "ulna", "jaw"],
+        "answer": 0,
+    },
+    {"question": "Who wrote it?", "subject": "us_history", "choices": ["He", "She", "They", "We"], "answer": 2},
+]
 _ALL = ("train", "validation", "test")
 
 COPIES: dict[BenchmarkTask, Copied] = {
@@ -89,6 +98,7 @@ COPIES: dict[BenchmarkTask, Copied] = {
     "gsm8k": Copied("main", dict.fromkeys(("train", "test"), _GSM8K)),
     "hellaswag": Copied("default", dict.fromkeys(_ALL, _HELLASWAG), "data/{split}-00000-of-00001.parquet"),
     "lambada_openai": Copied("default", {"test": _LAMBADA}, "data/lambada_{split}.jsonl"),
+    "mmlu": Copied("all", dict.fromkeys(("test", "dev"), _MMLU)),
     "openbookqa": Copied("main", dict.fromkeys(_ALL, _OPEN_BOOK)),
     "piqa": Copied("default", dict.fromkeys(_ALL, _PIQA), "data/{split}-00000-of-00001.parquet"),
     "truthfulqa_mc1": Copied("multiple_choice", {"validation": _TRUTHFUL}),

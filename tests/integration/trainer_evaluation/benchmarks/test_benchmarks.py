@@ -192,12 +192,9 @@ def test_a_prompt_that_does_not_fit_is_told(bucket: Bucket, metals: str, base: P
     assert [one for one in report.warnings if one.startswith("PromptsTruncated: 4 prompts of the benchmark 'arc-easy'")]
 
 
-def test_outputs_that_are_cut_are_told(
-    bucket: Bucket, mirror: str, long_base_uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(language_model, "MOST_NEW_TOKENS", 4)
+def test_outputs_that_are_cut_at_max_tokens_are_told(bucket: Bucket, mirror: str, long_base_uri: str) -> None:
     models = {TUNED: ModelSource(uri=long_base_uri)}
-    run = run_of(bucket, [benchmark("gsm8k", mirror, fewShot=1)], models, "cut")
+    run = run_of(bucket, [benchmark("gsm8k", mirror, fewShot=1, maxTokens=4)], models, "cut")
     cut = "OutputsTruncated: 2 of 2 outputs of 'tuned' for the benchmark 'gsm8k'"
     assert [one for one in evaluate(run).warnings if one.startswith(cut)]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +13,8 @@ from finetune_api.benchmarks import BenchmarkTask
 
 EXECUTES_CODE = ("cruxeval", "humaneval", "humaneval_infilling", "longproc", "mbpp")
 """Families of tasks that run what the model writes."""
+BY_SUBJECT = ("mmlu",)
+"""Tasks whose questions have a subject each, with solved examples of its own."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Scored:
     """The metric of an example that is its score, 0 to 1."""
     filter: str = "none"
     """How lm-eval reads an answer out of the output."""
+    changes: Mapping[str, str] = field(default_factory=dict)
+    """To the definition, where one task here is many of lm-eval's, which differ in this."""
 
 
 CATALOGUE: dict[BenchmarkTask, Scored] = {
@@ -33,6 +38,15 @@ CATALOGUE: dict[BenchmarkTask, Scored] = {
     "gsm8k": Scored("gsm8k/gsm8k.yaml", "exact_match", "flexible-extract"),
     "hellaswag": Scored("hellaswag/hellaswag.yaml", "acc_norm"),
     "lambada_openai": Scored("lambada/lambada_openai.yaml", "acc"),
+    "mmlu": Scored(
+        "mmlu/default/_default_template_yaml",
+        "acc",
+        changes={
+            "dataset_name": "all",
+            "description": "The following are multiple choice questions (with answers) about "
+            "{{subject.replace('_', ' ')}}.\n\n",
+        },
+    ),
     "openbookqa": Scored("openbookqa/openbookqa.yaml", "acc_norm"),
     "piqa": Scored("piqa/piqa.yaml", "acc_norm"),
     "truthfulqa_mc1": Scored("truthfulqa/truthfulqa_mc1.yaml", "acc"),
@@ -57,10 +71,11 @@ def definition_file(task: BenchmarkTask) -> Path:
 
 @cache
 def published_dataset(task: BenchmarkTask) -> PublishedDataset:
-    """The dataset that lm-eval's definition names."""
+    """The dataset that the definition names."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     definition: dict[str, Any] = load_yaml(definition_file(task), resolve_func=False)
+    definition.update(CATALOGUE[task].changes)
     splits = (definition.get(f"{use}_split") for use in ("training", "validation", "test", "fewshot"))
     return PublishedDataset(
         repository=definition["dataset_path"],

@@ -18,7 +18,7 @@ BATCH_ON_GPU, BATCH_ON_CPU = 16, 8
 
 
 MOST_NEW_TOKENS = 256
-"""lm-eval's own limit of an output."""
+"""lm-eval's own limit of an output, unless the benchmark has another."""
 OnAnswers = Callable[[int, int, bool], None]
 """Called with the number of requests that were answered, with that of all, and whether an earlier try had them."""
 
@@ -26,7 +26,9 @@ OnAnswers = Callable[[int, int, bool], None]
 class AskedModel(HFLM):
     """lm-eval's model class upon a model that is loaded already."""
 
-    def __init__(self, generator: Generator, kept: KeptAnswers, on_answers: OnAnswers) -> None:
+    def __init__(
+        self, generator: Generator, kept: KeptAnswers, on_answers: OnAnswers, max_tokens: int | None = None
+    ) -> None:
         super().__init__(
             pretrained=generator.model,
             tokenizer=generator.tokenizer,
@@ -38,10 +40,11 @@ class AskedModel(HFLM):
         self._kept = kept
         self._earlier = kept.answers()
         self._on_answers = on_answers
+        self._most_new = min(MOST_NEW_TOKENS if max_tokens is None else max_tokens, int(self.max_length) // 2)
         self.truncated = 0
         """Prompts of which the beginning was left out, because they are longer than the model's context."""
         self.cut = 0
-        """Outputs of MOST_NEW_TOKENS tokens, by their text: no stop ended them."""
+        """Outputs of as many tokens as are allowed, by their text: no stop ended them."""
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
         """The log-probability of each continuation."""
@@ -65,7 +68,7 @@ class AskedModel(HFLM):
     @property
     def max_gen_toks(self) -> int:
         """The limit of an output; at most half of the context."""
-        return min(MOST_NEW_TOKENS, int(self.max_length) // 2)
+        return self._most_new
 
     def _answer(self, requests: Sequence[Any], ask: Callable[..., list[Any]]) -> list[Answer]:
         """The answers in the order of the requests: those of earlier tries, and of the others."""

@@ -10,7 +10,7 @@ import yaml
 
 from finetune_api.benchmarks import BenchmarkTask
 from finetune_api.conditions import Reason
-from finetune_trainer.benchmarks.catalogue import definition_file
+from finetune_trainer.benchmarks.catalogue import BY_SUBJECT, CATALOGUE, definition_file
 from finetune_trainer.benchmarks.mirror import LocalDataset
 from finetune_trainer.process.failures import DiagnosedError, first_line, sentence
 
@@ -22,12 +22,16 @@ def load_task(task: BenchmarkTask, data: LocalDataset, scratch: Path) -> Any:
     """
     import datasets
     from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    from finetune_trainer.benchmarks.subjects import SubjectsTask
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     folder = scratch / f"task-{task}"
     folder.mkdir(parents=True)
     definition = {
         "include": str(definition_file(task)),
+        **CATALOGUE[task].changes,
         "task": task,
         "dataset_path": data.reader,
         "dataset_name": None,
@@ -36,9 +40,12 @@ def load_task(task: BenchmarkTask, data: LocalDataset, scratch: Path) -> Any:
             "cache_dir": str(folder / "cache"),
         },
     }
-    (folder / f"{task}.yaml").write_text(yaml.safe_dump(definition), encoding="utf-8")
+    file = folder / f"{task}.yaml"
+    file.write_text(yaml.safe_dump(definition), encoding="utf-8")
     datasets.disable_progress_bars()
     try:
+        if task in BY_SUBJECT:
+            return SubjectsTask(load_yaml(file))
         return TaskManager(include_path=str(folder), include_defaults=False).load([task])["tasks"][task]
     except Exception as error:  # whatever a library raises on rows that are not the task's
         raise DiagnosedError(
@@ -52,3 +59,9 @@ def count_examples(task: Any, limit: int | None) -> int:
     """How many examples are used."""
     there = len(task.eval_docs)
     return there if limit is None else min(limit, there)
+
+
+def most_shots(task: Any) -> int:
+    """How many solved examples there are for a prompt."""
+    of_subject: int | None = getattr(task, "most_shots", None)
+    return len(list(task.fewshot_docs() or [])) if of_subject is None else of_subject

@@ -18,9 +18,9 @@ from finetune_api.run import ModelSource
 from finetune_api.sources import StorageLocation, parse_s3
 from finetune_grading.grade import Grade, Scored
 from finetune_grading.scores import Counting, Examples, scores_of
-from finetune_trainer.benchmarks.catalogue import CATALOGUE
+from finetune_trainer.benchmarks.catalogue import BY_SUBJECT, CATALOGUE
 from finetune_trainer.benchmarks.kept import KeptAnswers, Measured, Row, kept_folder
-from finetune_trainer.benchmarks.lm_eval_tasks import count_examples, load_task
+from finetune_trainer.benchmarks.lm_eval_tasks import count_examples, load_task, most_shots
 from finetune_trainer.benchmarks.mirror import MirrorManifest, fetch_dataset, how_to_fill, read_manifest
 from finetune_trainer.generate.generation import Generator
 from finetune_trainer.process.failures import DiagnosedError
@@ -72,11 +72,12 @@ def _prepare(benchmark: Benchmark, storage: Storage, directory: Path, allowed: S
     elif task.get_config("num_fewshot") is None:
         task.set_config(key="num_fewshot", value=0)
     shots = task.get_config("num_fewshot")
-    there = len(list(task.fewshot_docs() or [])) if shots else 0
+    there = most_shots(task) if shots else 0
     if shots > there:
         raise DiagnosedError(
             Reason.BENCHMARK_INVALID,
-            f"Benchmark {benchmark.name}: prompts have {shots} solved examples, and the dataset's copy has {there}. "
+            f"Benchmark {benchmark.name}: prompts have {shots} solved examples, and the dataset's copy has {there}"
+            f"{' of some subject' if benchmark.task in BY_SUBJECT else ''}. "
             f"Set fewShot lower. {how_to_fill(mirror, benchmark.task)}",
         )
     return PreparedBenchmark(benchmark, manifest, task, examples, shots)
@@ -118,7 +119,7 @@ def _measure(
     from finetune_trainer.benchmarks.language_model import AskedModel
 
     answered = _Answered(prepared.examples, on_examples)
-    asked_model = AskedModel(load(), kept, answered.add)
+    asked_model = AskedModel(load(), kept, answered.add, benchmark.max_tokens)
     try:
         with log_progress(
             f"{name}: {benchmark.name}", lambda: {"examples": f"{answered.examples}/{prepared.examples}"}
