@@ -328,7 +328,7 @@ def decided(plan: Plan[Any], now: datetime = NOW) -> Decided:
         ready=ready.status == "True",
         passed=None if passed is None else passed.status == "True",
         writes=tuple(f"{item['kind']}/{item['metadata']['name']}" for item in written),
-        deletes=tuple(f"{child.resource.kind}/{child.name}" for child in plan.delete),
+        deletes=tuple(f"{one.resource.kind}/{one.name}" for child in plan.delete for one in (child, *child.then)),
         again_in=None if plan.requeue_at is None else (plan.requeue_at - now).total_seconds(),
         event=" ".join(f"{note.type} {note.reason}" for note in plan.events) or None,
     )
@@ -341,8 +341,8 @@ def of_job(job_name: str) -> tuple[str, ...]:
 
 
 def with_config_map(job_name: str) -> tuple[str, ...]:
-    """How the deletion of an Evaluation's Job reads: its run configuration goes first."""
-    return (f"ConfigMap/{job_name}", *of_job(job_name))
+    """How the deletion of an Evaluation's Job reads: its run configuration goes with it."""
+    return (*of_job(job_name), f"ConfigMap/{job_name}")
 
 
 def template_of(workload: dict[str, Any]) -> dict[str, Any]:

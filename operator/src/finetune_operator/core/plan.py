@@ -33,6 +33,8 @@ class Child:
     """None if the name alone identifies it, because it contains the parent's UID (ownership.child_name)."""
     dependents_first: bool = False
     """Foreground deletion: its dependents are deleted although a finalizer keeps it."""
+    then: tuple[Child, ...] = ()
+    """Deleted after it; kept if its deletion is refused, since it may still need them."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from finetune_api.conditions import ConditionType
 from finetune_api.evaluated_models import BASELINE
@@ -13,7 +14,7 @@ from finetune_api.run import NamedModel
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.candidates import candidate_digests, models_to_evaluate, names_in_results
 from finetune_operator.evaluation.class_limits import class_or_refusal, endpoints
-from finetune_operator.evaluation.objects import evaluate_objects, run_digest
+from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects, run_digest
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.scores.report_checks import (
     calibrations_refusal,
@@ -33,11 +34,26 @@ from finetune_operator.pods.leftovers import (
     is_outdated,
     orphan_message,
     orphans,
+    other_active_jobs,
     stuck_job_message,
     stuck_jobs,
 )
 from finetune_operator.pods.observed import JobView, is_lost
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded
+
+
+class NextTry(NamedTuple):
+    """The next try of the run, counted from 1, and the name of its Job."""
+
+    number: int
+    name: str
+
+
+def next_try(observed: ObservedEvaluation, status: EvaluationStatus) -> NextTry:
+    """Deterministic, so that a Job that a crash left behind is found by its name."""
+    models, number = models_to_evaluate(observed), (status.try_number or 0) + 1
+    assert not isinstance(models, Readiness), "wait_for_models decides before"
+    return NextTry(number, evaluate_job_name(observed.owner, observed.spec, models, number))
 
 
 def evaluation_job(spec: EvaluationSpec) -> RetriedJob:
@@ -118,8 +134,8 @@ def try_result(
     return result if refusal is None else Failed(refused_report(pods, refusal), None, final=True)
 
 
-def still_there(observed: ObservedEvaluation, now: datetime) -> str | None:
-    """What has not ended yet; None if everything has."""
+def still_there(observed: ObservedEvaluation, now: datetime, *, keep: str | None = None) -> str | None:
+    """What has not ended yet, except the Job to keep and its Pods; None if everything has."""
     disowned, left = [job for job in observed.disowned if job.is_active], orphans(observed.pods)
     if disowned:
         return disowned_message(disowned[0])
@@ -127,9 +143,12 @@ def still_there(observed: ObservedEvaluation, now: datetime) -> str | None:
         return orphan_message(left, observed.owner.namespace)
     if stuck := stuck_jobs(observed.jobs, observed.pods):
         return stuck_job_message(stuck[0])
-    kept = {"", *(job.uid for job in observed.jobs if not job.deleting)}
+    kept = {"", *(job.uid for job in observed.jobs if job.name == keep and not job.deleting)}
     ending = [pod for pod in observed.pods if pod.job_uid not in kept and not pod.is_terminal and not is_lost(pod, now)]
-    return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end." if ending else None
+    if ending:
+        return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end."
+    active = other_active_jobs(observed.jobs, observed.pods, keep=keep)
+    return f"Waiting for Job {active[0].name} of an earlier try to be deleted." if active else None
 
 
 def _is_recorded(status: EvaluationStatus, generation: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from finetune_api.evaluation import Budget, EvaluationSpec
 from finetune_api.evaluation_results import GatedSlice
@@ -141,9 +142,12 @@ def evaluate_objects(
 
 
 def tries_to_delete(namespace: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> tuple[Child, ...]:
-    """Jobs and their ConfigMaps, which have the same names. The Job is last: its ConfigMap is found through it."""
+    """Jobs and their ConfigMaps, which have the same names.
+
+    A Pod that has not started needs the ConfigMap, so a Job that can't be deleted keeps it. One that a crash leaves
+    without its Job goes with the Evaluation.
+    """
     return tuple(
-        child
+        replace(job, then=(Child(CONFIG_MAPS, namespace, job.name, None),))
         for job in jobs_to_delete(namespace, jobs, pods)
-        for child in (Child(CONFIG_MAPS, namespace, job.name, None), job)
     )

@@ -8,10 +8,12 @@ from finetune_operator.core.plan import Child
 from finetune_operator.finetunejob.attempt_state import running_jobs
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.pods.leftovers import (
+    all_pods_ended,
     disowned_message,
     jobs_to_delete,
     orphan_message,
     orphans,
+    other_active_jobs,
     stuck_job_message,
     stuck_jobs,
 )
@@ -86,15 +88,8 @@ def next_check(observed: ObservedFineTuneJob, now: datetime, later: datetime) ->
     return now if any(job.name in running for job in left) else later
 
 
-def all_pods_ended(observed: ObservedFineTuneJob, job: JobView) -> bool:
-    """Whether all of a Job's Pods have ended, even if the Job controller has not counted them yet."""
-    pods = [pod for pod in observed.pods if pod.job_uid == job.uid]
-    return len(pods) >= max(1, job.parallelism) and all(pod.is_terminal for pod in pods)
-
-
 def _other_active_jobs(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView]:
-    active = [job for job in observed.jobs if job.state == "Active" and not job.deleting and job.name != keep]
-    return [job for job in active if not all_pods_ended(observed, job)]
+    return other_active_jobs(observed.jobs, observed.pods, keep=keep)
 
 
 def _stuck_jobs(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView]:
@@ -103,7 +98,7 @@ def _stuck_jobs(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView
 
 def _disowned(observed: ObservedFineTuneJob) -> list[JobView]:
     """The Jobs that have lost their owner and may still have or create Pods."""
-    return [job for job in observed.disowned if job.is_active and not all_pods_ended(observed, job)]
+    return [job for job in observed.disowned if job.is_active and not all_pods_ended(job, observed.pods)]
 
 
 def _running_pods(observed: ObservedFineTuneJob, now: datetime, keep: str | None) -> list[PodView]:

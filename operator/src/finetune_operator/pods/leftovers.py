@@ -38,6 +38,17 @@ def stuck_jobs(jobs: Iterable[JobView], pods: Iterable[PodView]) -> list[JobView
     return [job for job in jobs if job.keeps_pods and job.uid in running]
 
 
+def all_pods_ended(job: JobView, pods: Iterable[PodView]) -> bool:
+    """Whether all of a Job's Pods have ended, even if the Job controller has not counted them yet."""
+    mine = [pod for pod in pods if pod.job_uid == job.uid]
+    return len(mine) >= max(1, job.parallelism) and all(pod.is_terminal for pod in mine)
+
+
+def other_active_jobs(jobs: Iterable[JobView], pods: Sequence[PodView], *, keep: str | None = None) -> list[JobView]:
+    """The Jobs, but for the one to keep, that run Pods or may create some, and that nobody has deleted."""
+    return [job for job in jobs if job.is_active and job.name != keep and not all_pods_ended(job, pods)]
+
+
 def job_to_delete(namespace: str, job: JobView) -> Child:
     """A Job to be deleted: in the background, unless a foreign finalizer would keep its Pods running."""
     return Child(job.resource, namespace, job.name, job.uid, dependents_first=bool(job.foreign_finalizers))

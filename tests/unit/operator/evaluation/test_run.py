@@ -38,6 +38,7 @@ from tests.unit.operator.states import (
     NOW,
     Decision,
     ago,
+    decided,
     job,
     later,
     pod,
@@ -214,7 +215,7 @@ def test_what_our_container_says_is_enough_and_what_still_runs_is_ended() -> Non
     done = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(said,)))
     assert (done.decision.phase, done.decision.deletes, done.decision.again_in) == ("Passed", (), 30)
     rest = plan(observed_evaluation(done.status, job(JOB), pods=(said,)), later(31))
-    assert [child.name for child in rest.delete] == [JOB, JOB]
+    assert decided(rest).decision.deletes == with_config_map(JOB)
     assert plan(observed_evaluation(done.status, job(JOB, "Complete"), pods=(said,)), later(31)).delete == ()
 
 
@@ -280,8 +281,11 @@ CORRECTED = resolved_class(images={"trainer": "example.com/trainer:2"})
 def test_a_job_that_has_not_started_is_made_anew_when_its_class_changed(pods: tuple[PodView, ...], anew: bool) -> None:
     made = made_of(resolved_class())
     result = decide(observed_evaluation(evaluation_status(), made, pods=pods, class_=CORRECTED))
-    assert result.decision.writes == (RETRY_OBJECTS if anew else ())
+    assert result.decision.writes == ()
     assert result.decision.deletes == (with_config_map(JOB) if anew else ())
     assert result.status.retries == 0
+    if anew:
+        gone = decide(observed_evaluation(result.status, class_=CORRECTED))
+        assert (gone.decision.writes, gone.status.retries, gone.status.disruptions) == (RETRY_OBJECTS, 0, 0)
     same = decide(observed_evaluation(evaluation_status(), made, pods=pods))
     assert same.decision.writes == ()

@@ -14,7 +14,7 @@ from finetune_operator.environment import Environment
 from finetune_operator.evaluation.kind import evaluation
 from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.plan import plan
-from tests.unit.operator.evaluation.plans import JOB, JOB_OBJECTS, NO_JOB, OF_NEW_MODEL, decide
+from tests.unit.operator.evaluation.plans import JOB, JOB_OBJECTS, NEW, NO_JOB, OF_NEW_MODEL, decide
 from tests.unit.operator.evaluation_states import (
     WAITING_FOR_MODEL,
     evaluated_status,
@@ -32,6 +32,8 @@ from tests.unit.operator.states import (
     earlier_conditions,
     failed_pod,
     job,
+    later,
+    pod,
     resolved_class,
     with_config_map,
 )
@@ -62,6 +64,39 @@ def test_another_model_is_another_evaluation() -> None:
 def test_another_run_id_is_another_evaluation() -> None:
     observed = observed_evaluation(evaluated_status(), job(JOB, "Complete"), spec=evaluation_spec(runId="2"))
     assert decide(observed).decision.writes[-1] == f"Job/{evaluation_job_name(run_id='2')}"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"runId": "2"}, {"generation": {"maxTokens": 9}}], ids=["runId", "what it measures"]
+)
+def test_another_run_begins_once_the_try_of_the_last_one_has_ended(changes: dict[str, Any]) -> None:
+    """Two at once hold twice the accelerators, and those of one run write the same report."""
+    running = evaluation_status(run_digest=run_digest(evaluation_spec()))
+    spec = evaluation_spec(**changes)
+    stops = decide(observed_evaluation(running, job(JOB), pods=(pod(JOB),), spec=spec))
+    assert stops.decision == Decision(
+        "Waiting", "Stopping", deletes=with_config_map(JOB), again_in=15, event="Normal Stopping"
+    )
+    assert (stops.status.run_id, stops.status.job_name) == (spec.run_id, None)
+    ending = decide(observed_evaluation(stops.status, pods=(pod(JOB, deletion_time=later(30)),), spec=spec))
+    assert (ending.decision.writes, ending.message) == ((), stops.message)
+    begins = decide(observed_evaluation(ending.status, spec=spec))
+    assert (begins.decision.phase, begins.status.try_number, begins.status.disruptions) == ("Evaluating", 1, 0)
+    assert begins.decision.writes
+
+
+def test_another_run_waits_for_a_job_that_is_still_in_its_queue() -> None:
+    """Its Pods may start at any moment."""
+    queued = job(JOB, suspended=True)
+    stops = decide(observed_evaluation(evaluation_status(), queued, spec=evaluation_spec(runId="2")))
+    assert (stops.decision.writes, stops.decision.deletes) == ((), with_config_map(JOB))
+    assert f"Waiting for Job {JOB} of an earlier try to be deleted." in stops.message
+
+
+def test_a_try_that_a_crash_left_behind_is_found_by_its_name() -> None:
+    """It was made, and the status was not written."""
+    left = decide(observed_evaluation(NEW, job(JOB), pods=(pod(JOB),)))
+    assert (left.decision.writes, left.decision.deletes, left.status.job_name) == (JOB_OBJECTS, (), JOB)
 
 
 def test_a_run_id_that_comes_again_with_something_else_to_measure_is_another_evaluation() -> None:

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from finetune_operator.finetunejob.stale_jobs import all_pods_ended
+from finetune_operator.pods.leftovers import all_pods_ended
 from finetune_operator.pods.observed import PodView, is_lost
 from tests.unit.operator.states import CLASS_NOT_FOUND, NETWORK_FAILURE, resolved_class, told
 from tests.unit.operator.world import World
@@ -161,7 +161,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
     @invariant()
     def one_job_has_work_to_do(self) -> None:
         """A Job whose Pods have all ended only waits for its controller to count them."""
-        ended = {job.name for job in self.world.jobs.values() if all_pods_ended(self.world.observed(), job)}
+        ended = {job.name for job in self.world.jobs.values() if all_pods_ended(job, self.world.pods.values())}
         active = [job.name for job in self.world.jobs.values() if job.state == "Active" and job.name not in ended]
         assert len(active) <= 1, active
 

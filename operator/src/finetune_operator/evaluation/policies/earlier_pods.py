@@ -1,4 +1,4 @@
-"""No try starts while Pods of an earlier one are running: both would write the same report."""
+"""No try starts while an earlier one is running: both would write the same report, and hold accelerators."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import progressing
-from finetune_operator.evaluation.current_job import still_there
+from finetune_operator.evaluation.current_job import next_try, still_there
 from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
 from finetune_operator.pods.leftovers import stuck_jobs
@@ -18,15 +18,25 @@ from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 def wait_for_earlier_pods(
     observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
 ) -> EvaluationDecision | None:
-    """Start nothing until Pods that are being deleted, or that the operator no longer owns, have ended."""
-    message = still_there(observed, now)
+    """Stop the tries of an earlier run and an outdated one, and start nothing until all Pods have ended."""
+    keep = next_try(observed, status).name
+    message = still_there(observed, now, keep=keep)
     if message is None:
         return None
     stuck = stuck_jobs(observed.jobs, observed.pods)
+    reason = Reason.STOPPING if status.try_number is None else Reason.RETRYING
+    others = [job for job in observed.jobs if job.name != keep or job in stuck]
     return EvaluationDecision(
-        status.model_copy(update={"job_name": observed.status.job_name}),
-        with_previous_failure(progressing(Reason.RETRYING, message), status.failure, is_bounded=True),
-        delete=tries_to_delete(observed.owner.namespace, stuck, observed.pods),
+        status.model_copy(update={"job_name": _job_to_look_for(observed, status)}),
+        with_previous_failure(progressing(reason, message), status.failure, is_bounded=True),
+        delete=tries_to_delete(observed.owner.namespace, others, observed.pods),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
         meanwhile=Reason.RETRYING,
     )
+
+
+def _job_to_look_for(observed: ObservedEvaluation, status: EvaluationStatus) -> str | None:
+    """A Job that lost its owner is found by its name alone. Another one is forgotten: its deletion is no loss."""
+    if observed.disowned or status.retry_time is not None:
+        return observed.status.job_name
+    return None

@@ -11,8 +11,8 @@ from finetune_operator.core.conditions import Readiness, progressing, sentence
 from finetune_operator.core.plan import earliest
 from finetune_operator.evaluation.candidates import models_to_evaluate
 from finetune_operator.evaluation.class_limits import allowed_class
-from finetune_operator.evaluation.current_job import objects_of, try_result, try_to_watch
-from finetune_operator.evaluation.objects import evaluate_job_name, tries_to_delete
+from finetune_operator.evaluation.current_job import next_try, objects_of, try_result, try_to_watch
+from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import output_location
 from finetune_operator.pods.job_outcome import first_disruption, next_sidecar_check
@@ -59,11 +59,10 @@ def watch_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
 
 
 def start_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision:
-    """Create the objects of the next try, also in place of an outdated Job."""
+    """Create the objects of the next try, and delete the Jobs of earlier ones, which have ended."""
     spec, owner, class_, models = observed.spec, observed.owner, allowed_class(observed), models_to_evaluate(observed)
     assert not isinstance(models, Readiness), "wait_for_models decides before"
-    number = (status.try_number or 0) + 1
-    name = evaluate_job_name(owner, spec, models, number)
+    number, name = next_try(observed, status)
     update = {
         "try_number": number,
         "job_name": name,

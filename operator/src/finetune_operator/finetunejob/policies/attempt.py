@@ -36,7 +36,6 @@ from finetune_operator.finetunejob.objects import Attempt, attempt_objects, mode
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.run_identity import run_id_refusal
 from finetune_operator.finetunejob.stale_jobs import (
-    all_pods_ended,
     lost_pods_message,
     stale_and_old_jobs,
     stale_jobs,
@@ -56,7 +55,7 @@ from finetune_operator.pods.job_outcome import (
     refused_report,
     sidecar_message,
 )
-from finetune_operator.pods.leftovers import is_outdated, stuck_job_message
+from finetune_operator.pods.leftovers import all_pods_ended, is_outdated, stuck_job_message
 from finetune_operator.pods.observed import JobView, PodView, has_started, is_lost, lost_time
 from finetune_operator.pods.start_diagnosis import (
     START_CHECK_SECONDS,
@@ -305,9 +304,7 @@ def _has_ended(observed: ObservedFineTuneJob, job: JobView, now: datetime) -> bo
         return all(pod.is_terminal or is_lost(pod, now) for pod in pods)
     if job.suspended:
         return False
-    return any(is_lost(pod, now) for pod in pods) or (
-        job_finished(job, pods, now) and not all_pods_ended(observed, job)
-    )
+    return any(is_lost(pod, now) for pod in pods) or (job_finished(job, pods, now) and not all_pods_ended(job, pods))
 
 
 def _with_reported_outcome(

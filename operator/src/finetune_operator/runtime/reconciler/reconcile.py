@@ -16,7 +16,7 @@ from finetune_api.base import API_VERSION
 from finetune_api.conditions import KindStatus
 from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.ownership import owner_key
-from finetune_operator.core.plan import DeletionPlan, Plan, earliest
+from finetune_operator.core.plan import Child, DeletionPlan, Plan, earliest
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
@@ -127,19 +127,26 @@ async def _write_status(
 
 async def _delete_children(kube: Kube, plan: Plan[Any], parent: Object, now: datetime) -> KeptChild | None:
     """Delete what the plan deletes; returns a child that the API server refuses to delete, a running one first."""
-    kept: list[KeptChild] = []
-    for child in plan.delete:
-        try:
-            await kube.delete(
-                child.resource, child.namespace, child.name, child.uid, dependents_first=child.dependents_first
-            )
-        except ApiError as error:
-            if not is_refusal(error, parent, now):
-                raise
-            item = await kube.get(child.resource, child.namespace, child.name)
-            log.warning("deletion refused", kind=parent["kind"], name=parent["metadata"]["name"], error=str(error))
-            kept.append(KeptChild(child, error, may_run=item is not None and may_run(item)))
+    kept = [one for child in plan.delete if (one := await _delete(kube, child, parent, now)) is not None]
     return next((one for one in kept if one.may_run), kept[0] if kept else None)
+
+
+async def _delete(kube: Kube, child: Child, parent: Object, now: datetime) -> KeptChild | None:
+    """Delete a child, and then what only it needs; returns the first that the API server refuses to delete."""
+    try:
+        await kube.delete(
+            child.resource, child.namespace, child.name, child.uid, dependents_first=child.dependents_first
+        )
+    except ApiError as error:
+        if not is_refusal(error, parent, now):
+            raise
+        item = await kube.get(child.resource, child.namespace, child.name)
+        log.warning("deletion refused", kind=parent["kind"], name=parent["metadata"]["name"], error=str(error))
+        return KeptChild(child, error, may_run=item is not None and may_run(item))
+    for one in child.then:
+        if (kept := await _delete(kube, one, parent, now)) is not None:
+            return kept
+    return None
 
 
 def _holds_back(kind: Kind, before: KindStatus, plan: Plan[Any], kept: KeptChild) -> bool:

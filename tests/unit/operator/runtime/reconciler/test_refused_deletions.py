@@ -11,7 +11,7 @@ from finetune_api.conditions import ConditionType, Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.plan import Child, Plan
 from finetune_operator.kube.errors import ApiError
-from finetune_operator.kube.resources import JOBS
+from finetune_operator.kube.resources import CONFIG_MAPS, JOBS
 from finetune_operator.runtime.reconciler.reconcile import reconcile
 from finetune_operator.runtime.reconciler.rejections import may_run
 from tests.unit.operator.fake_kube import FakeKube
@@ -84,6 +84,18 @@ async def test_what_has_ended_and_can_not_be_deleted_holds_no_status_back() -> N
     (event,) = [request.body for request in kube.requests if request.line == f"POST {EVENTS_PATH}"]
     assert event is not None
     assert "refuses to delete Job old: admission webhook denied" in event["message"]
+
+
+@pytest.mark.parametrize("is_refused", [True, False], ids=["refused", "deleted"])
+async def test_what_a_job_needs_is_deleted_after_it_and_kept_with_it(is_refused: bool) -> None:
+    """Its Pod may not have started yet, and then reads its run configuration."""
+    kube = guarded(STATUS, RUNNING_JOB)
+    needed = Child(CONFIG_MAPS, "team-a", "old", None)
+    child = Child(JOBS, "team-a", "old" if is_refused else "other", "uid-2", then=(needed,))
+    await reconcile(kube, planning(replace(PLAN, delete=(child,))), KEY)
+    deleted = [line for line in kube.writes if line.startswith("DELETE")]
+    config_map = f"DELETE {CONFIG_MAPS.path('team-a', 'old')}"
+    assert deleted == [f"DELETE {JOBS_PATH}/old"] if is_refused else [f"DELETE {JOBS_PATH}/other", config_map]
 
 
 async def test_of_a_run_that_is_over_an_event_says_that_a_deletion_is_refused() -> None:
