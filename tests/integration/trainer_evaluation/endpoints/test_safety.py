@@ -12,8 +12,10 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.evaluated_models import BASELINE
 from finetune_api.evaluation import Budget
+from finetune_api.evaluation_progress import CandidateProgress
 from finetune_api.outcome import EvaluationReport, parse_termination_message, to_termination_message
-from finetune_api.run import EndpointConfig, EvaluateRun, ModelSource, NamedModel
+from finetune_api.progress import TrainerStatus, to_progress
+from finetune_api.run import EndpointConfig, EvaluateRun, ModelSource, NamedModel, ProgressTarget
 from finetune_api.safety.attack import Safety, SafetyGate
 from finetune_trainer.evaluation import loaded_outputs
 from finetune_trainer.evaluation.evaluate import evaluate
@@ -119,6 +121,34 @@ def test_attacks_are_counted_by_category_and_form(bucket: Bucket) -> None:
     assert "<h2>Attacks</h2>" in page
     assert '<th scope="row">Fires</th>' in page
     assert "Harmless requests are refused: 100.0 %" in page
+
+
+@pytest.mark.parametrize(("classifier", "of_outputs"), [(GUARD, 3 / 35), (None, 3 / 19)])
+def test_progress_counts_answers_to_attacks_and_verdicts_on_them(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, classifier: dict[str, str] | None, of_outputs: float
+) -> None:
+    """3 outputs to the dataset, 16 to requests, and as many verdicts if a model gives them."""
+    seen: list[tuple[int, int]] = []
+
+    class Sender:
+        def __init__(self, target: object) -> None: ...
+
+        def send(self, status: TrainerStatus, *, candidates: list[CandidateProgress]) -> None:
+            shown = to_progress(status)
+            assert shown is not None
+            seen.append((shown.percent, candidates[0].graded))
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("finetune_trainer.report.evaluation_progress.ProgressSender", Sender)
+    monkeypatch.setattr("finetune_trainer.report.evaluation_progress.REPORT_SECONDS", 0.0)
+    target = ProgressTarget.from_wire({"url": "https://finetune.svc:8443"})
+    with stub_api(answers) as api:
+        evaluate(attacked_run(bucket, api, [TALKER], progress=target, safety={"classifier": classifier}))
+    assert seen[-1] == (100, 3)
+    assert seen == sorted(seen)
+    graded = next(percent for percent, graded in seen if graded == 3)
+    assert graded == pytest.approx(100 * of_outputs, abs=1), "the attacks are still to come"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from finetune_api.evaluation_progress import CandidateProgress
 from finetune_api.progress import TrainerStatus, to_progress
 from finetune_trainer.report import evaluation_progress
-from finetune_trainer.report.evaluation_progress import EvaluationReporter
+from finetune_trainer.report.evaluation_progress import EvaluationReporter, FurtherOutputs
 
 
 class Receiver:
@@ -91,13 +91,13 @@ def test_progress_is_counted_without_an_endpoint() -> None:
     assert [(one.outputs, one.graded) for one in progress.candidates()] == [(1, 1)]
 
 
-def test_examples_of_benchmarks_are_work_too() -> None:
+def test_answers_to_benchmarks_and_attacks_are_work_too() -> None:
     receiver = Receiver()
-    progress = EvaluationReporter(receiver, ["baseline", "tuned"], total=10, graders=1, asks=False, of_benchmarks=90)
+    progress = EvaluationReporter(receiver, ["baseline", "tuned"], total=10, graders=1, asks=False, further=90)
     progress.answered(90, earlier=True)
     progress.report()
     half = to_progress(receiver.reports[-1][0])
-    progress.answered(90, earlier=False)
+    FurtherOutputs(progress).made("tuned", 90)
     for model in ("baseline", "tuned"):
         progress.made(model, 10)
         progress.graded(model, 10)

@@ -52,13 +52,18 @@ from finetune_trainer.evaluation.loaded_outputs import Load, generate_outputs, l
 from finetune_trainer.evaluation.output import Output, Outputs, outputs_status
 from finetune_trainer.evaluation.outputs_from_files import Wanted, fetch_outputs
 from finetune_trainer.evaluation.report import MOST_ERRORS, to_page, to_report, to_samples
-from finetune_trainer.evaluation.safety.attack import ROWS_NAME, Attacked, generation_of, judge_answers
+from finetune_trainer.evaluation.safety.attack import ROWS_NAME, Attacked, generation_of, ignore_verdict, judge_answers
 from finetune_trainer.evaluation.safety.attack import to_rows as to_attack_rows
 from finetune_trainer.evaluation.safety.prompts import Attempt, attempts_of
 from finetune_trainer.evaluation.slices import Slice, found_of_gated, labels, reported, slices_of
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.report.evaluation.page import PAGE_NAME
-from finetune_trainer.report.evaluation_progress import EvaluationReporter, progress_sender
+from finetune_trainer.report.evaluation_progress import (
+    EvaluationReporter,
+    FurtherOutputs,
+    OutputCounter,
+    progress_sender,
+)
 from finetune_trainer.sandbox.client import sandbox_of
 from finetune_trainer.storage.storage import Storage
 
@@ -101,18 +106,19 @@ def _evaluate(run: EvaluateRun, scratch_of_benchmarks: Path) -> EvaluationReport
     with progress_sender(run.progress) as sender:
         total = len(examples) * run.generation.samples_per_example
         names, asks = [model.name for model in run.models], any(one.asks is not None for one in run.graders)
-        of_benchmarks = sum(one.examples for one in benchmarks)
-        progress = EvaluationReporter(sender, names, total, len(graders), asks=asks, of_benchmarks=of_benchmarks)
+        further = sum(one.examples for one in benchmarks) + attacks.steps
+        progress = EvaluationReporter(sender, names, total, len(graders), asks=asks, further=further)
+        of_attacks = FurtherOutputs(progress)
         measured: dict[str, dict[str, Measured]] = {}
 
         def measure(name: str, model: ModelSource, load: Load) -> None:
             measured[name] = measure_all(benchmarks, name, model, load, run.outputs_uri, storage, progress.answered)
-            attacks.put_to_loaded(name, model, load)
+            attacks.put_to_loaded(name, model, load, of_attacks)
 
         outputs = answers(run, examples, models, storage, there, progress, measure)
         grades = grade(examples, outputs, graders, models, run.generation.samples_per_example, progress)
+        attacked = attacks.judged(models, of_attacks)
         progress.report()
-    attacked = attacks.judged(models)
     folder = parse_s3(run.output_uri)
     # Written before the gates are judged, so that graded rows are never lost.
     storage.write(folder.join(SAMPLES_NAME), to_samples(examples, outputs, grades))
@@ -195,7 +201,7 @@ def ask(
     run: EvaluateRun,
     examples: Sequence[HeldOutExample],
     storage: Storage,
-    progress: EvaluationReporter,
+    progress: OutputCounter,
 ) -> list[Output]:
     """The outputs of a model behind an API. Raises DiagnosedError if it can't be asked."""
     endpoint = model.endpoint
@@ -223,37 +229,46 @@ class Attacks:
             update = {"generation": generation_of(run.safety), "dataset_uri": "spec.safety"}
             self._run = run.model_copy(update=update)
         self._examples = [one.example for one in self._attempts]
-        names = [model.name for model in run.models]
-        self._uncounted = EvaluationReporter(None, names, len(self._examples), 0, asks=False)
         self._answers: dict[str, list[Output]] = {}
 
-    def put_to_loaded(self, name: str, model: ModelSource, load: Load) -> None:
+    @property
+    def steps(self) -> int:
+        """The answers of a model, and the verdicts on them."""
+        is_asked = self._settings is not None and self._settings.classifier is not None
+        return len(self._attempts) * (2 if is_asked else 1)
+
+    def put_to_loaded(self, name: str, model: ModelSource, load: Load, progress: OutputCounter) -> None:
         """Let a model answer that is loaded here, while it is."""
         if self._examples:
-            found = generate_outputs(name, model, self._run, self._examples, self._storage, self._uncounted, load)
+            found = generate_outputs(name, model, self._run, self._examples, self._storage, progress, load)
             self._answers[name] = found
 
-    def judged(self, models: Mapping[str, AskedModel]) -> Attacked | None:
+    def judged(self, models: Mapping[str, AskedModel], progress: OutputCounter) -> Attacked | None:
         """Let the models behind an API answer, and judge all answers."""
         if self._settings is None:
             return None
         for one in self._run.models:
             if one.endpoint is not None:
                 asked = models[one.endpoint]
-                found = ask(one.name, asked, self._run, self._examples, self._storage, self._uncounted)
+                found = ask(one.name, asked, self._run, self._examples, self._storage, progress)
                 self._answers[one.name] = found
         answers = {one.name: self._answers[one.name] for one in self._run.models}
-        return judge_attacks(self._settings, self._attempts, answers, models)
+        return judge_attacks(self._settings, self._attempts, answers, models, progress)
 
 
 def judge_attacks(
-    settings: Safety, attempts: Sequence[Attempt], outputs: Outputs, models: Mapping[str, AskedModel]
+    settings: Safety,
+    attempts: Sequence[Attempt],
+    outputs: Outputs,
+    models: Mapping[str, AskedModel],
+    progress: OutputCounter,
 ) -> Attacked:
     """Judge the models' answers. Raises DiagnosedError."""
     asked = None if settings.classifier is None else models[settings.classifier.model]
     endpoint = None if asked is None else asked.endpoint
+    on_verdict = progress.made if asked is not None else ignore_verdict
     verdicts = ask_all(
-        lambda: judge_answers(attempts, outputs, settings.classifier, endpoint),
+        lambda: judge_answers(attempts, outputs, settings.classifier, endpoint, on_verdict),
         {} if asked is None else {asked.endpoint.config.name: asked},
         "judging the answers to attacks",
     )

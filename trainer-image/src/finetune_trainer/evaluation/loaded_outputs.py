@@ -25,7 +25,7 @@ from finetune_trainer.generate.output_samples import to_sample
 from finetune_trainer.generate.tool_calls import response_template
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
-from finetune_trainer.report.evaluation_progress import EvaluationReporter
+from finetune_trainer.report.evaluation_progress import OutputCounter
 from finetune_trainer.storage.storage import Storage
 
 Load = Callable[[], Generator]
@@ -55,7 +55,7 @@ def generate_outputs(
     run: EvaluateRun,
     examples: Sequence[HeldOutExample],
     storage: Storage,
-    progress: EvaluationReporter,
+    progress: OutputCounter,
     load: Load,
 ) -> list[Output]:
     """One model's outputs, samplesPerExample for each example, in the order of the examples.
@@ -97,7 +97,7 @@ class _Task:
     examples: Sequence[HeldOutExample]
     storage: Storage
     kept: KeptOutputs
-    progress: EvaluationReporter
+    progress: OutputCounter
 
 
 def _generate(task: _Task, wanted: Sequence[int], found: Mapping[int, Output]) -> dict[int, Output]:

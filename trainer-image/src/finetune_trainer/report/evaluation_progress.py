@@ -25,12 +25,22 @@ class EvaluationReceiver(Protocol):
         """Take a report. Must not block."""
 
 
+class OutputCounter(Protocol):
+    """What is told of a model's outputs."""
+
+    def found(self, model: str, count: int) -> None:
+        """Count outputs of an earlier try."""
+
+    def made(self, model: str, count: int = 1) -> None:
+        """Count outputs that the model has just made."""
+
+
 class EvaluationReporter:
     """Counts outputs and grades, and reports them.
 
     `graders`: how many grades an output gets. `asks`: whether one of them asks a model, so that grading an output is as
-    much work as making it; otherwise it takes next to nothing. `of_benchmarks`: the examples of all benchmarks, each
-    of which is as much work as an output.
+    much work as making it; otherwise it takes next to nothing. `further`: the answers of a model to benchmarks and to
+    attacks, and the verdicts on the latter, each of which is as much work as an output.
     """
 
     def __init__(
@@ -41,7 +51,7 @@ class EvaluationReporter:
         graders: int,
         *,
         asks: bool,
-        of_benchmarks: int = 0,
+        further: int = 0,
     ) -> None:
         self._sender = sender
         self._total = total
@@ -49,7 +59,7 @@ class EvaluationReporter:
         self._output_steps = 1 if asks else STEPS_OF_OUTPUT
         self._outputs = dict.fromkeys(models, 0)
         self._grades = dict.fromkeys(self._outputs, 0)
-        self._of_benchmarks = of_benchmarks
+        self._further = further
         self._answered = 0
         self._found = 0
         self._began = time.monotonic()
@@ -71,7 +81,7 @@ class EvaluationReporter:
         self._report()
 
     def answered(self, count: int, earlier: bool) -> None:
-        """Count examples of benchmarks that a model has answered, in this try or an earlier one."""
+        """Count further answers of a model, in this try or an earlier one."""
         self._answered += count
         if earlier:
             self._found += count
@@ -96,7 +106,7 @@ class EvaluationReporter:
             return
         candidates = self.candidates()
         of_outputs = sum(self._output_steps * one.outputs + one.graded for one in candidates)
-        total = (self._output_steps + 1) * self._total + self._output_steps * self._of_benchmarks
+        total = (self._output_steps + 1) * self._total + self._output_steps * self._further
         steps = {
             "current_step": of_outputs + self._output_steps * self._answered,
             "total_steps": total * len(candidates),
@@ -112,6 +122,21 @@ class EvaluationReporter:
         if done <= 0:
             return None
         return round((time.monotonic() - self._began) / done * (total_steps - current_step))
+
+
+class FurtherOutputs:
+    """Counts outputs that are no answers to the dataset."""
+
+    def __init__(self, progress: EvaluationReporter) -> None:
+        self._progress = progress
+
+    def found(self, _: str, count: int) -> None:
+        """Count outputs of an earlier try."""
+        self._progress.answered(count, earlier=True)
+
+    def made(self, _: str, count: int = 1) -> None:
+        """Count outputs that a model has just made."""
+        self._progress.answered(count, earlier=False)
 
 
 @contextmanager

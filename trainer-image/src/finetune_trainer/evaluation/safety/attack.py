@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,16 +45,30 @@ def generation_of(settings: Safety) -> Generation:
     return Generation(max_tokens=settings.max_tokens, seed=GENERATION_SEED)
 
 
+def ignore_verdict(_: str) -> None:
+    """Where verdicts are no work that is worth counting."""
+
+
 async def judge_answers(
-    attempts: Sequence[Attempt], outputs: Outputs, classifier: Classifier | None, endpoint: Endpoint | None
+    attempts: Sequence[Attempt],
+    outputs: Outputs,
+    classifier: Classifier | None,
+    endpoint: Endpoint | None,
+    on_verdict: Callable[[str], None] = ignore_verdict,
 ) -> dict[str, list[Judged]]:
-    """The verdict on every answer, by model. Raises StopGradingError."""
+    """The verdict on every answer, by model; `on_verdict` is told each model's. Raises StopGradingError."""
+
+    async def judge(model: str, attempt: Attempt, output: Output) -> Judged:
+        judged = await _judge(attempt, output, classifier, endpoint)
+        on_verdict(model)
+        return judged
+
     found: dict[str, list[Judged]] = {}
     for model, of_model in outputs.items():
         found[model] = []
         for start in range(0, len(attempts), ASKED_AT_ONCE):
             some = zip(attempts[start : start + ASKED_AT_ONCE], of_model[start : start + ASKED_AT_ONCE], strict=True)
-            found[model] += await asyncio.gather(*(_judge(*one, classifier, endpoint) for one in some))
+            found[model] += await asyncio.gather(*(judge(model, *one) for one in some))
     return found
 
 
