@@ -82,6 +82,9 @@ class HoldoutScore(ApiModel):
     score: FiniteNumber = Field(None, description="Mean score from the grader; absent until it is known.")
     low: FiniteNumber = Field(None, description="Lower bound of its 95 % confidence interval.")
     high: FiniteNumber = Field(None, description="Upper bound of it.")
+    verdict: Line | None = Field(
+        None, description="SmallestModel: Passed, GateFailed or Inconclusive by the same gates, on these examples."
+    )
     reason: Line | None = Field(None, description="Why there is no score: the diagnosis of the Evaluation.")
 
 

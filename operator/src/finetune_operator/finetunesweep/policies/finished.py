@@ -14,7 +14,7 @@ from finetune_operator.finetunesweep.learning_curve.verdict import learning_curv
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
 from finetune_operator.finetunesweep.search.best import by_score
 from finetune_operator.finetunesweep.search.suggest import combinations
-from finetune_operator.finetunesweep.smallest_model.choice import chosen, none_passed
+from finetune_operator.finetunesweep.smallest_model.choice import by_chance, chosen, none_passed
 from finetune_operator.finetunesweep.trials import (
     accelerator_hours_are_used_up,
     counted,
@@ -91,7 +91,8 @@ def _found(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Read
         return ready(Reason.SUCCEEDED, "The search is over.")
     trial = next((one for one in status.trials if one.number == best.number), None)
     if observed.spec.smallest_model is not None and trial is not None:
-        return ready(Reason.SUCCEEDED, f"{chosen(status, trial)}{told(status)}")
+        tried = by_chance(observed.spec.smallest_model, status.trials, trial)
+        return ready(Reason.SUCCEEDED, f"{chosen(status, trial)}{tried}{told(status)}")
     is_early = len(status.trials) < most_trials(observed.spec, status)
     early = ""
     if is_early and accelerator_hours_are_used_up(observed.spec, status):

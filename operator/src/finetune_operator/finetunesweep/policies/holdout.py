@@ -40,6 +40,7 @@ def record_holdout(observed: ObservedFineTuneSweep, plan: SweepPlan, now: dateti
 def _with_end(found: HoldoutScore, job: TrialJob) -> HoldoutScore:
     score = job.score if job.phase == "Succeeded" else None
     if score is not None:
-        return found.model_copy(update={"score": score.score, "low": score.low, "high": score.high})
+        update = {"score": score.score, "low": score.low, "high": score.high, "verdict": job.verdict}
+        return found.model_copy(update=update)
     reason = NO_SCORE if job.phase == "Succeeded" else job.reason or str(job.phase)
     return found.model_copy(update={"reason": reason[:LINE_LENGTH]})

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune_api.evaluation_results import OutputsStatus
-from finetune_api.finetunesweep import FineTuneSweepStatus, SizedModel, TrialStatus
+from finetune_api.finetunesweep import FineTuneSweepStatus, SizedModel, SmallestModel, TrialStatus
 
 PASSED, INCONCLUSIVE = "Passed", "Inconclusive"
 _ANSWERS = 1000
+_BY_CHANCE = 0.025
+"""That a model passes though its mean is below the threshold: how often a bound of a 95 % interval is beyond it."""
 
 
 def smallest(trials: Sequence[TrialStatus]) -> TrialStatus | None:
@@ -37,6 +39,19 @@ def chosen(status: FineTuneSweepStatus, best: TrialStatus) -> str:
         if trial.number < best.number and trial.verdict is None:
             told += f" {trial.model!r} is smaller, and was not judged ({trial.reason or trial.state})."
     return f"{told}{_price(model, largest, best.outputs)}{_latency(status.trials, best)}"
+
+
+def by_chance(asked: SmallestModel, trials: Sequence[TrialStatus], best: TrialStatus) -> str:
+    """How likely one of several models passes by luck: each has a chance of its own."""
+    judged = sum(trial.verdict is not None and trial.number <= best.number for trial in trials)
+    if any(gate.decision == "PointEstimate" for gate in asked.gates):
+        return " A gate with decision PointEstimate does not tell luck from a model that is good enough."
+    if judged < 2:
+        return ""
+    return (
+        f" Of {judged} models that are not good enough, one would pass by chance in at most {judged * _BY_CHANCE:.1%} "
+        "of such searches."
+    )
 
 
 def none_passed(status: FineTuneSweepStatus) -> str:

@@ -76,8 +76,44 @@ def test_the_first_that_passes_ends_the_sweep_and_no_larger_one_is_trained() -> 
     assert [(trial.model, trial.verdict) for trial in world.status.trials] == [("one", "GateFailed"), ("two", "Passed")]
     assert message(world) == (
         "'two' is the smallest model that passes (2,000,000 parameters; 'four', the largest, has 4,000,000): "
-        f"FineTuneJob {world.trial(2).fine_tune_job_name!r}."
+        f"FineTuneJob {world.trial(2).fine_tune_job_name!r}. Of 2 models that are not good enough, one would pass by "
+        "chance in at most 5.0% of such searches."
     )
+
+
+def test_of_several_models_one_may_pass_by_luck_and_that_is_told() -> None:
+    first = started()
+    judge(first, 1, "Passed", 0.6)
+    assert "by chance" not in message(first), "one model has the chance that an Evaluation's gates leave it"
+    third = started()
+    for number, verdict in ((1, "GateFailed"), (2, "Inconclusive"), (3, "Passed")):
+        judge(third, number, verdict, 0.5)
+    assert "Of 3 models that are not good enough, one would pass by chance in at most 7.5%" in message(third)
+    by_mean = started(smallestModel={"gates": [{**GATES[0], "decision": "PointEstimate"}]})
+    judge(by_mean, 1, "Passed", 0.6)
+    assert "A gate with decision PointEstimate does not tell luck" in message(by_mean)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "told"),
+    [
+        ("Passed", "it has 0.5 (0.45 to 0.55), and passes the gates there, too."),
+        ("GateFailed", "it has 0.5 (0.45 to 0.55), and does not pass the gates there (GateFailed)."),
+    ],
+)
+def test_the_holdout_examples_judge_by_the_same_gates_and_the_choice_stands(verdict: str, told: str) -> None:
+    objective = {**OBJECTIVE["evaluation"], "holdout": {"uri": "s3://data/holdout.jsonl"}}
+    world = started(objective={"type": "Evaluation", "evaluation": objective})
+    judge(world, 1, "GateFailed", 0.2)
+    judge(world, 2, "Passed", 0.6)
+    assert world.status.phase == "Running"
+    world.holdout_ends(score=0.5, verdict=verdict)
+    world.settle()
+    assert world.status.best is not None
+    assert world.status.holdout is not None
+    assert (world.status.phase, world.status.best.number) == ("Succeeded", 2)
+    assert (world.status.holdout.score, world.status.holdout.verdict) == (0.5, verdict)
+    assert message(world).endswith(told)
 
 
 def test_its_evaluations_have_the_gates() -> None:
