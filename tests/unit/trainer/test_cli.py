@@ -98,6 +98,20 @@ def test_a_process_that_is_told_to_stop_leaves_with_the_code_of_a_disruption() -
     assert done.returncode == EXIT_DISRUPTED
 
 
+def test_a_server_that_is_told_to_stop_ends_with_its_log_and_without_the_end_of_python() -> None:
+    """Which takes seconds after torch was imported, and may wait for threads."""
+    code = (
+        "import atexit, os, signal, threading, time; from finetune_trainer.process import environment\n"
+        "atexit.register(print, 'the end of Python'); threading.Thread(target=time.sleep, args=(600,)).start()\n"
+        "print('its log'); environment.end_at_once_on_sigterm(); os.kill(os.getpid(), signal.SIGTERM); signal.pause()"
+    )
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=False, timeout=60, stdout=subprocess.PIPE, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "its log\n")
+
+
 def test_preflight_reads_the_data_without_torch() -> None:
     """It is imported when the model is compared, which is after every line was read."""
     loaded = loaded_by("import finetune_trainer.preflight.preflight, finetune_trainer.data.select.survey")

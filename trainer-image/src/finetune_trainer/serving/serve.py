@@ -31,7 +31,7 @@ from finetune_api.run import SERVING_DRAIN_SECONDS, SERVING_LINGER_SECONDS, SERV
 from finetune_trainer.generate.generation import Generator, load_generator
 from finetune_trainer.generate.tool_calls import response_template
 from finetune_trainer.model.loading import LocalModel
-from finetune_trainer.process.environment import end_well_on_sigterm
+from finetune_trainer.process.environment import end_at_once_on_sigterm
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.serving.engine.constraints import Constraint
 from finetune_trainer.serving.engine.engine import MOST_WAITING, Engine
@@ -78,7 +78,7 @@ def serve(
     exits with code 0 (SystemExit). The port opens, and GET /health answers, once the model is loaded. Raises
     DiagnosedError (ModelInvalid).
     """
-    end_well_on_sigterm()  # uvicorn raises the signal again at the end.
+    end_at_once_on_sigterm()  # uvicorn raises the signal again, once it has completed what it had begun.
     name = folder.name
     with log_progress(f"loading {name}"):
         generator = load_generator(LocalModel(folder))
