@@ -88,6 +88,7 @@ def serve(
         host=host,
         port=port,
         log_level="warning",
+        loop="asyncio",  # whatever else is installed
         http=BoundedProtocol,
         timeout_graceful_shutdown=SERVING_DRAIN_SECONDS,
     )
