@@ -93,6 +93,8 @@ def test_a_model_is_served_and_replaced(release: Release, platform: None) -> Non
     release.wait_reason("mdep/chat", "Available")
     (first,) = served(release)
     assert release.get("-n", TEAM, "service", "chat")["spec"]["ports"][0]["port"] == 80
+    apply(release, "ModelDeployment", "chat", model={"uri": TUNED}, replicas=2)
+    release.wait("-n", TEAM, "poddisruptionbudget", "-l", "finetune.dev/name=chat", until="create")
     apply(release, "ModelDeployment", "chat", model={"uri": TUNED}, replicas=0)
     release.wait("-n", TEAM, f"configmap/{first}", until="delete")
     (second,) = served(release)

@@ -32,10 +32,11 @@ PLURALS = {
     "Service": "/api/v1/namespaces/{}/services",
     "Event": "/api/v1/namespaces/{}/events",
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "ResourceQuota": "/api/v1/namespaces/{}/resourcequotas",
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
 }
-CHILDREN = ("Job", "Pod", "ConfigMap", "Service", "Deployment")
+CHILDREN = ("Job", "Pod", "ConfigMap", "Service", "Deployment", "PodDisruptionBudget")
 WAIT_SECONDS = 30.0
 COLLECTED_SECONDS = 60.0
 """The garbage collector looks for new CRDs every 30 s; in the first half minute of a control plane it takes so long."""

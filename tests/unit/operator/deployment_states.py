@@ -129,5 +129,6 @@ def after(observed: ObservedModelDeployment, plan: Plan[ModelDeploymentStatus]) 
         status=plan.status,
         deployment=deployment,
         service=applied.get("Service", observed.service),
+        disruption_budget=applied.get("PodDisruptionBudget", observed.disruption_budget),
         config_maps=tuple(config_maps),
     )

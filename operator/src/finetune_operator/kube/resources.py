@@ -42,6 +42,7 @@ PODS = Resource("v1", "Pod", "pods")
 CONFIG_MAPS = Resource("v1", "ConfigMap", "configmaps")
 SERVICES = Resource("v1", "Service", "services")
 EVENTS = Resource("v1", "Event", "events")
+POD_DISRUPTION_BUDGETS = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 DEPLOYMENTS = Resource("apps/v1", "Deployment", "deployments")
 REPLICA_SETS = Resource("apps/v1", "ReplicaSet", "replicasets")
 NAMESPACES = Resource("v1", "Namespace", "namespaces", namespaced=False)
@@ -60,6 +61,7 @@ RESOURCES = (
     SERVICES,
     EVENTS,
     DEPLOYMENTS,
+    POD_DISRUPTION_BUDGETS,
     LEASES,
 )
 """The resources that the operator may write."""

@@ -9,7 +9,14 @@ from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_operator.core.kind_definition import Body, Kind, OwnedResource
 from finetune_operator.core.references import ObjectKey, class_reference, model_references
 from finetune_operator.environment import Environment
-from finetune_operator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, MODEL_DEPLOYMENTS, PODS, SERVICES
+from finetune_operator.kube.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    MODEL_DEPLOYMENTS,
+    POD_DISRUPTION_BUDGETS,
+    PODS,
+    SERVICES,
+)
 from finetune_operator.modeldeployment.objects import SERVE_ROLE
 from finetune_operator.modeldeployment.observe import observe
 from finetune_operator.modeldeployment.plan import plan
@@ -27,6 +34,7 @@ def modeldeployment(environment: Environment) -> Kind:
             OwnedResource(PODS),
             OwnedResource(SERVICES, role=SERVE_ROLE),
             OwnedResource(CONFIG_MAPS, role=SERVE_ROLE),
+            OwnedResource(POD_DISRUPTION_BUDGETS, role=SERVE_ROLE),
         ),
         references=_references,
     )

@@ -164,5 +164,26 @@ def service(owner: Owner) -> Object:
     )
 
 
+def disruption_budget(owner: Owner) -> Object:
+    """Of several replicas, a drain of nodes takes one at a time; a Pod that is not ready holds up no drain."""
+    return with_digest(
+        {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": metadata(owner, disruption_budget_name(owner), SERVE_ROLE),
+            "spec": {
+                "maxUnavailable": 1,
+                "unhealthyPodEvictionPolicy": "AlwaysAllow",
+                "selector": {"matchLabels": _selector(owner)},
+            },
+        }
+    )
+
+
+def disruption_budget_name(owner: Owner) -> str:
+    """One that no object of a user has."""
+    return child_name(owner, SERVE_ROLE)
+
+
 def _selector(owner: Owner) -> dict[str, str]:
     return {OWNER_UID_LABEL: owner.uid, ROLE_LABEL: SERVE_ROLE}

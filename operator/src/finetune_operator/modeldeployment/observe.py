@@ -13,8 +13,15 @@ from finetune_operator.core.references import Unreadable, read_referenced
 from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.reader import Reader
-from finetune_operator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVALUATIONS, SERVICES, Object
-from finetune_operator.modeldeployment.objects import SERVE_ROLE
+from finetune_operator.kube.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    EVALUATIONS,
+    POD_DISRUPTION_BUDGETS,
+    SERVICES,
+    Object,
+)
+from finetune_operator.modeldeployment.objects import SERVE_ROLE, disruption_budget_name
 from finetune_operator.modeldeployment.observed import GateEvaluation, ObservedModelDeployment
 from finetune_operator.models.observe import resolve_model
 from finetune_operator.pods.observe import observe_warnings, owned_pods_of_deployment
@@ -42,6 +49,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         gate=await _gate(reader, owner.namespace, spec.gate.evaluation_ref.name) if spec.gate else None,
         deployment=deployment,
         service=await reader.get(SERVICES, owner.namespace, owner.name),
+        disruption_budget=await reader.get(POD_DISRUPTION_BUDGETS, owner.namespace, disruption_budget_name(owner)),
         config_maps=tuple(item for item in config_maps if is_controlled_by(item, owner.uid)),
         pods=tuple(pods),
         warnings=await observe_warnings(reader, owner.namespace, (), pods, datetime.now(UTC)),

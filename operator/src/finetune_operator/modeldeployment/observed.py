@@ -37,6 +37,7 @@ class ObservedModelDeployment:
     gate: GateEvaluation | Readiness | None = None
     deployment: Object | None = None
     service: Object | None = None
+    disruption_budget: Object | None = None
     config_maps: tuple[Object, ...] = ()
     pods: tuple[PodView, ...] = ()
     warnings: tuple[WarningEvent, ...] = ()

@@ -120,3 +120,17 @@ def test_the_strategy_may_change_and_the_history_names_both_models(api: Api) -> 
     rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     wait_for(lambda: api.get("Deployment", "router")["spec"]["strategy"]["type"] == "RollingUpdate", "it rolls again")
     assert api.get("Deployment", "router")["spec"]["strategy"].keys() == rolling.keys()
+
+
+def test_several_replicas_have_a_disruption_budget_which_is_kept_as_it_is(api: Api) -> None:
+    deployment = serves_old(api)
+    api.patch("ModelDeployment", "router", {"spec": {"replicas": 2}})
+    (budget,) = api.wait_children(deployment, "serve", "PodDisruptionBudget")
+    name = budget["metadata"]["name"]
+    all_are_ready(api, deployment, 2)
+    protected = api.wait("PodDisruptionBudget", name, lambda found: found.get("status", {}).get("expectedPods") == 2)
+    assert protected["status"]["desiredHealthy"] == 1
+    api.patch("PodDisruptionBudget", name, {"spec": {"maxUnavailable": 2}}, query="fieldManager=kubectl-edit")
+    wait_for(lambda: api.get("PodDisruptionBudget", name)["spec"] == budget["spec"], "it is as it was")
+    api.delete("PodDisruptionBudget", name)
+    expect_made_again(api, {**budget, "kind": "PodDisruptionBudget"})

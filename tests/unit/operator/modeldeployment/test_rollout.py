@@ -163,6 +163,31 @@ def test_a_pod_that_is_to_go_has_the_time_to_complete_its_answers() -> None:
     assert grace > SERVING_LINGER_SECONDS + SERVING_DRAIN_SECONDS
 
 
+def test_a_drain_takes_several_replicas_one_at_a_time_and_a_single_one_at_once() -> None:
+    """A budget of one Pod allows the eviction of all, so that it may stay when replicas are scaled down."""
+
+    def budgets(observed: ObservedModelDeployment) -> list[Any]:
+        return [item for item in plan(observed, NOW).apply if item["kind"] == "PodDisruptionBudget"]
+
+    one, several = deployment_spec(), deployment_spec(replicas=2)
+    assert budgets(observed_deployment(spec=one)) == []
+    (budget,) = budgets(observed_deployment(spec=several))
+    (deployment,) = [
+        item for item in plan(observed_deployment(spec=several), NOW).apply if item["kind"] == "Deployment"
+    ]
+    assert budget["spec"] == {
+        "maxUnavailable": 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": deployment["spec"]["selector"],
+    }
+    scaled_up = decide(replace(serving(), spec=several))
+    assert [write for write in scaled_up.decision.writes if "Budget" in write] == [
+        f"PodDisruptionBudget/{budget['metadata']['name']}"
+    ]
+    assert "recreated" not in scaled_up.message, "it has never been there"
+    assert budgets(replace(serving(spec=several), spec=one)) == [], "what is there is left alone"
+
+
 def test_replicas_of_one_revision_are_spread_where_that_is_possible() -> None:
     (deployment,) = [item for item in plan(observed_deployment(), NOW).apply if item["kind"] == "Deployment"]
     spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
@@ -274,7 +299,7 @@ def test_a_field_that_somebody_added_is_gone_after_one_look() -> None:
     [
         ({}, []),
         ({"generation": 2}, []),
-        ({"spec": deployment_spec(replicas=2)}, ["Deployment"]),
+        ({"spec": deployment_spec(replicas=2)}, ["Deployment", "PodDisruptionBudget"]),
         ({"class_": resolved_class(images={"trainer": "example.com/trainer:2"})}, ["Deployment"]),
         ({"model": tuned("sha256:bb")}, ["ConfigMap", "Deployment"]),
     ],

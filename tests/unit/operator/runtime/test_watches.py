@@ -261,6 +261,7 @@ def test_only_our_children_are_watched() -> None:
         "deployments": managed,
         "services": f"{managed},finetune.dev/role=serve",
         "configmaps": f"{managed},finetune.dev/role=serve",
+        "poddisruptionbudgets": f"{managed},finetune.dev/role=serve",
     }
     found = {resource.plural: label_selector(selector) for resource, selector in watches.selectors(KINDS).items()}
     assert found == {**children, **{kind.resource.plural: "" for kind in KINDS}}

@@ -19,8 +19,8 @@ from finetune_operator.core.managed_fields import (
 )
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.plan import Child
-from finetune_operator.kube.resources import CONFIG_MAPS, Object
-from finetune_operator.modeldeployment.objects import service, serving_objects, strategy_of
+from finetune_operator.kube.resources import CONFIG_MAPS, POD_DISRUPTION_BUDGETS, Object
+from finetune_operator.modeldeployment.objects import disruption_budget, service, serving_objects, strategy_of
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.applied_model import applied_model, config_maps_of
 from finetune_operator.modeldeployment.serving.drift import next_correction_time, recent_drift, recent_rounds
@@ -56,6 +56,8 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
         return _without_class(observed)
     strategy = strategy_of(observed.spec.rollout, makes_room=_should_make_room(observed.deployment))
     desired = serving_objects(observed.owner, wanted_replicas(observed), observed.class_, model, strategy)
+    if wanted_replicas(observed) > 1 or observed.disruption_budget is not None:  # of one replica it allows all
+        desired.append(disruption_budget(observed.owner))
     found = {_key(item): item for item in _existing(observed)}
     apply, merge, delete = [], [], []
     drift: dict[str, ForeignChange] = {}
@@ -99,8 +101,13 @@ def _drift_of(body: Object, item: Object | None) -> dict[str, ForeignChange]:
 
 
 def _was_there(observed: ObservedModelDeployment, model: ModelSource, kind: str, name: str) -> bool:
-    """Whether an object that is not there has been: all of it is made with the model, whose status tells of it."""
-    if any(_key(item) == (kind, name) for item in _existing(observed)) or applied_model(observed) != model:
+    """Whether an object that is not there has been: all of it is made with the model, whose status tells of it.
+
+    But for the disruption budget, which comes with the second replica.
+    """
+    if kind == POD_DISRUPTION_BUDGETS.kind or applied_model(observed) != model:
+        return False
+    if any(_key(item) == (kind, name) for item in _existing(observed)):
         return False
     deployment = observed.deployment
     return kind != "ConfigMap" or (deployment is not None and name in config_maps_of(deployment))
@@ -160,7 +167,7 @@ def _without_class(observed: ObservedModelDeployment) -> Upkeep:
 
 
 def _existing(observed: ObservedModelDeployment) -> list[Object]:
-    found = [*observed.config_maps, observed.deployment, observed.service]
+    found = [*observed.config_maps, observed.deployment, observed.service, observed.disruption_budget]
     return [item for item in found if item is not None]
 
 
