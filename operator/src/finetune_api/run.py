@@ -34,6 +34,8 @@ RUN_ANNOTATIONS = {"run.json": "finetune.dev/run", "progress-ca.crt": "finetune.
 """The annotations of a FineTuneJob's Pods that become files of this folder: a ConfigMap would be one more write.
 
 An Evaluation's run configuration may be larger than annotations may be, 256 KiB in all: it is in a ConfigMap."""
+RUN_DIGEST_VARIABLE = "FINETUNE_RUN_DIGEST"
+"""The SHA-256 of a run.json from a ConfigMap, in the Pod's own spec: whoever may write ConfigMaps could replace it."""
 STORAGE_CREDENTIALS_DIRECTORY = "/var/run/secrets/finetune.dev/storage"
 """Mount point of the class's Secret: one file per key (AWS_ACCESS_KEY_ID, ...), updated by the kubelet."""
 PROGRESS_TOKEN_PATH = "/var/run/secrets/finetune.dev/token"  # noqa: S105

@@ -30,7 +30,15 @@ from finetune_operator.finetuneclass.resolve import (
 )
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
 from finetune_operator.models.endpoints import model_keys
-from finetune_operator.pods.builders import PodRole, from_config_map, job, put_in_queue, rendered, run_config_map
+from finetune_operator.pods.builders import (
+    PodRole,
+    from_config_map,
+    job,
+    pinned,
+    put_in_queue,
+    rendered,
+    run_config_map,
+)
 from finetune_operator.pods.leftovers import jobs_to_delete
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.python_sandbox import add_python_sandbox
@@ -122,23 +130,27 @@ def evaluate_objects(
         outputs_uri=output_location(class_.spec, owner, spec.run_id).join("outputs").uri,
         python_sandbox=PYTHON_SANDBOX_SOCKET if runs_python else None,
     )
+    run_json = run.model_dump_json(by_alias=True)
     role = PodRole(
         EVALUATE_ROLE,
         ("evaluate", RUN_CONFIG_PATH),
         accelerated=loads_models,
+        environment=pinned(run_json),
         model_keys=model_keys(endpoints),
         reads_hub=True,
         reports_progress=progress is not None,
     )
-    ca = {"progress-ca.crt": progress.ca} if progress is not None else {}
-    files = {"run.json": run.model_dump_json(by_alias=True), **ca}
-    config_map = run_config_map(owner, name, EVALUATE_ROLE, files)
+    config_map = run_config_map(owner, name, EVALUATE_ROLE, _files(run_json, progress))
     body = job(owner, name, role, pod_class, from_config_map(name), deadline_seconds=try_seconds(spec, class_.spec))
     if runs_python:
         add_python_sandbox(body["spec"]["template"], pod_class)
     if loads_models:
         put_in_queue(body, class_.spec)
     return rendered([config_map, body])
+
+
+def _files(run_json: str, progress: ProgressEndpoint | None) -> dict[str, str]:
+    return {"run.json": run_json, **({"progress-ca.crt": progress.ca} if progress is not None else {})}
 
 
 def tries_to_delete(namespace: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> tuple[Child, ...]:

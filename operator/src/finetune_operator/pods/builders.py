@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from finetune_api.run import (
     PROGRESS_TOKEN_PATH,
     RUN_ANNOTATIONS,
     RUN_CONFIG_DIRECTORY,
+    RUN_DIGEST_VARIABLE,
     STORAGE_CREDENTIALS_DIRECTORY,
 )
 from finetune_operator.core.digest import annotated, digest
@@ -234,6 +236,11 @@ def run_config_map(owner: Owner, name: str, role: str, data: Mapping[str, str]) 
 def from_config_map(name: str) -> Object:
     """The source of a volume with the files of a ConfigMap."""
     return {"configMap": {"name": name}}
+
+
+def pinned(run_json: str) -> dict[str, str]:
+    """The environment of a container that accepts no other run.json, whatever becomes of its ConfigMap."""
+    return {RUN_DIGEST_VARIABLE: f"sha256:{hashlib.sha256(run_json.encode()).hexdigest()}"}
 
 
 def job(

@@ -24,15 +24,20 @@ def evaluation(api: Api) -> Object:
 
 
 @pytest.fixture
-def guarded(api: Api, evaluation: Object) -> Iterator[str]:
+def job(api: Api, evaluation: Object) -> Object:
+    (job,) = api.children_of(evaluation, "evaluate", "Job")
+    return job
+
+
+@pytest.fixture
+def guarded(api: Api, job: Object) -> Iterator[str]:
     """Whoever deletes a Job is refused."""
     with unanswered_webhook(api, ["DELETE"], ["jobs"]) as path:
-        wait_for(lambda: is_guarded(api, evaluation), "the API server has heard of the webhook")
+        wait_for(lambda: is_guarded(api, job), "the API server has heard of the webhook")
         yield path
 
 
-def is_guarded(api: Api, evaluation: Object) -> bool:
-    (job,) = api.children_of(evaluation, "evaluate", "Job")
+def is_guarded(api: Api, job: Object) -> bool:
     try:
         api.request("DELETE", api.path("Job", job["metadata"]["name"]), {"dryRun": ["All"]})
     except RefusedError as error:
@@ -44,9 +49,9 @@ def set_spec(api: Api, **changes: object) -> None:
     api.patch("Evaluation", "router", {"spec": changes})
 
 
-def is_ours_to_delete(api: Api, evaluation: Object, guarded: str) -> None:
+def is_ours_to_delete(api: Api, job: Object, guarded: str) -> None:
     api.request("DELETE", guarded)
-    wait_for(lambda: not is_guarded(api, evaluation), "it is gone")
+    wait_for(lambda: not is_guarded(api, job), "it is gone")
     api.patch("Evaluation", "router", {"metadata": {"annotations": {"touched": "sooner"}}})
 
 
@@ -66,8 +71,9 @@ def test_a_try_that_can_not_be_suspended_goes_on_with_its_run_configuration(
     assert (done["try"], done.get("disruptions", 0)) == (1, 0)
 
 
-def test_no_try_starts_beside_one_that_can_not_be_deleted(api: Api, evaluation: Object, guarded: str) -> None:
-    (job,) = api.children_of(evaluation, "evaluate", "Job")
+def test_no_try_starts_beside_one_that_can_not_be_deleted(
+    api: Api, evaluation: Object, job: Object, guarded: str
+) -> None:
     (pod,) = api.children_of(evaluation, "evaluate", "Pod")
     played.runs(api, pod)
     set_spec(api, runId="2")
@@ -79,7 +85,7 @@ def test_no_try_starts_beside_one_that_can_not_be_deleted(api: Api, evaluation: 
         job["metadata"]["uid"]
     ]
     assert "run.json" in played.run_files(api, pod)
-    is_ours_to_delete(api, evaluation, guarded)
+    is_ours_to_delete(api, job, guarded)
     (another,) = wait_for_another(api, evaluation, pod)
     played.ends(api, another, evaluation_report(tuned=0.75))
     done = api.wait_reason("Evaluation", "router", "Evaluated")["status"]

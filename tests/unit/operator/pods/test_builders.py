@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from finetune_api.run import (
     METRICS_PORT,
+    RUN_DIGEST_VARIABLE,
     CheckpointSource,
     EvaluateRun,
     FetchRun,
@@ -284,6 +286,15 @@ def test_each_pod_mounts_a_run_configuration_that_parses(role: str, model: Any) 
 
 
 HOSTILE = "s3://data/$(rm -rf ~);`id`&&\"'.jsonl"
+
+
+def test_an_evaluation_accepts_no_other_run_configuration_than_its_own() -> None:
+    """Its ConfigMap can be replaced before the Pod starts; a Pod's annotations and variables can't."""
+    config_map, made = children(env=[{"name": RUN_DIGEST_VARIABLE, "value": "sha256:another"}])["evaluate"]
+    (container,) = containers(pod_spec([config_map, made]))
+    variables = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+    written = config_map["data"]["run.json"].encode()
+    assert variables[RUN_DIGEST_VARIABLE] == f"sha256:{hashlib.sha256(written).hexdigest()}"
 
 
 def test_what_a_user_wrote_travels_only_as_json() -> None:

@@ -20,6 +20,7 @@ from finetune_api.outcome import (
     to_termination_message,
 )
 from finetune_api.run import FetchRun
+from finetune_operator.pods.builders import pinned
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.supervision import termination_messages
 from finetune_trainer.supervision.termination_messages import conclude, conclude_for, last_lines, read_run, run_command
@@ -142,6 +143,22 @@ def test_a_wrong_run_configuration_is_named(tmp_path: Path, text: str, problem: 
     with pytest.raises(DiagnosedError, match=problem) as refused:
         read_run(FetchRun, file)
     assert refused.value.failure.reason is Reason.INVALID_SPEC
+
+
+def test_a_run_configuration_that_somebody_replaced_is_not_carried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Pod names its ConfigMap, and whoever may write ConfigMaps may put another one in its place."""
+    written = '{"storage": {"region": "x"}, "model": {"uri": "s3://models/tuned"}, "name": "m"}'
+    file = tmp_path / "run.json"
+    file.write_text(written)
+    for name, value in pinned(written).items():
+        monkeypatch.setenv(name, value)
+    assert read_run(FetchRun, file).model.uri == "s3://models/tuned"
+    file.write_text(written.replace("tuned", "other"))
+    with pytest.raises(DiagnosedError, match="is not what the operator wrote") as refused:
+        read_run(FetchRun, file)
+    assert (refused.value.failure.reason, refused.value.failure.retryable) == (Reason.INVALID_SPEC, True)
 
 
 def test_a_command_gets_a_directory_that_is_gone_afterwards(tmp_path: Path, message: Path) -> None:

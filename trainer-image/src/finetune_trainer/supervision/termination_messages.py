@@ -5,6 +5,7 @@ https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-fa
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
@@ -30,7 +31,7 @@ from finetune_api.outcome import (
     parse_termination_message,
     to_termination_message,
 )
-from finetune_api.run import TrainRun
+from finetune_api.run import RUN_DIGEST_VARIABLE, TrainRun
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.supervision.diagnosis import diagnose
 
@@ -95,7 +96,9 @@ def run_command(kind: type[Run], file: Path, command: Callable[[Run, Path], Repo
 def read_run(kind: type[Run], file: Path) -> Run:
     """The run configuration in a file. Raises DiagnosedError (InvalidSpec) naming what is wrong in it."""
     try:
-        return kind.model_validate_json(file.read_bytes(), context=STORED)
+        content = file.read_bytes()
+        _refuse_another(file, content)
+        return kind.model_validate_json(content, context=STORED)
     except OSError as error:
         raise DiagnosedError(Reason.INVALID_SPEC, f"{file} can't be read: {error.strerror}") from error
     except ValidationError as error:
@@ -104,6 +107,19 @@ def read_run(kind: type[Run], file: Path) -> Run:
         # Written by an operator of another version: another image of the class reads it, with the same spec.
         message = f"{file} is no {kind.__name__}: {where}: {problem['msg']}"
         raise DiagnosedError(Reason.INVALID_SPEC, message, retryable=True) from error
+
+
+def _refuse_another(file: Path, content: bytes) -> None:
+    """Refuse what somebody put into the ConfigMap's place before the Pod started."""
+    wanted = os.environ.get(RUN_DIGEST_VARIABLE)
+    if wanted is None or wanted == f"sha256:{hashlib.sha256(content).hexdigest()}":
+        return
+    raise DiagnosedError(
+        Reason.INVALID_SPEC,
+        f"{file} is not what the operator wrote: the Pod's ConfigMap was replaced.",
+        retryable=True,
+        suggestion="Delete that ConfigMap, and find out who may write ConfigMaps in this namespace.",
+    )
 
 
 def _explains(failure: Failure, said: Failure) -> bool:
