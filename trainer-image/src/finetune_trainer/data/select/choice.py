@@ -15,20 +15,20 @@ import structlog
 
 from finetune_api.finetunejob import Dataset, DatasetSource, DatasetStatus, FileStatistics
 from finetune_api.run import DATASET_DIRECTORY
-from finetune_trainer.data.encode.chat_template import reads_images, template_clock
 from finetune_trainer.data.encode.token_files import TokenWriter
-from finetune_trainer.data.encode.tokenization import TokenizedExample
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import DataFile, fetch_files
-from finetune_trainer.data.read.examples import Example
 from finetune_trainer.data.read.formats import MethodFormats
 from finetune_trainer.data.read.reader import unread_keys
 from finetune_trainer.data.select.dataset_record import DatasetRecord, RecordedSet
 from finetune_trainer.data.select.filters import ISSUE_TEXTS, Mask, QualityIssue, Unwanted, prepare
 from finetune_trainer.data.select.screening import Screened
 from finetune_trainer.data.select.survey import SetName, Survey, survey
-from finetune_trainer.data.select.token_counts import Counted, TooLong, count_and_check
+from finetune_trainer.data.select.token_counts import Counted, count_and_check
+from finetune_trainer.data.select.tokenizing import ExampleTokenizer, TooLong, tokenizing_processes
 from finetune_trainer.methods.method import Method
+from finetune_trainer.process.cpu import available_cpus
+from finetune_trainer.process.memory import available_memory
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.storage import Storage
 
@@ -120,8 +120,8 @@ def choose_examples(
             unwanted = Unwanted(screened.unwanted(training), screened.unwanted(surveyed.validation))
         prepared = prepare(dataset, training.example_index, own_index, seed, unwanted)
     before = prepared.training.sum() + prepared.validation.sum()
-    with log_progress("counting tokens"), template_clock(now):
-        count = _Counter(method, tokenizer, images, max_length, too_long, directory)
+    with log_progress("counting tokens"):
+        count = _Counter(method, tokenizer, images, max_length, too_long, now, directory)
         counted = count.of(training, prepared.training, "training")
         measured = None if dataset.validation is None else count.of(validation, prepared.validation, "validation")
     held_out = None if measured is None else measured.statistics
@@ -158,21 +158,19 @@ class _Counter:
     images: ImageStore
     max_length: int
     too_long: TooLong
+    now: datetime
     directory: Path
     tokens: dict[SetName, Path] = field(default_factory=dict)
 
     def of(self, examples: Survey, taken: Mask, name: SetName) -> Counted:
-        writer = TokenWriter(self.directory / f"{name}-tokens.arrow")
-
-        def keep(example: Example, sequences: Sequence[TokenizedExample]) -> None:
-            for row in self.method.to_rows(self.tokenizer, example, sequences, training=name == "training"):
-                if self.method.is_learned_from(row, self.max_length):
-                    writer.write(row)
-
-        keeper = None if reads_images(self.tokenizer) else keep
-        counted = count_and_check(
-            examples, taken, self.method, self.tokenizer, self.images, self.max_length, self.too_long, keeper
+        tokenize = ExampleTokenizer(
+            self.method, self.tokenizer, self.max_length, self.too_long, training=name == "training", now=self.now
         )
+        writer = TokenWriter(self.directory / f"{name}-tokens.arrow")
+        processes = tokenizing_processes(
+            sum(file.path.stat().st_size for file in examples.files), available_cpus(), available_memory()
+        )
+        counted = count_and_check(examples, taken, tokenize, self.images, writer.write, processes)
         writer.close()
         if writer.file.exists():
             self.tokens[name] = writer.file
