@@ -14,6 +14,7 @@ from finetune_api.benchmarks import Benchmark
 from finetune_api.evaluation import Budget, Generation, OnError
 from finetune_api.evaluation_results import GatedSlice
 from finetune_api.finetuneclass import Prices, ServerSideEncryption
+from finetune_api.finetuneclass.models import CONCURRENCY, REQUESTS_PER_MINUTE, TIMEOUT_SECONDS
 from finetune_api.finetunejob import (
     Adapter,
     Checkpoints,
@@ -163,9 +164,9 @@ class EndpointConfig(ApiModel):
     digest: Line | None = Field(None, description="What tells the model from another one at the same place, if known.")
     secret_name: Line | None = Field(None, description="The Secret that its key is from; None: there is no key.")
     ca_bundle: str | None = Field(None, description="PEM CA certificates to trust.")
-    requests_per_minute: int = 600
-    concurrency: int = 8
-    timeout_seconds: int = 120
+    requests_per_minute: int = REQUESTS_PER_MINUTE
+    concurrency: int = CONCURRENCY
+    timeout_seconds: int = TIMEOUT_SECONDS
     prices: Prices | None = None
 
 

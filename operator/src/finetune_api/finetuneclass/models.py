@@ -12,6 +12,8 @@ from finetune_api.model_graders import ModelName
 from finetune_api.sources import ModelUri
 from finetune_api.unions import OneOf
 
+REQUESTS_PER_MINUTE, CONCURRENCY, TIMEOUT_SECONDS = 600, 8, 120
+"""Of a model behind an API, where the class says nothing else."""
 Price = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
@@ -57,7 +59,8 @@ class ListedModel(OneOf):
                 "modelDeploymentRef",
             ),
             (
-                "!has(self.base) || !(has(self.model) || has(self.credentialsSecretName) || has(self.caBundle))",
+                "!has(self.base) || !(has(self.model) || has(self.credentialsSecretName) || has(self.caBundle) || "
+                "has(self.requestsPerMinute) || has(self.concurrency) || has(self.timeoutSeconds))",
                 "a base model is loaded, and not asked",
                 "base",
             ),
@@ -81,9 +84,13 @@ class ListedModel(OneOf):
     ca_bundle: Annotated[str, StringConstraints(pattern=r"^-----BEGIN CERTIFICATE-----", max_length=65536)] | None = (
         Field(None, description="PEM CA certificates used to verify the endpoint. Omitted: the public CAs.")
     )
-    requests_per_minute: int = Field(600, ge=1, le=1_000_000, description="Maximum rate of requests of one Pod.")
-    concurrency: int = Field(8, ge=1, le=256, description="Maximum number of concurrent requests of one Pod.")
-    timeout_seconds: int = Field(120, ge=1, le=3600, description="How long a request may take.")
+    requests_per_minute: int | None = Field(
+        None, ge=1, le=1_000_000, description="Maximum rate of requests of one Pod. Omitted: 600."
+    )
+    concurrency: int | None = Field(
+        None, ge=1, le=256, description="Maximum number of concurrent requests of one Pod. Omitted: 8."
+    )
+    timeout_seconds: int | None = Field(None, ge=1, le=3600, description="How long a request may take. Omitted: 120.")
     prices: Prices | None = Field(
         None, description="Prices for the cost in status.usage, and of a base model for what a smaller one saves."
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from finetune_api.conditions import Reason
 from finetune_api.finetuneclass import ListedModel
+from finetune_api.finetuneclass.models import CONCURRENCY, REQUESTS_PER_MINUTE, TIMEOUT_SECONDS
 from finetune_api.modeldeployment import UNKNOWN_REVISION, ModelDeploymentStatus
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness, progressing, stalled
@@ -33,9 +34,9 @@ def endpoint_config(model: ListedModel) -> EndpointConfig:
         model=model.model or model.name,
         secret_name=model.credentials_secret_name,
         ca_bundle=model.ca_bundle,
-        requests_per_minute=model.requests_per_minute,
-        concurrency=model.concurrency,
-        timeout_seconds=model.timeout_seconds,
+        requests_per_minute=model.requests_per_minute or REQUESTS_PER_MINUTE,
+        concurrency=model.concurrency or CONCURRENCY,
+        timeout_seconds=model.timeout_seconds or TIMEOUT_SECONDS,
         prices=model.prices,
     )
 

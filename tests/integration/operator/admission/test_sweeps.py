@@ -209,6 +209,7 @@ def test_a_sweep_over_models_needs_gates_alone(api: Api) -> None:
         ({"base": {"uri": "s3://models/m"}}, ["spec.models[0].base.parameters"]),
         ({"base": {"uri": "s3://models/m", "parameters": 9}, "url": "https://api.example.com/v1"}, ["exactly one of"]),
         ({"base": {"uri": "s3://models/m", "parameters": 9}, "model": "m"}, ["a base model is loaded, and not asked"]),
+        ({"base": {"uri": "s3://models/m", "parameters": 9}, "requestsPerMinute": 9}, ["loaded, and not asked"]),
         ({"base": {"uri": "s3://models/m", "parameters": 9, "adapters": ["Prefix"]}}, ["base.adapters[0]"]),
     ],
     ids=str,
