@@ -58,7 +58,7 @@ def _rows(schema: dict[str, Any], prefix: str) -> Iterator[str]:
         default = json.dumps(child["default"]) if child.get("default") not in (None, {}) else ""
         needed = "required" if name in required else f"`{default}`" if default else ""
         text = " ".join(child.get("description", "").split())
-        yield f"| `{path}` | {_type(child)} | {needed} | {text.replace('|', '&#124;')} |"
+        yield f"| `{path}` | {_type(child)}{_bounds(child)} | {needed} | {text.replace('|', '&#124;')} |"
         inner = child.get("items", child)
         if "properties" in inner:
             yield from _rows(inner, f"{path}{'[]' if inner is not child else ''}.")
@@ -74,6 +74,31 @@ def _type(schema: dict[str, Any]) -> str:
     if schema.get("x-kubernetes-int-or-string"):
         return "quantity" if "maximum" not in schema else "integer or string"
     return str(schema.get("type", "any"))
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    """What the API server takes of a number, of the items of a list, or of the numbers in it, after a comma."""
+    if schema.get("type") == "array":
+        items = _range(schema, "minItems", "maxItems")
+        return f"{_bounds(schema['items'])}{f', {items} items' if items else ''}"
+    if schema.get("type") not in ("integer", "number"):
+        return ""
+    found = _range(schema, "minimum", "maximum")
+    return f", {found}" if found else ""
+
+
+def _range(schema: dict[str, Any], least: str, most: str) -> str:
+    low, high = (_number(schema[name]) if name in schema else "" for name in (least, most))
+    above, below = schema.get("exclusiveMinimum") is True, schema.get("exclusiveMaximum") is True
+    if low and high and not above and not below:
+        return f"{low} to {high}"
+    lower = f"{'more than' if above else 'at least'} {low}" if low else ""
+    upper = f"{'less than' if below else 'at most'} {high}" if high else ""
+    return ", ".join(filter(None, (lower, upper)))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
 
 
 def _rules(schema: dict[str, Any]) -> Iterator[str]:
