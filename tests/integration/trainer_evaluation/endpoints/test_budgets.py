@@ -69,6 +69,19 @@ def test_a_request_is_in_the_ledger_before_it_is_sent(bucket: Bucket, tmp_path: 
     assert known == [(1, 0), (2, 120), (3, 240)]
 
 
+def test_one_after_another_calibration_grading_and_attacks_have_one_budget(
+    bucket: Bucket, tmp_path: Path, folder: str
+) -> None:
+    """Each asks in an event loop of its own, many at once."""
+    with stub_api(grades(4)) as api:
+        asking = Asking(bucket, api, tmp_path, folder, budget={"requests": 20}, requestsPerMinute=1_000_000)
+        for part in ("calibration", "grading"):
+            assert errors(asking.grade(*(f"{part} {number}" for number in range(8)))) == {None}
+        last = asking.grade(*(f"attack {number}" for number in range(8)))
+        assert [grade.error is not None for grade in last].count(True) == 4
+        assert len(api.requests) == 20
+
+
 def test_an_answer_is_looked_up_once_also_with_a_budget(
     bucket: Bucket, tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

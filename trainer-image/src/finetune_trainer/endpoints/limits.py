@@ -56,7 +56,8 @@ class Ledger:
         self._used = _Used()
         self._is_read = budget.requests is None and budget.tokens is None
         self._is_limited = not self._is_read
-        self._writing = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = asyncio.Lock()
         self._changes, self._written = 0, 0
 
     async def take(self) -> None:
@@ -77,8 +78,15 @@ class Ledger:
         self._used = replace(self._used, tokens=self._used.tokens + tokens)
         await self._write()
 
+    def _writing(self) -> asyncio.Lock:
+        """A lock belongs to one event loop, and each part of an evaluation that asks has its own."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._lock = loop, asyncio.Lock()
+        return self._lock
+
     async def _read(self) -> None:
-        async with self._writing:
+        async with self._writing():
             if not self._is_read:
                 self._used = _read_used(await asyncio.to_thread(self._storage.find, self._object))
                 self._is_read = True
@@ -89,7 +97,7 @@ class Ledger:
             return
         self._changes += 1
         mine = self._changes
-        async with self._writing:
+        async with self._writing():
             if self._written < mine:
                 changes, content = self._changes, orjson.dumps(asdict(self._used))
                 await asyncio.to_thread(self._storage.write, self._object, content)
