@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
+from tests.integration.operator.conftest import CLASS
 from tests.integration.operator.finetunejobs.webhooks import unanswered_webhook
-from tests.integration.operator.jobs import JOB, starts_training
+from tests.integration.operator.jobs import JOB, starts_training, trains
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -62,3 +64,19 @@ def test_of_a_cancelled_run_whose_job_can_not_be_stopped_an_event_says_so(
 
     wait_for(lambda: bool(warnings()), "it is told")
     assert f"refuses to delete Job {train['metadata']['name']}" in warnings()[0]
+
+
+def test_a_job_whose_storage_is_empty_goes_though_no_kubernetes_job_may_be_deleted(api: Api) -> None:
+    """The Job that emptied it has ended, and Kubernetes removes it in time."""
+    class_name = f"class-{api.namespace}"
+    api.create("FineTuneClass", class_name, {**CLASS, "reclaimPolicy": "Delete"})
+    job = api.create("FineTuneJob", "router", {**JOB, "className": class_name})
+    trains(api, job)
+    (train,) = api.children_of(job, "train", "Job")
+    with unanswered_webhook(api, ["DELETE"], ["jobs"]):
+        wait_for(lambda: is_guarded(api, train), "the API server has heard of the webhook")
+        api.delete("FineTuneJob", "router")
+        (emptying,) = api.wait_children(job, "delete", "Pod")
+        played.ends(api, emptying, "")
+        wait_for(lambda: not api.exists("FineTuneJob", "router"), "it is gone")
+    api.delete("FineTuneClass", class_name)

@@ -83,15 +83,16 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
             await _write_or_hold_status(kube, kind, key, stored, parent, refused, now)
         return refused_retry_seconds(error)
     kept = await _delete_children(kube, plan, parent, now)
+    if deletion is not None and deletion.release:
+        # Its time is over: what the API server refuses to delete ends by a deadline of its own.
+        await release(kube, parent, kind.finalizer, deletion.left_behind)
+        kind.held.drop(key)
+        return None
     if kept is not None and unreadable is None and _holds_back(kind, before, plan, kept):
         await _write_or_hold_status(kube, kind, key, stored, parent, kept_child_plan(before, parent, kept, now), now)
         return refused_retry_seconds(kept.error)
     if kept is not None:
         await record_event(kube, parent, kept.note, (kept.child.uid, kept.child.name))
-    elif deletion is not None and deletion.release:
-        await release(kube, parent, kind.finalizer, deletion.left_behind)
-        kind.held.drop(key)
-        return None
     again = plan.requeue_at
     if unreadable is not None:
         await report_unreadable_status(kube, kind, key, parent, unreadable, now)

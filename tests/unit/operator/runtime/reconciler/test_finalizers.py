@@ -121,6 +121,20 @@ async def test_the_finalizer_is_removed_last_and_an_event_of_the_class_says_what
         assert (event["type"], event["reason"], event["message"]) == ("Warning", "StorageKept", LEFT.note.message)
 
 
+@pytest.mark.parametrize("conditions", [[], [{"type": "Complete", "status": "True"}]], ids=["runs", "has ended"])
+async def test_a_job_that_can_not_be_deleted_holds_no_object_for_ever(conditions: list[dict[str, str]]) -> None:
+    """A policy keeps Jobs: the finalizer goes in time all the same, or its namespace could never go."""
+    answers = {
+        f"GET {PARENT_PATH}": parent_that(deletionTimestamp=DELETED, finalizers=[FINALIZER]),
+        f"GET {JOBS_PATH}/old": {"kind": "Job", "metadata": {"name": "old"}, "status": {"conditions": conditions}},
+        f"DELETE {JOBS_PATH}/old": ApiError(403, "Forbidden", "denied the request: keep jobs"),
+    }
+    kube = FakeKube(answers)
+    last = Plan(status=STATUS, delete=PLAN.delete)
+    assert await reconcile(kube, holding(deletion=DeletionPlan(last, release=True)), KEY) is None
+    assert kube.writes[-1] == f"PATCH {PARENT_PATH}"
+
+
 async def test_a_finalizer_that_the_api_server_keeps_is_an_error() -> None:
     """A webhook put it back: the object is looked at again, and what stays is not said to be gone."""
     deleted = parent_that(deletionTimestamp=DELETED, finalizers=[FINALIZER])
