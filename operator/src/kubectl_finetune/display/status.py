@@ -145,7 +145,9 @@ def _trials(view: ObjectView, most: int | None) -> Iterator[Row]:
         for index, trial in enumerate(status.at("trials"))
         if (score := trial.number("score")) is not None
     )
-    yield Row("Best", [f"{_score(trial)}  {_trial(trial)}" for _, _, trial in scored[:most]])
+    # A larger model or more data may score better, and is not what these modes look for.
+    name = "Best" if view.fields.text("spec", "mode") in ("", "Search") else "Scores"
+    yield Row(name, [f"{_score(trial)}  {_trial(trial)}" for _, _, trial in scored[:most]])
     others = [trial for trial in status.at("trials") if trial.number("score") is None]
     lines = [f"{_trial_state(view, one)}  {_trial(one)}" for one in others]
     yield Row("Others", lines if most is None else lines[-most:])

@@ -70,7 +70,7 @@ def test_a_search_is_told_with_its_trials_the_best_first() -> None:
         "kubectl finetune watch fts/router -n team-a",
     ):
         assert told in text, told
-    assert text.index("0.25  router-trial-2") < text.index("0.5  router-trial-1")
+    assert text.index("Best         0.25  router-trial-2") < text.index("0.5  router-trial-1")
     assert "logs" not in text, "a sweep has no Pods of its own"
 
 
@@ -83,9 +83,9 @@ def test_a_sweep_over_models_names_each_with_its_verdict_and_the_score_on_holdou
     holdout = {"number": 1, "evaluationName": "t-holdout", "score": 0.45, "low": 0.4, "high": 0.5}
     meta = {"name": "router", "namespace": "team-a", "generation": 1}
     status = {"phase": "Succeeded", "runId": "1", "trials": trials, "holdout": holdout}
-    spec = {"objective": {"type": "Evaluation"}}
+    spec = {"mode": "SmallestModel", "objective": {"type": "Evaluation"}}
     text = shown(object_view({"kind": "FineTuneSweep", "metadata": meta, "spec": spec, "status": status}))
-    assert "0.5 (0.4 to 0.6)  t-1  small, Passed" in text
+    assert "Scores       0.5 (0.4 to 0.6)  t-1  small, Passed" in text
     assert "0.45 (0.4 to 0.5)  trial 1, Evaluation t-holdout" in text
 
 

@@ -19,6 +19,7 @@ from finetune_api.base import LINE_LENGTH, whole_seconds
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
 from finetune_operator.core.conditions import Readiness, progressing, stalled
+from finetune_operator.finetunejob.allowed_class import with_run_id_hint
 from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision, JobPlan, stopped
 from finetune_operator.finetunejob.objects import model_source, next_run_number, preflight_pod_name, run_digest, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
@@ -86,6 +87,8 @@ def wait_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now
             "spec.model.fineTuneJobRef refers to this job itself, which has no result yet. Refer to another "
             "FineTuneJob, or set model.uri to an earlier result (status.history), and change runId.",
         )
+    if observed.reward_refusal is not None:  # no model would help
+        found = with_run_id_hint(observed.reward_refusal)
     return JobDecision(status, found, delete=stale_jobs(observed)) if isinstance(found, Readiness) else None
 
 
