@@ -132,7 +132,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.INVALID_SPEC: "The spec contradicts itself; change it.",
     Reason.CLASS_NOT_FOUND: "The FineTuneClass does not exist, or there is no default class. Create it, or name "
     "another one.",
-    Reason.LIMIT_EXCEEDED: "The spec asks for more than the class allows.",
+    Reason.LIMIT_EXCEEDED: "The spec asks for more than the class allows, or screening for more than its budget.",
     Reason.SOURCE_NOT_ALLOWED: "The class does not allow this model or dataset URI.",
     Reason.MODEL_NOT_LISTED: "A grader or dataset.screening asks a model, or a candidate is one, that spec.models of "
     "the class does not list.",

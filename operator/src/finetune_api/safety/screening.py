@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from finetune_api.base import ApiModel, Line
+from finetune_api.base import ApiModel, Line, cel
+from finetune_api.evaluation import Budget
 from finetune_api.evaluation_results import ModelUsage
 from finetune_api.kubernetes_types import SET
 from finetune_api.safety.classifier import Classifier
@@ -23,6 +24,16 @@ SHOWN_LINES = 10
 class Screening(ApiModel):
     """Which examples are flagged, in both sets, and what becomes of them."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.budget) || has(self.classifier)",
+                "only a classifier has a budget: rules cost nothing",
+                "budget",
+            )
+        )
+    )
+
     action: Literal["Report", "Drop", "Fail"] = Field(
         "Report",
         description="Report: they are counted. Drop: they are left out. Fail: the dataset is invalid.",
@@ -34,6 +45,10 @@ class Screening(ApiModel):
         description="Rules that flag an example.",
     )
     classifier: Classifier | None = Field(None, description="Omitted: the rules alone.")
+    budget: Budget | None = Field(
+        None,
+        description="How much the classifier may be asked in the run. At the limit the run ends. Omitted: no limit.",
+    )
 
 
 class ScreeningFinding(ApiModel):

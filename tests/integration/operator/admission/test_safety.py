@@ -79,6 +79,7 @@ def classifier(form: str = "Qwen3Guard", **settings: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "screening",
     [
+        {"classifier": {"model": "guard", "format": "LlamaGuard"}, "budget": {"requests": 10}},
         {},
         {"rules": ["Secret"], "action": "Fail"},
         classifier("Policy", policy="No recipes."),
@@ -96,6 +97,7 @@ def test_a_screening_is_taken(api: Api, screening: dict[str, Any]) -> None:
     ("screening", "told"),
     [
         ({"rules": ["Faces"]}, r"screening\.rules\[0\]: Unsupported value: \"Faces\""),
+        ({"budget": {"requests": 10}}, r"screening\.budget: .*only a classifier has a budget: rules cost nothing"),
         ({"action": "Ignore"}, r"screening\.action: Unsupported value"),
         (classifier("Perspective"), r"classifier\.format: Unsupported value"),
         (classifier("Policy"), "format Policy requires policy"),

@@ -228,3 +228,20 @@ def test_openais_moderation_and_a_policy_of_ones_own(workplace: Workplace, tmp_p
         by_policy = {"format": "Policy", "policy": "No weapons."}
         own = classified_run(workplace, "own", api, classifier=by_policy)
         assert flagged(preflight(own, tmp_path / "2")) == {"Policy": (1, ["15"])}
+
+
+def test_a_budget_that_is_used_up_ends_the_run_and_what_was_answered_is_kept(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    with stub_api(guards) as api:
+        run = classified_run(workplace, "limited", api, screening={"budget": {"requests": 10}})
+        with pytest.raises(DiagnosedError, match=r"dataset\.screening\.budget\.requests \(10\) is used up") as refused:
+            preflight(run, tmp_path / "first")
+        assert (refused.value.failure.reason, refused.value.failure.retryable) == (Reason.LIMIT_EXCEEDED, False)
+        assert len(api.requests) == 10
+        # Another run pays only for the rest.
+        larger = classified_run(workplace, "limited", api, screening={"budget": {"requests": 14}})
+        job = larger.job.model_copy(update={"run_id": "2"})
+        report = preflight(larger.model_copy(update={"job": job}), tmp_path / "second")
+        assert flagged(report)["Violent"] == (1, ["15"])
+        assert 10 < len(api.requests) <= 24

@@ -46,11 +46,12 @@ class Ledger:
     """What a run has used of its budget, over all models and tries: kept in the storage, before it is used.
 
     A try that is killed has counted every request that it may have sent. `object_` is the run's own; without a budget
-    nothing is read or written.
+    nothing is read or written. `field` is the budget's place in the spec.
     """
 
-    def __init__(self, budget: Budget, storage: Storage, object_: StorageLocation) -> None:
+    def __init__(self, budget: Budget, storage: Storage, object_: StorageLocation, field: str = "spec.budget") -> None:
         self._budget = budget
+        self._field = field
         self._storage = storage
         self._object = object_
         self._used = _Used()
@@ -68,7 +69,7 @@ class Ledger:
             (self._used.tokens, self._budget.tokens, "tokens"),
         ):
             if most is not None and used >= most:
-                message = f"spec.budget.{what} ({most}) is used up."
+                message = f"{self._field}.{what} ({most}) is used up."
                 raise RowError(GraderErrorCode.BUDGET_EXCEEDED, message)
         self._used = replace(self._used, requests=self._used.requests + 1)
         await self._write()

@@ -16,5 +16,6 @@ def classifier_of(run: PreflightRun, storage: Storage) -> Endpoint | None:
     if run.classifier is None or run.answers_uri is None:
         return None
     folder, job = parse_s3(run.answers_uri), run.job
-    unlimited = Ledger(Budget(), storage, ledger_of(folder, job.uid, job.run_id))
-    return Endpoint(run.classifier, job.namespace, Answers(storage, folder), unlimited)
+    budget = (run.dataset.screening and run.dataset.screening.budget) or Budget()
+    ledger = Ledger(budget, storage, ledger_of(folder, job.uid, job.run_id), "dataset.screening.budget")
+    return Endpoint(run.classifier, job.namespace, Answers(storage, folder), ledger)

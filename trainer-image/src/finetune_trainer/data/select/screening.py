@@ -13,6 +13,7 @@ import structlog
 from finetune_api.conditions import Reason
 from finetune_api.evaluation_results import ModelUsage
 from finetune_api.finetunejob import DatasetStatus
+from finetune_api.graders import GraderErrorCode
 from finetune_api.safety.classifier import Classifier
 from finetune_api.safety.screening import (
     MOST_FINDINGS,
@@ -185,6 +186,15 @@ def _refuse_too_slow(examples: int, classifier: Endpoint) -> None:
     )
 
 
+def _used_up(what: str, examples: int) -> DiagnosedError:
+    return DiagnosedError(
+        Reason.LIMIT_EXCEEDED,
+        f"{what} The classifier has not judged all of the {examples} examples, and what is not judged is neither "
+        "dropped nor trained on. Raise the budget and change spec.runId: what has been answered is kept, and costs "
+        "nothing.",
+    )
+
+
 def _classify(flagged: Sequence[SetFlags], settings: Classifier, endpoint: Endpoint) -> None:
     async def ask() -> None:
         async with endpoint.connected():
@@ -212,6 +222,8 @@ async def _classify_set(flags: SetFlags, settings: Classifier, endpoint: Endpoin
         for (position, _), result in zip(some, verdicts, strict=True):
             if not isinstance(result, GradeError):
                 flags.add(position, result)
+            elif result.code is GraderErrorCode.BUDGET_EXCEEDED:
+                raise _used_up(result.details, len(flags.survey))
             elif result.passing:
                 # What fails by chance must not decide what is trained on; the answers so far are kept.
                 raise DiagnosedError(Reason.ENDPOINT_UNREACHABLE, result.details, retryable=True)
