@@ -83,6 +83,33 @@ def test_a_tenant_makes_nothing_that_looks_like_a_child(release: Release, operat
     assert refused("delete", "pod", name, "--wait=false") == ""
 
 
+def test_a_tenant_puts_no_configmap_in_the_place_of_one_that_tells_a_pod_what_to_do(
+    release: Release, operator: Operator, platform: None
+) -> None:
+    """A Pod finds it by its name alone, without our labels and owners, when it starts: after a scale-up, say."""
+    apply(release, "ModelDeployment", "replaced", model={"uri": BASE})
+    release.kubectl("-n", TEAM, "create", "rolebinding", "replacer", "--clusterrole=edit", "--user=replacer")
+    assert rights_settle(release, "replacer", asked=[("create", "finetunejobs")], expected=[("create", "finetunejobs")])
+    refused = partial(refusal, release, "replacer")
+    for name in ("replaced-evaluate-0123abcd", "replaced-serve-0123abcd"):
+        forged: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+        for data in ({"data": {"run.json": "{}"}}, {"binaryData": {"run.json": "e30="}}):
+            said = refused("create", "-f", "-", stdin={**forged, **data})
+            assert "only the operator writes the ConfigMaps that tell the Pods" in said
+        assert refused("create", "-f", "-", stdin={**forged, "data": {"other.json": "{}"}}) == ""
+        later = json.dumps({"data": {"run.json": "{}"}})
+        assert "only the operator writes" in refused("patch", "configmap", name, "--type=merge", "-p", later)
+        # Of another name, it tells no Pod anything.
+        elsewhere = {**forged, "metadata": {"name": f"my-{name[:-1]}"}, "data": {"run.json": "{}"}}
+        assert refused("create", "-f", "-", stdin=elsewhere) == ""
+    uid = release.get("-n", TEAM, "mdep", "replaced")["metadata"]["uid"]
+    made = ("-l", f"finetune.dev/owner-uid={uid}")
+    release.wait("-n", TEAM, "configmap", *made, until="create")
+    (config_map,) = release.get("-n", TEAM, "configmap", *made)["items"]
+    name = config_map["metadata"]["name"]
+    assert refused("label", "configmap", name, "mine=yes") == "", "the operator's own may be labelled"
+
+
 def test_a_tenant_does_not_change_what_a_pod_is_told_to_do(
     release: Release, operator: Operator, platform: None
 ) -> None:
