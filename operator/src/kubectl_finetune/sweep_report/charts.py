@@ -90,12 +90,18 @@ def parallel_coordinates(title: str, axes: Sequence[Axis], best: int) -> Element
     return svg
 
 
-def curve(title: str, points: Sequence[tuple[float, Interval]]) -> Element:
-    """Values at several sizes, on a logarithmic axis, with the band of their intervals."""
+def curve(
+    title: str, points: Sequence[tuple[float, Interval]], expected: Sequence[tuple[float, Interval]] = ()
+) -> Element:
+    """Values at several sizes, on a logarithmic axis, with the band of their intervals.
+
+    `expected`: the last of them and one that was not measured, with a band and a dashed line of their own.
+    """
     svg = _svg(title, HEIGHT)
     right, bottom = float(WIDTH - RIGHT), float(HEIGHT - BOTTOM)
-    sizes = _Scale(min(size for size, _ in points), max(size for size, _ in points), is_log=True)
-    values = _scale([number for _, one in points for number in (one.value, one.low, one.high) if number is not None])
+    known = [*points, *expected]
+    sizes = _Scale(min(size for size, _ in known), max(size for size, _ in known), is_log=True)
+    values = _scale([number for _, one in known for number in (one.value, one.low, one.high) if number is not None])
 
     def place(size: float, value: float) -> tuple[float, float]:
         return sizes.at(size, LEFT, right), values.at(value, bottom, TOP)
@@ -104,17 +110,24 @@ def curve(title: str, points: Sequence[tuple[float, Interval]]) -> Element:
         y = values.at(tick, bottom, TOP)
         _line(svg, LEFT, y, right, y, "grid")
         _text(svg, LEFT - 8, y + 4, figure(tick, 3), "end")
-    banded = [(size, one.low, one.high) for size, one in points if one.low is not None and one.high is not None]
-    edge = [place(size, low) for size, low, _ in banded] + [place(size, high) for size, _, high in reversed(banded)]
-    SubElement(svg, "polygon", {"class": "band", "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in edge)})
-    middle = [place(size, one.value) for size, one in points]
-    SubElement(svg, "polyline", {"class": "best", "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in middle)})
-    for (size, one), (x, y) in zip(points, middle, strict=True):
-        group = SubElement(svg, "g", {"class": "best"})
-        SubElement(group, "title").text = f"{size:,.0f} examples: {figure(one.value)}"
-        _circle(group, x, y)
-        _text(svg, x, bottom + 18, f"{size:,.0f}", "middle")
+    for found, kind in ((points, "best"), (expected, "expected")):
+        banded = [(size, one.low, one.high) for size, one in found if one.low is not None and one.high is not None]
+        edge = [place(size, low) for size, low, _ in banded] + [place(size, high) for size, _, high in reversed(banded)]
+        if edge:
+            SubElement(svg, "polygon", {"class": "band", "points": _joined(edge)})
+        middle = [place(size, one.value) for size, one in found]
+        if middle:
+            SubElement(svg, "polyline", {"class": kind, "points": _joined(middle)})
+        for (size, one), (x, y) in zip(found, middle, strict=True):
+            group = SubElement(svg, "g", {"class": kind})
+            SubElement(group, "title").text = f"{size:,.0f} examples: {figure(one.value)}"
+            _circle(group, x, y)
+            _text(svg, x, bottom + 18, f"{size:,.0f}", "middle")
     return svg
+
+
+def _joined(places: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
 
 
 def shares(title: str, values: Mapping[str, float]) -> Element:

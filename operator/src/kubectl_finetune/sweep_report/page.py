@@ -48,7 +48,7 @@ def _sections(view: ObjectView) -> Iterator[Element]:
     ready = next((one for one in status.at("conditions") if one.text("type") == "Ready"), Fields(None))
     if ready.text("message"):
         yield _element("p", ready.text("message"), "verdict")
-    yield from _curve(status.at("learningCurve"))
+    yield from _curve(status.at("learningCurve"), is_highest=_is_highest_best(view))
     scored = _by_score(view, trials)
     if scored:
         yield from _scores(status, scored)
@@ -61,13 +61,17 @@ def _sections(view: ObjectView) -> Iterator[Element]:
 
 def _by_score(view: ObjectView, trials: Sequence[Fields]) -> list[Fields]:
     """Those that have a score, the best first."""
-    objective = view.fields.at("spec", "objective")
-    is_highest = objective.text("type") == "Evaluation" and objective.text("evaluation", "goal") != "Minimize"
+    is_highest = _is_highest_best(view)
     found = [(score, trial) for trial in trials if (score := trial.number("score")) is not None]
     return [trial for _, trial in sorted(found, key=lambda one: -one[0] if is_highest else one[0])]
 
 
-def _curve(found: Fields) -> Iterator[Element]:
+def _is_highest_best(view: ObjectView) -> bool:
+    objective = view.fields.at("spec", "objective")
+    return objective.text("type") == "Evaluation" and objective.text("evaluation", "goal") != "Minimize"
+
+
+def _curve(found: Fields, *, is_highest: bool) -> Iterator[Element]:
     points = []
     for point in found.at("points"):
         size, score = point.number("examples"), point.number("score")
@@ -76,10 +80,24 @@ def _curve(found: Fields) -> Iterator[Element]:
     if len(points) < 2:
         return
     yield _element("h2", "Score by the number of training examples")
-    yield curve("Score by the number of training examples", points)
+    expected = _expected(found, *points[-1], sign=1 if is_highest else -1)
+    yield curve("Score by the number of training examples", points, expected)
+    dashed = " Dashed: what twice the data is expected to bring, with its 90 % interval." if expected else ""
     yield _element(
-        "p", "The band has the 90 % intervals of the means over the seeds. The number of examples is on a log scale."
+        "p",
+        "The band has the 90 % intervals of the means over the seeds. The number of examples is on a log scale."
+        f"{dashed}",
     )
+
+
+def _expected(found: Fields, size: float, last: Interval, *, sign: int) -> list[tuple[float, Interval]]:
+    """What twice the data would bring, from the last size on; nothing where no gain is told."""
+    gain, low, high = (found.number(name) for name in ("gain", "gainLow", "gainHigh"))
+    if gain is None or low is None or high is None:
+        return []
+    least, most = sorted(last.value + sign * bound for bound in (low, high))
+    twice = Interval("twice the data", last.value + sign * gain, least, most)
+    return [(size, Interval("", last.value, last.value, last.value)), (2 * size, twice)]
 
 
 def _scores(status: Fields, scored: Sequence[Fields]) -> Iterator[Element]:

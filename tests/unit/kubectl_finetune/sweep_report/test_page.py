@@ -107,6 +107,11 @@ def test_a_learning_curve_has_its_band() -> None:
     page = Page(report_page(sweep({"learningCurve": {"points": points}}, mode="LearningCurve")))
     assert page.count("polygon", "band") == 1
     assert all(size in page.text for size in ("100", "200", "400"))
+    assert "800" not in page.text, "what was not measured and is not expected"
+    gain = {"gain": 0.2, "gainLow": 0.1, "gainHigh": 0.3}
+    page = Page(report_page(sweep({"learningCurve": {"points": points, **gain}}, mode="LearningCurve")))
+    assert (page.count("polygon", "band"), page.count("polyline", "expected")) == (2, 1)
+    assert "800 examples: 1" in page.text, "a loss falls by the gain"
 
 
 def test_nothing_of_the_cluster_becomes_markup_and_nothing_is_loaded_or_run() -> None:

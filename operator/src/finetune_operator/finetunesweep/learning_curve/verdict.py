@@ -59,7 +59,8 @@ def learning_curve(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> Cu
     if not fits(measured):
         message = (
             "The scores do not follow a learning curve, which improves ever more slowly with more examples, so the "
-            "effect of further examples cannot be estimated."
+            "effect of further examples cannot be estimated. Trainings that are too short to learn anything of the "
+            "smallest parts may be the cause: leave these out of spec.learningCurve.percents, or train more epochs."
         )
         return CurveStatus(message=message, points=points)
     worthwhile = (spec.learning_curve or LearningCurve()).worthwhile_gain
