@@ -10,7 +10,7 @@ from finetune_api.finetunesweep import FineTuneSweepStatus, SizedModel, Smallest
 PASSED, INCONCLUSIVE = "Passed", "Inconclusive"
 _ANSWERS = 1000
 _BY_CHANCE = 0.025
-"""That a model passes though its mean is below the threshold: how often a bound of a 95 % interval is beyond it."""
+"""That a model passes though its mean is below the threshold: how often a bound of a 95 % interval is beyond it, about."""
 
 
 def smallest(trials: Sequence[TrialStatus]) -> TrialStatus | None:
@@ -49,8 +49,8 @@ def by_chance(asked: SmallestModel, trials: Sequence[TrialStatus], best: TrialSt
     if judged < 2:
         return ""
     return (
-        f" Of {judged} models that are not good enough, one would pass by chance in at most {judged * _BY_CHANCE:.1%} "
-        "of such searches."
+        f" Of {judged} models that are not good enough, one would pass by chance in about {judged * _BY_CHANCE:.1%} "
+        "of such searches, or less."
     )
 
 

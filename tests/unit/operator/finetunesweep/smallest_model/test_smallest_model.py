@@ -77,7 +77,7 @@ def test_the_first_that_passes_ends_the_sweep_and_no_larger_one_is_trained() -> 
     assert message(world) == (
         "'two' is the smallest model that passes (2,000,000 parameters; 'four', the largest, has 4,000,000): "
         f"FineTuneJob {world.trial(2).fine_tune_job_name!r}. Of 2 models that are not good enough, one would pass by "
-        "chance in at most 5.0% of such searches."
+        "chance in about 5.0% of such searches, or less."
     )
 
 
@@ -88,7 +88,7 @@ def test_of_several_models_one_may_pass_by_luck_and_that_is_told() -> None:
     third = started()
     for number, verdict in ((1, "GateFailed"), (2, "Inconclusive"), (3, "Passed")):
         judge(third, number, verdict, 0.5)
-    assert "Of 3 models that are not good enough, one would pass by chance in at most 7.5%" in message(third)
+    assert "Of 3 models that are not good enough, one would pass by chance in about 7.5%" in message(third)
     by_mean = started(smallestModel={"gates": [{**GATES[0], "decision": "PointEstimate"}]})
     judge(by_mean, 1, "Passed", 0.6)
     assert "A gate with decision PointEstimate does not tell luck" in message(by_mean)
