@@ -10,7 +10,7 @@ from finetune_api.finetunesweep import FineTuneSweepStatus, SizedModel, Smallest
 PASSED, INCONCLUSIVE = "Passed", "Inconclusive"
 _ANSWERS = 1000
 _BY_CHANCE = 0.025
-"""That a model passes though its mean is below the threshold: how often a bound of a 95 % interval is beyond it, about."""
+"""About how often a model passes whose mean is just below the threshold: by the bound of a 95 % interval."""
 
 
 def smallest(trials: Sequence[TrialStatus]) -> TrialStatus | None:
