@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from finetune_api.evaluated_models import BASELINE
@@ -45,5 +46,21 @@ def test_an_imported_eval_with_outputs_is_graded_as_openai_graded_it(bucket: Buc
             answers_uri=bucket.uri("imported/answers"),
         ).model_copy(update={"models": [NamedModel(name=BASELINE, outputs_uri=outputs)]})
         scores = by_name(evaluate(run).scores)
+    items = [json.loads(line) for line in bucket.read(f"{run.output_uri}/output-items/{BASELINE}.jsonl").splitlines()]
+    assert [(item["object"], item["status"], item["datasource_item_id"]) for item in items] == [
+        ("eval.run.output_item", "fail" if n == 4 else "pass", n + 1) for n in range(5)
+    ]
+    assert items[4]["datasource_item"]["question"] == "4+0?"
+    assert [(one["name"], one["type"], one["passed"], one["score"]) for one in items[4]["results"]] == [
+        ("exact", "StringCheck", False, 0),
+        ("tone", "ScoreModel", True, 0.8),
+    ]
+    # Who has such items has an eval's data: they can be imported again.
+    (tmp_path / "again").mkdir()
+    again = import_eval(
+        tmp_path / "again", an_eval({**EXACT, "reference": "{{item.openai_reference}}"}), *PROMPT, data=items
+    )
+    assert again.code == 0, again.told
+    assert (tmp_path / "again" / "sums-outputs.jsonl").read_text() == (tmp_path / "sums-outputs.jsonl").read_text()
     assert (scores[BASELINE, "exact"].passed, scores[BASELINE, "exact"].failed) == (4, 1)
     assert (scores[BASELINE, "tone"].passed, scores[BASELINE, "tone"].score) == (5, 0.8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -51,7 +52,7 @@ from finetune_trainer.evaluation.heldout import (
 from finetune_trainer.evaluation.loaded_outputs import Load, generate_outputs, loaded_once
 from finetune_trainer.evaluation.output import Output, Outputs, outputs_status
 from finetune_trainer.evaluation.outputs_from_files import Wanted, fetch_outputs
-from finetune_trainer.evaluation.report import MOST_ERRORS, to_page, to_report, to_samples
+from finetune_trainer.evaluation.report import MOST_ERRORS, to_output_items, to_page, to_report, to_samples
 from finetune_trainer.evaluation.safety.attack import ROWS_NAME, Attacked, generation_of, ignore_verdict, judge_answers
 from finetune_trainer.evaluation.safety.attack import to_rows as to_attack_rows
 from finetune_trainer.evaluation.safety.prompts import Attempt, attempts_of
@@ -70,12 +71,14 @@ from finetune_trainer.storage.storage import Storage
 REPORT_NAME = "report.json"
 SAMPLES_NAME = "samples.jsonl"
 CALIBRATION_NAME = "calibration.jsonl"
+OUTPUT_ITEMS = "output-items"
+"""The folder with each model's outputs in the form of OpenAI's Evals API."""
 BENCHMARKS = "benchmarks"
 """The folder with the rows of each benchmark."""
 
 
 def evaluate(run: EvaluateRun) -> EvaluationReport:
-    """Evaluate, and write report.json, report.html and samples.jsonl to output_uri.
+    """Evaluate, and write report.json, report.html, samples.jsonl and output-items/ to output_uri.
 
     Raises DiagnosedError: InvalidSpec, DatasetNotFound, DatasetInvalid, BenchmarkNotFound, BenchmarkInvalid,
     ModelNotFound, ModelInvalid, EndpointDenied, EndpointUnreachable, SandboxUnavailable, GraderFailed, or one of the
@@ -122,6 +125,9 @@ def _evaluate(run: EvaluateRun, scratch_of_benchmarks: Path) -> EvaluationReport
     folder = parse_s3(run.output_uri)
     # Written before the gates are judged, so that graded rows are never lost.
     storage.write(folder.join(SAMPLES_NAME), to_samples(examples, outputs, grades))
+    for name in outputs:
+        items = to_output_items(run, name, examples, outputs, grades, int(time.time()))
+        storage.write(folder.join(OUTPUT_ITEMS, f"{name}.jsonl"), items)
     if calibrated:
         storage.write(folder.join(CALIBRATION_NAME), to_rows(calibrated))
     for one in run.benchmarks:

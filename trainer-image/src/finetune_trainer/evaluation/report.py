@@ -1,4 +1,4 @@
-"""What an evaluation writes to the storage: samples.jsonl with every row, report.json with all scores, report.html."""
+"""What an evaluation writes to the storage: every row, also as OpenAI's output items, all scores, and the page."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from finetune_api.evaluated_models import BASELINE
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EndpointConfig, EvaluateRun
 from finetune_api.safety.attack import SafetyScore
+from finetune_grading.exact_json import write_json
 from finetune_grading.grade import Grade
 from finetune_grading.graders.pairwise import tally
+from finetune_grading.sample import REFERENCE_TOOLS
 from finetune_grading.scores import Graded
 from finetune_trainer.benchmarks.catalogue import CATALOGUE
 from finetune_trainer.benchmarks.measuring import PreparedBenchmark
-from finetune_trainer.evaluation.heldout import HeldOutExample
+from finetune_trainer.evaluation.heldout import REFERENCE, HeldOutExample
 from finetune_trainer.evaluation.output import Output, Outputs
 from finetune_trainer.evaluation.slices import Slice
 from finetune_trainer.report.evaluation.page import Answer, ComparedExample, EvaluationPage, SliceScores, page_html
@@ -44,6 +46,36 @@ def to_samples(examples: Sequence[HeldOutExample], outputs: Outputs, grades: Gra
         )
         for at in range(count)
     )
+
+
+def to_output_items(
+    run: EvaluateRun, model: str, examples: Sequence[HeldOutExample], outputs: Outputs, grades: Graded, now: int
+) -> bytes:
+    """JSON Lines in the form of OpenAI's Evals API: one model's outputs as the output items of a run."""
+    name = f"{run.job.namespace}/{run.job.name}"
+    times, of_model = run.generation.samples_per_example, grades.get(model, {})
+    types = {grader.name: grader.type for grader in run.graders}
+    rows = []
+    for at, output in enumerate(outputs[model]):
+        example, mine = examples[at // times], {grader: of_grader[at] for grader, of_grader in of_model.items()}
+        rows.append(
+            {
+                "object": "eval.run.output_item",
+                "id": f"{name}/{run.job.run_id}/{model}/{at + 1}",
+                "created_at": now,
+                "run_id": f"{name}/{run.job.run_id}/{model}",
+                "eval_id": name,
+                "status": _status(output, mine),
+                "datasource_item_id": example.line,
+                "datasource_item": {
+                    key: value for key, value in example.item.items() if key not in (REFERENCE, REFERENCE_TOOLS)
+                },
+                "results": [_result(grader, types[grader], grade) for grader, grade in mine.items()],
+                "sample": _sample(run, model, example, output),
+            }
+        )
+    # Not by orjson, which refuses numbers beyond 64 bits.
+    return "".join(f"{write_json(row)}\n" for row in rows).encode()
 
 
 def to_report(
@@ -197,6 +229,52 @@ def _row(example: HeldOutExample, at: int, sample: int, outputs: Outputs, grades
         },
         **_said("errors", {model: _errors(of_model) for model, of_model in of_row.items()}),
         **_said("details", {model: _details(of_model) for model, of_model in of_row.items()}),
+    }
+
+
+def _status(output: Output, grades: Mapping[str, Grade]) -> str:
+    verdicts = {grade.verdict for grade in grades.values()}
+    if output.error is not None or "Errored" in verdicts:
+        return "error"
+    return "fail" if "Failed" in verdicts else "pass"
+
+
+def _result(grader: str, type_: str, grade: Grade) -> dict[str, Any]:
+    """Without a score there is an error, and no 0."""
+    error = grade.error
+    said = {"code": error.code, "message": error.details} if error is not None else None
+    return {
+        "name": grader,
+        "type": type_,
+        "passed": grade.verdict == "Passed",
+        "score": grade.score,
+        "sample": {"error": said} if said else dict(grade.details) or None,
+    }
+
+
+def _sample(run: EvaluateRun, model: str, example: HeldOutExample, output: Output) -> dict[str, Any]:
+    content, said = example.prompt.content, output.sample
+    asked = [{"role": "user", "content": content}] if isinstance(content, str) else list(content)
+    answer: dict[str, Any] = {"role": "assistant", "content": said.output_text}
+    if said.tool_calls:
+        answer["tool_calls"] = said.output_tools
+    prompt, completion = output.prompt_tokens, output.completion_tokens
+    known = prompt is not None and completion is not None
+    error = output.error
+    return {
+        "model": model,
+        "input": asked,
+        "output": [] if error is not None else [answer],
+        "finish_reason": "length" if output.truncated else "tool_calls" if said.tool_calls else "stop",
+        "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "cached_tokens": 0}
+        | {"total_tokens": (prompt or 0) + (completion or 0)}
+        if known
+        else None,
+        "error": None if error is None else {"code": error.code, "message": error.details},
+        "max_completion_tokens": run.generation.max_tokens,
+        "temperature": run.generation.temperature,
+        "top_p": 1.0,
+        "seed": run.generation.seed,
     }
 
 
