@@ -58,6 +58,31 @@ class ModelDeploymentSpec(ApiModel):
     )
     gate: DeploymentGate | None = None
     rollout: Rollout = Rollout()
+    gateway: Gateway | None = Field(
+        None, description="A gateway in front of the serving Pods. Omitted: the Service leads to them directly."
+    )
+
+
+class Gateway(ApiModel):
+    """One address in front of the serving Pods: it bounds what reaches them, and lets only the API's routes through."""
+
+    replicas: int = Field(2, ge=1, le=16, description="Number of gateway Pods. They need no accelerator.")
+    in_flight_limit: int = Field(
+        64,
+        ge=1,
+        le=4096,
+        description="Maximum number of requests at a time at one serving Pod, from each gateway Pod.",
+    )
+    queue_limit: int = Field(
+        256,
+        ge=0,
+        le=16384,
+        description="Maximum number of requests that wait in a gateway Pod for a serving Pod to have room. More are "
+        "answered with 429.",
+    )
+    queue_seconds: int = Field(
+        30, ge=0, le=600, description="How long a request waits before it is answered with 429 (503: no Pod is ready)."
+    )
 
 
 class DriftedField(ApiModel):

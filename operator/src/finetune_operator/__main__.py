@@ -44,6 +44,7 @@ def run(
         typer.Option(help="This replica's name in the Lease: the Pod's, which no other one has at the time."),
     ] = None,
     trainer_image: Annotated[str | None, typer.Option(help="Trainer image of classes that name none.")] = None,
+    gateway_image: Annotated[str | None, typer.Option(help="Image of gateways: the operator's own.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Objects that are reconciled at the same time.")] = 16,
     log_level: Annotated[
         LogLevel, typer.Option(help="The least severe messages that are logged; of libraries only warnings are.")
@@ -72,6 +73,7 @@ def run(
         leader_election=kubeconfig is None if leader_election is None else leader_election,
         identity=identity,
         trainer_image=trainer_image,
+        gateway_image=gateway_image,
         workers=workers,
         resync_seconds=resync_seconds,
         health_port=health_port,

@@ -14,6 +14,8 @@ class Environment:
 
     trainer_image: str | None = None
     """The trainer image of classes that name none."""
+    gateway_image: str | None = None
+    """The operator's own image, which holds the gateway of ModelDeployments."""
     namespace: str = "default"
     """The operator's own, where no tenant writes."""
     progress_endpoint: ProgressEndpoint | None = None

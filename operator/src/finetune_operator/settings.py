@@ -22,6 +22,8 @@ class Settings:
     """This replica's name in the Lease; None: one that no other process has."""
     trainer_image: str | None = None
     """The trainer image of classes that name none."""
+    gateway_image: str | None = None
+    """The image of gateways: the operator's own."""
     workers: int = 16
     resync_seconds: float = 600.0
     request_timeout_seconds: float = REQUEST_TIMEOUT_SECONDS

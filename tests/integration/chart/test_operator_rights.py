@@ -101,6 +101,19 @@ def test_a_model_is_served_and_replaced(release: Release, platform: None) -> Non
     assert second != first
 
 
+def test_a_gateway_comes_and_goes(release: Release, platform: None) -> None:
+    apply(release, "ModelDeployment", "bounded", model={"uri": BASE}, gateway={"replicas": 2})
+    owned = ("-l", "finetune.dev/name=bounded,finetune.dev/role=gateway")
+    release.wait("-n", TEAM, "deployment", *owned, until="create")
+    (gateway,) = release.get("-n", TEAM, "deployment", *owned)["items"]
+    (container,) = gateway["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == operator_image()
+    release.wait("-n", TEAM, "pod", *owned, until="create")
+    apply(release, "ModelDeployment", "bounded", model={"uri": BASE})
+    release.wait("-n", TEAM, "deployment", *owned, until="delete")
+    release.wait("-n", TEAM, "poddisruptionbudget", "-l", "finetune.dev/name=bounded", until="delete")
+
+
 def test_a_deployment_waits_for_the_gate(release: Release, platform: None) -> None:
     apply(release, "ModelDeployment", "gated", model={"uri": BASE}, gate={"evaluationRef": {"name": "none"}})
     release.wait_reason("mdep/gated", "ReferenceNotFound")
@@ -180,6 +193,13 @@ async def report(release: Release, operator: Operator, path: str, token: str) ->
         return answer.status
 
 
+def operator_image() -> str:
+    """The image of the operator's own container, in the chart."""
+    (deployment,) = [one for one in rendered() if one["kind"] == "Deployment" and one["metadata"]["name"] == RELEASE]
+    image: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    return image
+
+
 def served(release: Release) -> list[str]:
     found = release.get("-n", TEAM, "configmap", "-l", "finetune.dev/role=serve,finetune.dev/name=chat")["items"]
     return [item["metadata"]["name"] for item in found]
@@ -208,8 +228,9 @@ def test_the_operator_may_do_nothing_that_it_does_not_need(release: Release) -> 
         *((verb, "finetune.dev", kind) for kind in NOT_OF_A_TRIAL for verb in ("create", "patch")),
         *((verb, "coordination.k8s.io", "leases") for verb in ("get", "list", "create", "update", "delete")),
         *((verb, "", "configmaps") for verb in ("get", "update", "deletecollection")),
-        *((verb, "", "services") for verb in ("update", "delete")),
-        *((verb, "apps", "deployments") for verb in ("update", "delete", "deletecollection")),
+        *((verb, "", "services") for verb in ("update", "deletecollection")),
+        *((verb, "apps", "deployments") for verb in ("update", "deletecollection")),
+        *((verb, "policy", "poddisruptionbudgets") for verb in ("get", "update", "deletecollection")),
         *((verb, "batch", "jobs") for verb in ("get", "patch", "update", "deletecollection")),
         *((verb, "", "events") for verb in ("get", "watch", "patch", "delete")),
         ("create", "authorization.k8s.io", "subjectaccessreviews"),

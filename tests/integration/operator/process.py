@@ -59,6 +59,7 @@ class OperatorProcess:
             "progress-url": self.progress_url,
             "tls-directory": self._tls,
             "trainer-image": "example.com/trainer:1",
+            "gateway-image": "example.com/operator:1",
         }
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(

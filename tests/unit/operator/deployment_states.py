@@ -113,7 +113,12 @@ def answering(deployment: Object, number: int = 1, **changes: Any) -> tuple[PodV
 
 def after(observed: ObservedModelDeployment, plan: Plan[ModelDeploymentStatus]) -> ObservedModelDeployment:
     """The state once the writes of a plan are done; what was not applied stays."""
-    applied = {item["kind"]: stored(item) for item in plan.apply}
+    name = observed.owner.name
+    applied = {
+        item["kind"]: stored(item)
+        for item in plan.apply
+        if item["kind"] == "ConfigMap" or item["metadata"]["name"] == name
+    }
     gone = {child.name for child in plan.delete}
     config_maps: Sequence[Object] = [item for item in observed.config_maps if item["metadata"]["name"] not in gone]
     if "ConfigMap" in applied:
@@ -129,6 +134,16 @@ def after(observed: ObservedModelDeployment, plan: Plan[ModelDeploymentStatus]) 
         status=plan.status,
         deployment=deployment,
         service=applied.get("Service", observed.service),
-        disruption_budget=applied.get("PodDisruptionBudget", observed.disruption_budget),
+        extras=tuple(_extras(observed, plan).values()),
         config_maps=tuple(config_maps),
     )
+
+
+def _extras(observed: ObservedModelDeployment, plan: Plan[ModelDeploymentStatus]) -> dict[str, Object]:
+    """What there is beside the Deployment, the Service and the run configurations."""
+    known = {f"{item['kind']}/{item['metadata']['name']}": item for item in observed.extras}
+    for item in plan.apply:
+        if item["kind"] != "ConfigMap" and item["metadata"]["name"] != observed.owner.name:
+            known[f"{item['kind']}/{item['metadata']['name']}"] = stored(item)
+    gone = {f"{child.resource.kind}/{child.name}" for child in plan.delete}
+    return {name: item for name, item in known.items() if name not in gone}

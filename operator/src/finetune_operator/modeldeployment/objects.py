@@ -54,20 +54,28 @@ def service_url(owner: Owner) -> str:
 
 def selector_text(owner: Owner) -> str:
     """The labels of the serving Pods, as the scale subresource tells them."""
-    return ",".join(f"{name}={value}" for name, value in _selector(owner).items())
+    return ",".join(f"{name}={value}" for name, value in pods_of(owner, SERVE_ROLE).items())
 
 
 def serving_objects(
-    owner: Owner, replicas: int, class_: ResolvedClass, model: ModelSource, strategy: Object
+    owner: Owner,
+    replicas: int,
+    class_: ResolvedClass,
+    model: ModelSource,
+    strategy: Object,
+    address_of: str = SERVE_ROLE,
 ) -> list[Object]:
-    """What serves this model, each with the digest of what is applied. `strategy`: of the Deployment."""
+    """What serves this model, each with the digest of what is applied.
+
+    `strategy`: of the Deployment. `address_of`: the role of the Pods that the Service leads to.
+    """
     run = FetchRun(storage=storage_config(class_.spec), model=model, name=owner.name)
     payload = run.model_dump_json(by_alias=True)
     config_map = child_name(owner, SERVE_ROLE, payload)
     return [
         with_digest(run_config_map(owner, config_map, SERVE_ROLE, {"run.json": payload})),
         with_digest(_deployment(owner, replicas, class_, config_map, strategy)),
-        service(owner),
+        service(owner, address_of),
     ]
 
 
@@ -91,7 +99,7 @@ def _deployment(owner: Owner, replicas: int, class_: ResolvedClass, config_map: 
     template["spec"]["containers"] = [_server(class_spec)]
     grace = SERVING_LINGER_SECONDS + SERVING_DRAIN_SECONDS + EXIT_SECONDS
     template["spec"]["terminationGracePeriodSeconds"] = grace
-    template["spec"]["topologySpreadConstraints"] = [_spread(owner, key) for key in SPREAD_OVER]
+    template["spec"]["topologySpreadConstraints"] = spread(owner, SERVE_ROLE)
     if class_.spec.storage.service_account_name is not None:
         template["metadata"]["annotations"] |= WITHOUT_POD_IDENTITY
     return {
@@ -100,7 +108,7 @@ def _deployment(owner: Owner, replicas: int, class_: ResolvedClass, config_map: 
         "metadata": metadata(owner, owner.name, SERVE_ROLE),
         "spec": {
             "replicas": replicas,
-            "selector": {"matchLabels": _selector(owner)},
+            "selector": {"matchLabels": pods_of(owner, SERVE_ROLE)},
             "progressDeadlineSeconds": 600,
             "strategy": strategy,
             "template": template,
@@ -136,19 +144,22 @@ def _server(class_spec: FineTuneClassSpec) -> Object:
     }
 
 
-def _spread(owner: Owner, topology_key: str) -> Object:
+def spread(owner: Owner, role: str) -> list[Object]:
     """Replicas of one revision on different nodes and zones, where there are any: one node's end leaves the others."""
-    return {
-        "maxSkew": 1,
-        "topologyKey": topology_key,
-        "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": _selector(owner)},
-        "matchLabelKeys": ["pod-template-hash"],
-    }
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": pods_of(owner, role)},
+            "matchLabelKeys": ["pod-template-hash"],
+        }
+        for key in SPREAD_OVER
+    ]
 
 
-def service(owner: Owner) -> Object:
-    """The address of whatever serves, with the digest of what is applied."""
+def service(owner: Owner, role: str = SERVE_ROLE) -> Object:
+    """The address of whatever serves, with the digest of what is applied. `role`: of the Pods that it leads to."""
     return with_digest(
         {
             "apiVersion": "v1",
@@ -157,7 +168,7 @@ def service(owner: Owner) -> Object:
             "spec": {
                 # The default, to be ours: an ExternalName would lead to another host.
                 "type": "ClusterIP",
-                "selector": _selector(owner),
+                "selector": pods_of(owner, role),
                 "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": "http"}],
             },
         }
@@ -174,7 +185,7 @@ def disruption_budget(owner: Owner) -> Object:
             "spec": {
                 "maxUnavailable": 1,
                 "unhealthyPodEvictionPolicy": "AlwaysAllow",
-                "selector": {"matchLabels": _selector(owner)},
+                "selector": {"matchLabels": pods_of(owner, SERVE_ROLE)},
             },
         }
     )
@@ -185,5 +196,6 @@ def disruption_budget_name(owner: Owner) -> str:
     return child_name(owner, SERVE_ROLE)
 
 
-def _selector(owner: Owner) -> dict[str, str]:
-    return {OWNER_UID_LABEL: owner.uid, ROLE_LABEL: SERVE_ROLE}
+def pods_of(owner: Owner, role: str) -> dict[str, str]:
+    """The labels that select the Pods of a role."""
+    return {OWNER_UID_LABEL: owner.uid, ROLE_LABEL: role}

@@ -8,7 +8,7 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_operator.core.conditions import Readiness, stalled
-from finetune_operator.core.ownership import ROLE_LABEL, is_controlled_by, owner_of, owner_selector
+from finetune_operator.core.ownership import ROLE_LABEL, Owner, is_controlled_by, owner_of, owner_selector
 from finetune_operator.core.references import Unreadable, read_referenced
 from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.kube.parsed import status_of
@@ -21,20 +21,28 @@ from finetune_operator.kube.resources import (
     SERVICES,
     Object,
 )
-from finetune_operator.modeldeployment.objects import SERVE_ROLE, disruption_budget_name
+from finetune_operator.modeldeployment.objects import SERVE_ROLE
 from finetune_operator.modeldeployment.observed import GateEvaluation, ObservedModelDeployment
 from finetune_operator.models.observe import resolve_model
 from finetune_operator.pods.observe import observe_warnings, owned_pods_of_deployment
-from finetune_operator.pods.observed import pod_view
+from finetune_operator.pods.observed import PodView, pod_view
+from finetune_operator.pods.roles import GATEWAY_ROLE
 
 
-async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) -> ObservedModelDeployment:
+async def observe(
+    reader: Reader, parent: Object, *, trainer_image: str | None, gateway_image: str | None
+) -> ObservedModelDeployment:
     """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""
     owner = owner_of(parent)
     spec = ModelDeploymentSpec.from_storage(parent["spec"])
     deployment = await reader.get(DEPLOYMENTS, owner.namespace, owner.name)
     pods = [pod_view(item) for item in await owned_pods_of_deployment(reader, owner, deployment)]
     config_maps = await reader.list(CONFIG_MAPS, owner.namespace, {**owner_selector(owner.uid), ROLE_LABEL: SERVE_ROLE})
+    extras = await _extras(reader, owner)
+    gateway = next((one for one in extras if one["kind"] == DEPLOYMENTS.kind), None)
+    gateway_pods: list[PodView] = []
+    if gateway is not None and gateway.get("status", {}).get("readyReplicas", 0) < gateway["spec"]["replicas"]:
+        gateway_pods = [pod_view(item) for item in await owned_pods_of_deployment(reader, owner, gateway)]
     status = status_of(ModelDeploymentStatus, parent)
     # What is served goes on by the class that it began with, whichever is the default by now.
     is_served = deployment is not None and is_controlled_by(deployment, owner.uid)
@@ -49,11 +57,21 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         gate=await _gate(reader, owner.namespace, spec.gate.evaluation_ref.name) if spec.gate else None,
         deployment=deployment,
         service=await reader.get(SERVICES, owner.namespace, owner.name),
-        disruption_budget=await reader.get(POD_DISRUPTION_BUDGETS, owner.namespace, disruption_budget_name(owner)),
+        extras=extras,
+        gateway_image=gateway_image,
+        gateway_pods=tuple(gateway_pods),
         config_maps=tuple(item for item in config_maps if is_controlled_by(item, owner.uid)),
         pods=tuple(pods),
-        warnings=await observe_warnings(reader, owner.namespace, (), pods, datetime.now(UTC)),
+        warnings=await observe_warnings(reader, owner.namespace, (), [*pods, *gateway_pods], datetime.now(UTC)),
     )
+
+
+async def _extras(reader: Reader, owner: Owner) -> tuple[Object, ...]:
+    """By their labels, so that none has to be asked for where there is none."""
+    found: list[Object] = []
+    for resource, role in ((POD_DISRUPTION_BUDGETS, SERVE_ROLE), (SERVICES, SERVE_ROLE), (DEPLOYMENTS, GATEWAY_ROLE)):
+        found += await reader.list(resource, owner.namespace, {**owner_selector(owner.uid), ROLE_LABEL: role})
+    return tuple(item for item in found if item["metadata"]["name"] != owner.name and is_controlled_by(item, owner.uid))
 
 
 async def _gate(reader: Reader, namespace: str, name: str) -> GateEvaluation | Readiness:

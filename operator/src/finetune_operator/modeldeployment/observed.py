@@ -37,7 +37,11 @@ class ObservedModelDeployment:
     gate: GateEvaluation | Readiness | None = None
     deployment: Object | None = None
     service: Object | None = None
-    disruption_budget: Object | None = None
+    extras: tuple[Object, ...] = ()
+    """What else is there for it, of this ModelDeployment: disruption budgets, and the objects of its gateway."""
+    gateway_image: str | None = None
+    gateway_pods: tuple[PodView, ...] = ()
+    """Of a gateway that is not ready."""
     config_maps: tuple[Object, ...] = ()
     pods: tuple[PodView, ...] = ()
     warnings: tuple[WarningEvent, ...] = ()

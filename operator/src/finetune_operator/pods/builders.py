@@ -92,6 +92,22 @@ def _kept_out_of_meshes(marks: Mapping[str, str], asked: PodMetadata) -> dict[st
 
 def pod_base(owner: Owner, role: str, class_spec: FineTuneClassSpec, run_volume: Object) -> Object:
     """A Pod template without containers and restart policy. `run_volume`: the source of its run configuration."""
+    template = bare_pod(owner, role, class_spec)
+    volumes: list[Object] = [
+        {"name": RUN_VOLUME, **run_volume},
+        disk_volume("tmp", class_spec, role),
+        {"name": "shm", "emptyDir": {"medium": "Memory", **_shared_memory_limit(class_spec, role)}},
+    ]
+    if class_spec.storage.credentials_secret_name is not None:
+        volumes.append(_credentials_volume(class_spec.storage.credentials_secret_name))
+    template["spec"]["volumes"] = volumes
+    if class_spec.storage.service_account_name:
+        template["spec"]["serviceAccountName"] = class_spec.storage.service_account_name
+    return template
+
+
+def bare_pod(owner: Owner, role: str, class_spec: FineTuneClassSpec) -> Object:
+    """A Pod template with nothing but where it runs and as whom: without volumes, and an identity for the storage."""
     scheduling = scheduling_of(class_spec, role)
     spec: dict[str, Any] = {
         # A pod identity's token is projected by its webhook, for its own audience; none is for the API server.
@@ -104,16 +120,8 @@ def pod_base(owner: Owner, role: str, class_spec: FineTuneClassSpec, run_volume:
             "fsGroup": USER_ID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "volumes": [
-            {"name": RUN_VOLUME, **run_volume},
-            disk_volume("tmp", class_spec, role),
-            {"name": "shm", "emptyDir": {"medium": "Memory", **_shared_memory_limit(class_spec, role)}},
-        ],
     }
-    if class_spec.storage.credentials_secret_name is not None:
-        spec["volumes"].append(_credentials_volume(class_spec.storage.credentials_secret_name))
     optional = {
-        "serviceAccountName": class_spec.storage.service_account_name,
         "imagePullSecrets": [{"name": name} for name in class_spec.images.pull_secret_names],
         "nodeSelector": scheduling.node_selector,
         "affinity": node_affinity(scheduling),

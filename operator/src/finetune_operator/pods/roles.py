@@ -17,7 +17,8 @@ JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 """Set by the Job controller on a Job's Pods."""
 PREFLIGHT_ROLE = "preflight"
 DELETE_ROLE = "delete"
-LIGHT_ROLES = frozenset({PREFLIGHT_ROLE, DELETE_ROLE})
+GATEWAY_ROLE = "gateway"
+LIGHT_ROLES = frozenset({PREFLIGHT_ROLE, DELETE_ROLE, GATEWAY_ROLE})
 """The roles whose Pods compute little and must not wait for the nodes that train."""
 
 

@@ -78,7 +78,8 @@ async def run(
     """
     stop = stop or asyncio.Event()
     watches.stop_at_signals(stop)
-    environment, objects = Environment(settings.trainer_image, settings.namespace), ObjectMetrics()
+    environment = Environment(settings.trainer_image, settings.gateway_image, settings.namespace)
+    objects = ObjectMetrics()
     made = [kind(environment) for kind in kinds]
     counted = tuple(replace(kind, metrics=(objects, *kind.metrics)) for kind in made)
     watched = watches.selectors(counted)

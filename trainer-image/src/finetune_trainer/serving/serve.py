@@ -52,6 +52,7 @@ from finetune_trainer.serving.responses.response import DONE, Answer, Choice, Ro
 from finetune_trainer.serving.schemas import SchemaError, Schemas, SchemasBusyError, UnsupportedTokenizerError
 from finetune_trainer.serving.transport.bodies import CLIENT_LEFT, Bodies, BodyError, longest_body, to_json
 from finetune_trainer.serving.transport.connections import BoundedProtocol
+from finetune_trainer.serving.transport.revision_header import NameRevision
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 (a Pod is reached from outside itself)
 OWNER = "finetune-operator"
@@ -122,6 +123,7 @@ def build_app(folder: Path, generator: Generator, revision: str) -> FastAPI:
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.add_middleware(CountRequests, metrics=server.metrics)
+    app.add_middleware(NameRevision, revision=revision)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:

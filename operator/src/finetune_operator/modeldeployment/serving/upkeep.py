@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.managed_fields import (
@@ -19,11 +20,21 @@ from finetune_operator.core.managed_fields import (
 )
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.plan import Child
-from finetune_operator.kube.resources import CONFIG_MAPS, POD_DISRUPTION_BUDGETS, Object
-from finetune_operator.modeldeployment.objects import disruption_budget, service, serving_objects, strategy_of
+from finetune_operator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES, Object
+from finetune_operator.modeldeployment.gateway.objects import gateway_objects
+from finetune_operator.modeldeployment.gateway.readiness import role_behind_service
+from finetune_operator.modeldeployment.objects import (
+    SERVE_ROLE,
+    disruption_budget,
+    service,
+    serving_objects,
+    strategy_of,
+)
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.applied_model import applied_model, config_maps_of
 from finetune_operator.modeldeployment.serving.drift import next_correction_time, recent_drift, recent_rounds
+
+_RESOURCES = {one.kind: one for one in (CONFIG_MAPS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES)}
 
 
 @dataclass(frozen=True)
@@ -55,9 +66,9 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
     if isinstance(observed.class_, Readiness):
         return _without_class(observed)
     strategy = strategy_of(observed.spec.rollout, makes_room=_should_make_room(observed.deployment))
-    desired = serving_objects(observed.owner, wanted_replicas(observed), observed.class_, model, strategy)
-    if wanted_replicas(observed) > 1 or observed.disruption_budget is not None:  # of one replica it allows all
-        desired.append(disruption_budget(observed.owner))
+    behind = role_behind_service(observed, SERVE_ROLE)
+    desired = serving_objects(observed.owner, wanted_replicas(observed), observed.class_, model, strategy, behind)
+    desired += _extras(observed, observed.class_.spec)
     found = {_key(item): item for item in _existing(observed)}
     apply, merge, delete = [], [], []
     drift: dict[str, ForeignChange] = {}
@@ -82,9 +93,24 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
             apply.append(reclaimed(body))
         elif not is_applied(body, item):
             apply.append(body)
+    wanted = {_key(body) for body in desired}
+    delete += [_child(item) for item in observed.extras if _key(item) not in wanted]
     config_maps = tuple(body for body in desired if body["kind"] == "ConfigMap")
     remade = tuple(f"{kind} {name!r}" for kind, name in map(_key, apply) if _was_there(observed, model, kind, name))
     return Upkeep(tuple(apply), tuple(merge), tuple(delete), config_maps, drift, remade, contested)
+
+
+def _extras(observed: ObservedModelDeployment, class_spec: FineTuneClassSpec) -> list[Object]:
+    """The disruption budget of several replicas, and the gateway."""
+    owner, asked, image = observed.owner, observed.spec.gateway, observed.gateway_image
+    found: list[Object] = []
+    budget = disruption_budget(owner)
+    # Of one replica it allows the eviction, so that it may stay.
+    if wanted_replicas(observed) > 1 or any(_key(item) == _key(budget) for item in observed.extras):
+        found.append(budget)
+    if asked is not None and image is not None:
+        found += gateway_objects(owner, asked, class_spec, image)
+    return found
 
 
 def _taken_over(item: Object | None) -> Object | None:
@@ -97,15 +123,18 @@ def _drift_of(body: Object, item: Object | None) -> dict[str, ForeignChange]:
         return {}
     if _is_forged(body, item):
         return {"ConfigMap data": ForeignChange(None, f"object {item['metadata']['uid']}")}
-    return {f"{body['kind']} {name}": change for name, change in drifted(body, item).items()}
+    meta = body["metadata"]
+    is_extra = meta["name"] != meta["ownerReferences"][0]["name"] and body["kind"] != "ConfigMap"
+    whose = f"{body['kind']} {meta['name']}" if is_extra else body["kind"]
+    return {f"{whose} {name}": change for name, change in drifted(body, item).items()}
 
 
 def _was_there(observed: ObservedModelDeployment, model: ModelSource, kind: str, name: str) -> bool:
     """Whether an object that is not there has been: all of it is made with the model, whose status tells of it.
 
-    But for the disruption budget, which comes with the second replica.
+    But for what comes with a second replica or with a gateway.
     """
-    if kind == POD_DISRUPTION_BUDGETS.kind or applied_model(observed) != model:
+    if (kind != "ConfigMap" and name != observed.owner.name) or applied_model(observed) != model:
         return False
     if any(_key(item) == (kind, name) for item in _existing(observed)):
         return False
@@ -148,7 +177,8 @@ def outdated(observed: ObservedModelDeployment, needed: Sequence[Object]) -> tup
 
 def _without_class(observed: ObservedModelDeployment) -> Upkeep:
     """Pods are rendered from the class. Without it, what there is keeps its address, and may become less."""
-    body, found, uid = service(observed.owner), observed.service, observed.owner.uid
+    body = service(observed.owner, role_behind_service(observed, SERVE_ROLE))
+    found, uid = observed.service, observed.owner.uid
     mine = found is None or is_controlled_by(found, uid)
     taken = _taken_over(found) if mine else None
     apply: tuple[Object, ...] = ()
@@ -167,7 +197,7 @@ def _without_class(observed: ObservedModelDeployment) -> Upkeep:
 
 
 def _existing(observed: ObservedModelDeployment) -> list[Object]:
-    found = [*observed.config_maps, observed.deployment, observed.service, observed.disruption_budget]
+    found = [*observed.config_maps, observed.deployment, observed.service, *observed.extras]
     return [item for item in found if item is not None]
 
 
@@ -175,6 +205,6 @@ def _key(item: Object) -> tuple[str, str]:
     return item["kind"], item["metadata"]["name"]
 
 
-def _child(config_map: Object) -> Child:
-    meta = config_map["metadata"]
-    return Child(CONFIG_MAPS, meta["namespace"], meta["name"], meta["uid"])
+def _child(item: Object) -> Child:
+    meta = item["metadata"]
+    return Child(_RESOURCES[item["kind"]], meta["namespace"], meta["name"], meta["uid"])

@@ -1,0 +1,78 @@
+"""The process: the API on one port, what the kubelet and Prometheus read on another; and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from finetune_gateway.metrics import GatewayMetrics
+from finetune_gateway.policy import Limits
+from finetune_gateway.pool import Pool
+from finetune_gateway.proxy import Proxy
+from finetune_gateway.servers import Resolve, follow
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a gateway runs. `linger_seconds`: it accepts requests for so long after it is told to stop."""
+
+    limits: Limits
+    host: str | None
+    port: int
+    metrics_port: int
+    linger_seconds: float
+    drain_seconds: float
+
+
+async def run(settings: Settings, resolve: Resolve, stop: asyncio.Event) -> None:
+    """Serve until told to stop, and complete what was begun."""
+    pool, known = Pool(settings.limits), asyncio.Event()
+    metrics = GatewayMetrics(pool)
+    proxy = Proxy(pool, metrics)
+    api = web.Application()
+    api.router.add_route("*", "/{path:.*}", proxy.handle)
+    looking = asyncio.create_task(follow(pool, resolve, known))
+    try:
+        async with (
+            _listening(_around(metrics, known), settings.host, settings.metrics_port, 0),
+            _listening(api, settings.host, settings.port, settings.drain_seconds),
+        ):
+            await stop.wait()
+            await asyncio.sleep(settings.linger_seconds)
+    finally:
+        looking.cancel()
+        await proxy.close()
+
+
+def _around(metrics: GatewayMetrics, known: asyncio.Event) -> web.Application:
+    """/healthz and /metrics, which users have no need of."""
+
+    async def healthy(_: web.Request) -> web.Response:
+        return web.json_response(
+            {"status": "ok" if known.is_set() else "starting"}, status=200 if known.is_set() else 503
+        )
+
+    async def exposed(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.router.add_get("/healthz", healthy)
+    app.router.add_get("/metrics", exposed)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _listening(app: web.Application, host: str | None, port: int, drain_seconds: float) -> AsyncIterator[None]:
+    # The end of a client's connection cancels its handler, and so ends the request at the server.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=drain_seconds, handler_cancellation=True)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,69 @@
+"""Reads request bodies, with limits of size, time, and of what all of them together take."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from finetune_gateway.errors import RefusedError
+
+LONGEST_BYTES = 16 * 2**20
+"""The servers have limits of their own, by the model's context."""
+MOST_BYTES_AT_ONCE = 64 * 2**20
+MOST_SECONDS = 30.0
+
+
+@dataclass(eq=False)
+class _Reading:
+    """A body that is not complete."""
+
+    deadline: asyncio.Timeout
+    received: bytearray = field(default_factory=bytearray)
+    gave_way: bool = False
+
+
+class Bodies:
+    """The bodies that are being received: one that never ends takes no place at a server, and no memory for long.
+
+    Beyond MOST_BYTES_AT_ONCE, the one that has been coming for the longest gives way.
+    """
+
+    def __init__(self) -> None:
+        self._readings: dict[_Reading, None] = {}
+        """Oldest first."""
+
+    async def read(self, request: web.Request) -> bytes:
+        """A whole body. Raises RefusedError."""
+        if (request.content_length or 0) > LONGEST_BYTES:
+            raise _too_long()
+        reading = _Reading(asyncio.timeout(MOST_SECONDS))
+        try:
+            async with reading.deadline:
+                self._readings[reading] = None
+                async for chunk in request.content.iter_any():
+                    reading.received += chunk
+                    if len(reading.received) > LONGEST_BYTES:
+                        raise _too_long()
+                    self._make_room()
+        except TimeoutError:
+            if reading.gave_way:
+                message = "The body took the longest of many that are being sent. Try again later."
+                raise RefusedError(408, message) from None
+            raise RefusedError(408, f"The body was not complete within {MOST_SECONDS:g} seconds.") from None
+        finally:
+            self._readings.pop(reading, None)
+        return bytes(reading.received)
+
+    def _make_room(self) -> None:
+        while sum(len(reading.received) for reading in self._readings) > MOST_BYTES_AT_ONCE:
+            slowest = next(iter(self._readings))
+            del self._readings[slowest]
+            slowest.gave_way = True
+            slowest.received.clear()
+            slowest.deadline.reschedule(asyncio.get_running_loop().time())
+
+
+def _too_long() -> RefusedError:
+    return RefusedError(413, f"The body has more than {LONGEST_BYTES} bytes.")

@@ -1,0 +1,172 @@
+"""Passes requests on to a server, and its answers back as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, web
+from aiohttp.client_exceptions import ClientConnectorError, ConnectionTimeoutError
+from yarl import URL
+
+from finetune_gateway.bodies import Bodies
+from finetune_gateway.errors import RefusedError
+from finetune_gateway.metrics import BROKEN, CLIENT_LEFT, OTHER, GatewayMetrics, kept_end
+from finetune_gateway.policy import SERVICE_UNAVAILABLE
+from finetune_gateway.pool import Pool
+from finetune_gateway.routes import Route, route_of
+
+REVISION_HEADER = "x-finetune-revision"
+REQUEST_ID_HEADER = "x-request-id"
+CONNECT_SECONDS = 3.0
+SILENT_SECONDS = 900.0
+"""An answer that is not streamed comes when it is complete."""
+CLIENT_SECONDS = 60.0
+"""How long a client may take nothing of its answer."""
+_OF_THE_CONNECTION = frozenset(
+    {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect"}
+    | {"proxy-authenticate", "proxy-authorization"}
+)
+_NOT_FORWARDED = _OF_THE_CONNECTION | {
+    *("host", "content-length", "accept-encoding", "authorization", "cookie"),
+    REQUEST_ID_HEADER,
+}
+"""A server needs no credential, so it sees none."""
+_log = structlog.get_logger()
+
+
+@dataclass
+class _Exchange:
+    """One request, as far as it is."""
+
+    request: web.Request
+    route: Route
+    started: float
+    body: bytes = b""
+    revision: str = ""
+    status: int = CLIENT_LEFT
+
+
+class Proxy:
+    """The handler of every request."""
+
+    def __init__(self, pool: Pool, metrics: GatewayMetrics) -> None:
+        self._pool = pool
+        self._metrics = metrics
+        self._bodies = Bodies()
+        # A connection for each request: one that a server is about to close is never taken for a request.
+        self._session = ClientSession(
+            connector=TCPConnector(limit=0, force_close=True),
+            timeout=ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS),
+            auto_decompress=False,
+        )
+
+    async def close(self) -> None:
+        """Close what is left of connections."""
+        await self._session.close()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """The answer of a server, or why there is none."""
+        route = route_of(request.method, request.path)
+        if route is None:
+            self._metrics.ended("", OTHER, 404, 0.0)
+            return _refused(RefusedError(404, f"No such route: {request.method} {request.path[:80]}"))
+        exchange = _Exchange(request, route, time.monotonic())
+        try:
+            exchange.body = await self._bodies.read(request)
+            return await self._asked(exchange)
+        except RefusedError as refused:
+            exchange.status = refused.status
+            return _refused(refused)
+        except web.RequestPayloadError:
+            exchange.status = 400
+            return _refused(RefusedError(400, "The body can't be read."))
+        finally:
+            self._metrics.ended(exchange.revision, route, exchange.status, time.monotonic() - exchange.started)
+
+    async def _asked(self, exchange: _Exchange) -> web.StreamResponse:
+        """Ask one server, and others as long as nothing was answered. Raises RefusedError."""
+        headers = _forwarded(exchange.request.headers)
+        address: str | None = await self._pool.acquire()
+        tried: list[str] = []
+        while True:
+            assert address is not None
+            tried.append(address)
+            try:
+                url = URL(address + exchange.request.raw_path, encoded=True)
+                async with self._session.request(
+                    exchange.request.method, url, data=exchange.body, headers=headers
+                ) as answer:
+                    other = self._pool.another(tried) if answer.status == SERVICE_UNAVAILABLE else None
+                    if other is None:
+                        return await self._pass_on(exchange, answer)
+                self._metrics.retries.labels("unavailable").inc()
+            except (ClientConnectorError, ConnectionTimeoutError) as error:
+                self._pool.suspect(address)
+                other = self._pool.another(tried)
+                if other is None:
+                    _log.warning("no server takes a connection", tried=tried, error=str(error))
+                    raise RefusedError(503, "No server takes a connection. Try again later.", "unreachable") from None
+                self._metrics.retries.labels("connection").inc()
+            except ClientError as error:
+                _log.warning("a server gave no answer", server=address, error=str(error))
+                raise RefusedError(502, "The server ended without an answer.", "bad_gateway") from None
+            except TimeoutError:
+                message = f"The server was silent for {SILENT_SECONDS:g} seconds."
+                raise RefusedError(504, message, "timeout") from None
+            finally:
+                self._pool.release(address)
+            address = other
+
+    async def _pass_on(self, exchange: _Exchange, answer: ClientResponse) -> web.StreamResponse:
+        """The answer, byte by byte. One that breaks off is cut here, too, so that nobody takes it for complete."""
+        exchange.revision = answer.headers.get(REVISION_HEADER, "")
+        response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=_passed_on(answer.headers))
+        response.headers[REQUEST_ID_HEADER] = _request_id(exchange.request.headers)
+        streamed, end, begun = answer.content_type == "text/event-stream", b"", False
+        try:
+            async with asyncio.timeout(CLIENT_SECONDS):
+                await response.prepare(exchange.request)
+            async for chunk in answer.content.iter_any():
+                if streamed and not begun:
+                    self._metrics.first_event(exchange.revision, time.monotonic() - exchange.started)
+                begun, end = True, kept_end(end, chunk)
+                async with asyncio.timeout(CLIENT_SECONDS):
+                    await response.write(chunk)
+            exchange.status = answer.status
+            self._metrics.generated(exchange.revision, end)
+        except (TimeoutError, ConnectionError):  # The client takes nothing, or left.
+            _cut(exchange.request)
+        except ClientError as error:
+            _log.warning("an answer broke off", error=str(error))
+            exchange.status = BROKEN
+            _cut(exchange.request)
+        return response
+
+
+def _cut(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in headers.items() if name.lower() not in _NOT_FORWARDED}
+    return {**kept, REQUEST_ID_HEADER: _request_id(headers)}
+
+
+def _request_id(headers: Mapping[str, str]) -> str:
+    return headers.get(REQUEST_ID_HEADER) or uuid.uuid4().hex
+
+
+def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() not in _OF_THE_CONNECTION}
+
+
+def _refused(refused: RefusedError) -> web.Response:
+    answer = web.json_response(refused.envelope(), status=refused.status, headers=refused.headers)
+    answer.force_close()  # What is left of its body is not read.
+    return answer

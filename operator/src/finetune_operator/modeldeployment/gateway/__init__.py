@@ -1,0 +1,1 @@
+"""spec.gateway: what stands in front of the serving Pods."""

@@ -1,0 +1,101 @@
+"""The objects of a gateway: its Deployment, its disruption budget, and the headless Service that names the servers."""
+
+from __future__ import annotations
+
+from finetune_api.finetuneclass import FineTuneClassSpec
+from finetune_api.modeldeployment import Gateway
+from finetune_api.run import METRICS_PORT, SERVING_DRAIN_SECONDS, SERVING_LINGER_SECONDS, SERVING_PORT
+from finetune_operator.core.managed_fields import with_digest
+from finetune_operator.core.ownership import Owner, child_name, metadata
+from finetune_operator.kube.resources import Object
+from finetune_operator.modeldeployment.objects import EXIT_SECONDS, SERVE_ROLE, pods_of, spread
+from finetune_operator.pods.builders import bare_pod, container_security_context
+from finetune_operator.pods.roles import GATEWAY_ROLE
+
+COMMAND = "finetune-gateway"
+SERVERS = "servers"
+_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
+
+
+def gateway_objects(owner: Owner, gateway: Gateway, class_spec: FineTuneClassSpec, image: str) -> list[Object]:
+    """All of them, each with the digest of what is applied."""
+    return [
+        _servers(owner),
+        with_digest(_deployment(owner, gateway, class_spec, image)),
+        *([_budget(owner)] if gateway.replicas > 1 else []),
+    ]
+
+
+def _servers(owner: Owner) -> Object:
+    """The serving Pods that are ready, as addresses of a name: the gateway chooses among them itself."""
+    spec = {
+        "type": "ClusterIP",
+        "clusterIP": "None",
+        "selector": pods_of(owner, SERVE_ROLE),
+        "ports": [{"name": "http", "port": SERVING_PORT, "targetPort": "http"}],
+    }
+    name = child_name(owner, SERVERS)
+    return with_digest(
+        {"apiVersion": "v1", "kind": "Service", "metadata": metadata(owner, name, SERVE_ROLE), "spec": spec}
+    )
+
+
+def _budget(owner: Owner) -> Object:
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": pods_of(owner, GATEWAY_ROLE)}}
+    name = child_name(owner, GATEWAY_ROLE)
+    meta = metadata(owner, name, SERVE_ROLE)
+    return with_digest({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": meta, "spec": spec})
+
+
+def _deployment(owner: Owner, gateway: Gateway, class_spec: FineTuneClassSpec, image: str) -> Object:
+    template = bare_pod(owner, GATEWAY_ROLE, class_spec)
+    template["spec"]["containers"] = [_container(owner, gateway, image)]
+    grace = SERVING_LINGER_SECONDS + SERVING_DRAIN_SECONDS + EXIT_SECONDS
+    template["spec"]["terminationGracePeriodSeconds"] = grace
+    template["spec"]["topologySpreadConstraints"] = spread(owner, GATEWAY_ROLE)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(owner, child_name(owner, GATEWAY_ROLE), GATEWAY_ROLE),
+        "spec": {
+            "replicas": gateway.replicas,
+            "selector": {"matchLabels": pods_of(owner, GATEWAY_ROLE)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": template,
+        },
+    }
+
+
+def _container(owner: Owner, gateway: Gateway, image: str) -> Object:
+    """It has no credential, no volume and no token: it knows the servers by the cluster's DNS."""
+    probe = {"httpGet": {"path": "/healthz", "port": "metrics"}, "timeoutSeconds": 5}
+    return {
+        "name": "gateway",
+        "image": image,
+        "command": [COMMAND],
+        "args": [
+            f"--servers={child_name(owner, SERVERS)}.{owner.namespace}.svc.cluster.local.",
+            f"--servers-port={SERVING_PORT}",
+            f"--port={SERVING_PORT}",
+            f"--metrics-port={METRICS_PORT}",
+            f"--in-flight={gateway.in_flight_limit}",
+            f"--queue={gateway.queue_limit}",
+            f"--queue-seconds={gateway.queue_seconds}",
+            f"--linger-seconds={SERVING_LINGER_SECONDS}",
+            f"--drain-seconds={SERVING_DRAIN_SECONDS}",
+        ],
+        "ports": [
+            {"name": "http", "containerPort": SERVING_PORT},
+            {"name": "metrics", "containerPort": METRICS_PORT},
+        ],
+        "resources": _RESOURCES,
+        "securityContext": container_security_context(),
+        "readinessProbe": {**probe, "periodSeconds": 2},
+        "livenessProbe": {
+            "tcpSocket": {"port": "metrics"},
+            "periodSeconds": 20,
+            "timeoutSeconds": 10,
+            "failureThreshold": 6,
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
