@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -12,6 +14,8 @@ from finetune_gateway.errors import RefusedError
 LONGEST_BYTES = 16 * 2**20
 """The servers have limits of their own, by the model's context."""
 MOST_BYTES_AT_ONCE = 64 * 2**20
+MOST_BYTES_HELD = 128 * 2**20
+"""Of all bodies that are complete, until their answers are: a gateway's Pod has 512 MiB."""
 MOST_SECONDS = 30.0
 
 
@@ -33,9 +37,22 @@ class Bodies:
     def __init__(self) -> None:
         self._readings: dict[_Reading, None] = {}
         """Oldest first."""
+        self._held = 0
 
-    async def read(self, request: web.Request) -> bytes:
-        """A whole body. Raises RefusedError."""
+    @asynccontextmanager
+    async def held(self, request: web.Request) -> AsyncIterator[bytes]:
+        """A whole body, as long as it may be needed once more. Raises RefusedError."""
+        body = await self._read(request)
+        if self._held + len(body) > MOST_BYTES_HELD:
+            message = "The requests that are being answered, or wait, have too many bytes. Try again later."
+            raise RefusedError(429, message, "queue_full")
+        self._held += len(body)
+        try:
+            yield body
+        finally:
+            self._held -= len(body)
+
+    async def _read(self, request: web.Request) -> bytes:
         if (request.content_length or 0) > LONGEST_BYTES:
             raise _too_long()
         reading = _Reading(asyncio.timeout(MOST_SECONDS))

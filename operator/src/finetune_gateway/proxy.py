@@ -77,8 +77,8 @@ class Proxy:
             return _refused(RefusedError(404, f"No such route: {request.method} {request.path[:80]}"))
         exchange = _Exchange(request, route, time.monotonic())
         try:
-            exchange.body = await self._bodies.read(request)
-            return await self._asked(exchange)
+            async with self._bodies.held(request) as exchange.body:
+                return await self._asked(exchange)
         except RefusedError as refused:
             exchange.status = refused.status
             return _refused(refused)

@@ -12,6 +12,7 @@ from aiohttp import ClientPayloadError
 from openai import APIStatusError
 
 from e2e.cluster.machine.ports import free_ports
+from finetune_gateway import bodies
 from finetune_gateway.bodies import LONGEST_BYTES
 from tests.integration.gateway.fake_openai import EVENTS, HOST, fake_openai
 from tests.integration.gateway.gateways import CHAT, QUESTION, gateway
@@ -172,6 +173,19 @@ async def test_a_body_that_is_too_long_or_no_body_is_refused() -> None:
         assert b"400" in await reader.readline()
         writer.close()
         assert server.requests == []
+
+
+async def test_the_bodies_of_those_that_wait_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MOST_BYTES_HELD", 1000)
+    async with fake_openai() as server, gateway([server.url], in_flight=1, queue=8) as found:
+        server.go.clear()
+        asked = [asyncio.create_task(found.ask(user="x" * 300)) for _ in range(2)]
+        await found.until("finetune_gateway_queued", 1)
+        status, refused = await found.ask(user="x" * 300)
+        assert (status, refused["error"]["code"]) == (429, "queue_full")
+        server.go.set()
+        assert [(await one)[0] for one in asked] == [200] * 2
+        assert (await found.ask(user="x" * 300))[0] == 200, "what was answered is held no more"
 
 
 async def test_half_sent_bodies_take_no_place_of_others() -> None:
