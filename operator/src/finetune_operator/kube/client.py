@@ -226,7 +226,7 @@ class Kube:
         try:
             await self._write("DELETE", Target(resource, namespace, name), body=body)
         except ApiError as error:
-            if error.status not in (404, 409):
+            if error.is_denied or error.status not in (404, 409):
                 raise
 
     async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 NAME_CONFLICT = "NameConflict"
+_DENIED = re.compile(r'admission webhook "[^"]*" denied the request|ValidatingAdmissionPolicy .* denied request')
 
 
 class ApiError(Exception):
@@ -16,3 +19,8 @@ class ApiError(Exception):
         self.retry_after = retry_after
         self.written_kind: str | None = None
         """The kind of the object that was to be written."""
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether a webhook or policy refused the request: each chooses its code, also that of a missing object."""
+        return _DENIED.search(self.message) is not None

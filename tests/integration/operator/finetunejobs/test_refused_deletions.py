@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from e2e.cluster.components.certificates import Authority
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
 from tests.integration.operator.conftest import CLASS
-from tests.integration.operator.finetunejobs.webhooks import unanswered_webhook
+from tests.integration.operator.finetunejobs.webhooks import denying_webhook, unanswered_webhook
 from tests.integration.operator.jobs import JOB, starts_training, trains
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -30,11 +32,11 @@ def guarded(api: Api, train: Object) -> Iterator[str]:
         yield path
 
 
-def is_guarded(api: Api, train: Object) -> bool:
+def is_guarded(api: Api, train: Object, code: int = 500) -> bool:
     try:
         api.request("DELETE", api.path("Job", train["metadata"]["name"]), {"dryRun": ["All"]})
     except RefusedError as error:
-        return error.code == 500
+        return error.code == code
     return False
 
 
@@ -51,6 +53,17 @@ def test_a_job_that_can_not_be_stopped_is_not_said_to_be_stopping(api: Api, trai
     over = ("Stopping", "Suspended")
     stopping = api.wait("FineTuneJob", "router", lambda found: condition(found, "Ready")["reason"] in over)
     assert stalled(stopping) == ("", "")
+
+
+@pytest.mark.parametrize("code", [403, 404, 409, 503])
+def test_a_webhook_may_deny_a_deletion_with_any_code(api: Api, train: Object, tmp_path: Path, code: int) -> None:
+    """With 404 as if the Job were gone, with 409 as if it were another one by now."""
+    with denying_webhook(api, ["DELETE"], ["jobs"], code=code, authority=Authority(tmp_path)):
+        wait_for(lambda: is_guarded(api, train, code), "the API server has heard of the webhook")
+        api.patch("FineTuneJob", "router", {"spec": {"suspend": True}})
+        told = api.wait_reason("FineTuneJob", "router", "ObjectRejected")
+        assert told["status"]["phase"] == "Training"
+        assert "this is protected" in condition(told, "Ready")["message"]
 
 
 def test_of_a_cancelled_run_whose_job_can_not_be_stopped_an_event_says_so(

@@ -119,8 +119,19 @@ async def test_delete_sends_the_uid_precondition_and_the_propagation_policy() ->
     assert of_held_job == {"propagationPolicy": "Foreground"}
 
 
+DENIED = 'admission webhook "keep.example.com" denied the request: it runs'
+
+
 @pytest.mark.parametrize(
-    ("error", "raised"), [(ApiError(404, "NotFound", ""), False), (CONFLICT, False), (REFUSED, True)]
+    ("error", "raised"),
+    [
+        (ApiError(404, "NotFound", ""), False),
+        (CONFLICT, False),
+        (REFUSED, True),
+        (ApiError(404, "NotFound", DENIED), True),
+        (ApiError(409, "Conflict", DENIED), True),
+    ],
+    ids=["gone", "replaced", "refused", "denied with 404", "denied with 409"],
 )
 async def test_deleting_a_gone_or_replaced_object_is_no_error(error: ApiError, raised: bool) -> None:
     kube = FakeKube({f"DELETE {COLLECTION}/a": error})

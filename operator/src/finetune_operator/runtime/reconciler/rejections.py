@@ -48,7 +48,7 @@ def is_refusal(error: ApiError, parent: Object, now: datetime) -> bool:
 
     A new namespace gets its default service account a moment later, maybe after the object was created.
     """
-    if error.reason == NAME_CONFLICT or _is_outage(error):
+    if error.reason == NAME_CONFLICT or error.is_denied or _is_outage(error):
         return True
     created = parent["metadata"].get("creationTimestamp")
     is_new = created is not None and now < parse_time(created) + timedelta(seconds=PATIENCE_SECONDS)

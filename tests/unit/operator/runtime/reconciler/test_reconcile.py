@@ -117,6 +117,23 @@ async def test_a_webhook_that_does_not_answer_is_told_and_stalls_what_waits_for_
     assert conditions_written(still)[ConditionType.STALLED]["status"] == "True"
 
 
+@pytest.mark.parametrize("code", [401, 404, 409, 413, 429, 500, 503])
+@pytest.mark.parametrize(
+    "said",
+    [
+        'admission webhook "keep.example.com" denied the request: not now',
+        "jobs 'router' is forbidden: ValidatingAdmissionPolicy 'keep' with binding 'keep' denied request: not now",
+    ],
+    ids=["webhook", "policy"],
+)
+async def test_what_admission_refuses_is_told_whatever_code_it_has_chosen(code: int, said: str) -> None:
+    """A webhook may answer with any code from 400 on, a policy with four of them."""
+    denied = ApiError(code, "Conflict", said)
+    kube = kube_with(parent_with(STATUS), refused={f"POST {JOBS_PATH}": denied})
+    assert await reconcile(kube, planning(PLAN), KEY) == 60
+    assert said in conditions_written(kube)[ConditionType.STALLED]["message"]
+
+
 @pytest.mark.parametrize(("creates_each", "tried"), [(False, 1), (True, 2)])
 async def test_one_that_is_refused_keeps_back_only_what_needs_it(creates_each: bool, tried: int) -> None:
     refusal = ApiError(403, "Forbidden", "admission webhook denied the request: not these values")
