@@ -1,4 +1,8 @@
-"""What both contenders train: a random Llama of 7.5 million parameters, on prompts that ask for a word."""
+"""What both contenders train: a random Llama of 3.3 million parameters, on prompts that ask for a word.
+
+Its vocabulary is the tokenizer's: every answer is text, which resembles the one asked for more or less, so that the
+rewards of a prompt's answers differ from the first step on.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,9 @@ def save(directory: Path) -> None:
 
     logging.disable_progress_bar()
     torch.manual_seed(SEED)
+    tokenizer = make_tokenizer()
     config = LlamaConfig(
-        vocab_size=8192,
+        vocab_size=len(tokenizer),
         hidden_size=256,
         intermediate_size=704,
         num_hidden_layers=4,
@@ -40,7 +45,7 @@ def save(directory: Path) -> None:
         eos_token_id=0,
     )
     LlamaForCausalLM(config).save_pretrained(directory / MODEL)
-    make_tokenizer().save_pretrained(directory / MODEL)
+    tokenizer.save_pretrained(directory / MODEL)
     _write(directory / TRAINING, STEPS * PROMPTS)
     _write(directory / VALIDATION, PROMPTS)
 

@@ -92,6 +92,7 @@ class Reason(StrEnum):
     RETRY_LIMIT_REACHED = "RetryLimitReached"
     GRADER_FAILED = "GraderFailed"
     SANDBOX_UNAVAILABLE = "SandboxUnavailable"
+    TEACHER_TOKENIZER_DIFFERS = "TeacherTokenizerDiffers"
     REWARD_HAS_NO_SIGNAL = "RewardHasNoSignal"
     REWARD_HACKING_SUSPECTED = "RewardHackingSuspected"
     TRIALS_FAILED = "TrialsFailed"
@@ -184,6 +185,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.GRADER_FAILED: "Too many outputs could not be graded; the message has the first one and its error.",
     Reason.SANDBOX_UNAVAILABLE: "The sandbox of Python graders does not hold on the Pod's node, or did not answer; "
     "nothing was graded without it.",
+    Reason.TEACHER_TOKENIZER_DIFFERS: "With method.type Distillation, the teacher has another tokenizer than the "
+    "model, so that their token probabilities can't be compared; the message has the first difference.",
     Reason.REWARD_HAS_NO_SIGNAL: "With method.type RFT, all first answers of the model to almost every prompt have the "
     "same reward, so that nothing can be learned from them; the message says what may help.",
     Reason.REWARD_HACKING_SUSPECTED: "method.rft.stop ended the run: the training reward is far above that on "

@@ -178,6 +178,9 @@ class PreflightRun(ApiModel):
     storage: StorageConfig
     output_uri: Line = Field(description="s3:// folder of this run; preflight writes, reads and lists below it.")
     model: ModelSource
+    teacher: ModelSource | None = Field(
+        None, exclude_if=lambda teacher: teacher is None, description="The model of method.distillation.teacher."
+    )
     method: Method
     adapter: Adapter = Adapter()
     dataset: Dataset
@@ -211,6 +214,9 @@ class TrainRun(ApiModel):
     storage: StorageConfig
     output_uri: Line
     model: ModelSource
+    teacher: ModelSource | None = Field(
+        None, exclude_if=lambda teacher: teacher is None, description="The model of method.distillation.teacher."
+    )
     method: Method
     adapter: Adapter
     dataset: Dataset

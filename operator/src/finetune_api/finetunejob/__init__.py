@@ -21,6 +21,7 @@ from finetune_api.finetunejob.dataset import (
     TrainingData,
     ValidationData,
 )
+from finetune_api.finetunejob.distillation import Distillation, Divergence, Teacher
 from finetune_api.finetunejob.findings import (
     MOST_WARNINGS,
     DatasetError,
@@ -69,6 +70,8 @@ __all__ = [
     "DatasetFormat",
     "DatasetSource",
     "DatasetStatus",
+    "Distillation",
+    "Divergence",
     "Dropped",
     "EarlyStopping",
     "EndedAttempt",
@@ -106,6 +109,7 @@ __all__ = [
     "StartingModel",
     "StorageAccess",
     "StorageFolder",
+    "Teacher",
     "TrainingData",
     "TrainingSpec",
     "Usage",

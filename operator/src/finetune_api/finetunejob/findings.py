@@ -79,6 +79,7 @@ class MemoryEstimate(ApiModel):
     """Estimated accelerator memory per process in bytes; docs/explanation/preflight.md has the formulas."""
 
     weights: int = Field(description="The model's weights.")
+    teacher: int = Field(0, description="Distillation: the teacher's weights.")
     adapter: int = Field(0, description="The adapter's weights, in the precision in which they are trained.")
     gradients: int = Field(description="Gradients of the trained weights.")
     optimizer: int = Field(description="AdamW's two moments.")

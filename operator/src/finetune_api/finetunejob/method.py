@@ -8,11 +8,12 @@ from typing import ClassVar, Literal, get_args
 from pydantic import Field
 
 from finetune_api.base import ApiModel
+from finetune_api.finetunejob.distillation import Distillation
 from finetune_api.finetunejob.method_rules import MethodRules
 from finetune_api.finetunejob.rft import RFT
 from finetune_api.unions import TypedUnion
 
-MethodType = Literal["SFT", "DPO", "RFT"]
+MethodType = Literal["SFT", "DPO", "RFT", "Distillation"]
 DEFAULT_BETA = 0.1
 
 
@@ -66,26 +67,31 @@ class DPO(ApiModel):
         return {"beta": DEFAULT_BETA if self.beta is None else self.beta}
 
 
+Settings = SFT | DPO | RFT | Distillation
+
+
 class Method(TypedUnion):
     """The training method."""
 
     type: MethodType = Field(
         "SFT",
         description="SFT: supervised fine-tuning on the assistant's tokens. DPO: direct preference optimization on "
-        "pairs of answers. RFT: reinforcement fine-tuning on the model's own completions, by the scores of graders.",
+        "pairs of answers. RFT: reinforcement fine-tuning on the model's own completions, by the scores of graders. "
+        "Distillation: a model learns on its own completions from the token probabilities of a teacher.",
     )
     sft: SFT | None = None
     dpo: DPO | None = None
     rft: RFT | None = None
+    distillation: Distillation | None = None
 
     @property
-    def settings(self) -> SFT | DPO | RFT:
+    def settings(self) -> Settings:
         """The member of this type, or its defaults if omitted."""
-        given: SFT | DPO | RFT | None = getattr(self, self.members()[self.type])
+        given: Settings | None = getattr(self, self.members()[self.type])
         return SETTINGS[self.type]() if given is None else given
 
 
-SETTINGS: Mapping[MethodType, type[SFT | DPO | RFT]] = {
+SETTINGS: Mapping[MethodType, type[Settings]] = {
     kind: Method.member_model(Method.members()[kind]) for kind in get_args(MethodType)
 }
 """The settings model of every method, by type."""

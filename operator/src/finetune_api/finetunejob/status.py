@@ -19,7 +19,7 @@ Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Su
 
 
 class StartingModel(ApiModel):
-    """The model that the run started from."""
+    """A model, as it was when the run started."""
 
     uri: Line = Field(description="URI of the full model.")
     adapter_uri: Line | None = Field(None, description="Folder of the adapter on top of it.")
@@ -154,6 +154,7 @@ class FineTuneJobStatus(RunStatus):
     preflight: PreflightStatus | None = None
     dataset: DatasetStatus | None = None
     starting_model: StartingModel | None = None
+    teacher: StartingModel | None = Field(None, description="Distillation: the model that the run learns from.")
     model: ModelStatus | None = None
     memory: MemoryEstimate | None = None
     calibration: RewardCalibration | None = None

@@ -101,5 +101,7 @@ def _source_not_allowed(observed: ObservedFineTuneJob, class_: ResolvedClass) ->
     dataset = observed.spec.dataset
     sources = [source for source in (dataset.training, dataset.validation) if source is not None]
     uris = [uri for source in sources for uri in (source.uri, *(source.uris or [])) if uri is not None]
-    model = observed.spec.model.uri  # None for the result of a job, whose own model was checked then.
-    return source_violation(class_.spec, models=[model] if model else [], datasets=uris)
+    distillation = observed.spec.method.distillation
+    # Without a URI it is the result of a job, whose own model was checked then.
+    models = [observed.spec.model.uri, None if distillation is None else distillation.teacher.uri]
+    return source_violation(class_.spec, models=[uri for uri in models if uri], datasets=uris)

@@ -45,4 +45,6 @@ def _is_finished(status: FineTuneJobStatus) -> bool:
 
 
 def _references(body: Body) -> frozenset[ObjectKey]:
-    return class_reference(body) | model_references(body, body.get("spec", {}).get("model"))
+    spec = body.get("spec", {})
+    teacher = (spec.get("method", {}).get("distillation") or {}).get("teacher")
+    return class_reference(body) | model_references(body, spec.get("model"), teacher)

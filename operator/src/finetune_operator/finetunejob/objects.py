@@ -130,6 +130,12 @@ def model_source(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> ModelSourc
     return ModelSource(uri=found.uri, adapter_uri=found.adapter_uri, digest=found.digest)
 
 
+def teacher_source(status: FineTuneJobStatus) -> ModelSource | None:
+    """The model that method.distillation learns from; None with other methods."""
+    found = status.teacher
+    return None if found is None else ModelSource(uri=found.uri, adapter_uri=found.adapter_uri, digest=found.digest)
+
+
 def preflight_objects(
     owner: Owner,
     spec: FineTuneJobSpec,
@@ -138,10 +144,11 @@ def preflight_objects(
     try_number: int,
     run_key: str | None = None,
     classifier: EndpointConfig | None = None,
+    teacher: ModelSource | None = None,
 ) -> list[Object]:
     """The Pod of one preflight, which reads everything that the run needs. `run_key` defaults to the runId.
 
-    `classifier`: the model that dataset.screening asks.
+    `classifier`: the model that dataset.screening asks. `teacher`: the model that method.distillation learns from.
     """
     key = run_key or spec.run_id
     name = preflight_pod_name(owner, key, try_number)
@@ -151,6 +158,7 @@ def preflight_objects(
         storage=storage_config(class_.spec),
         output_uri=output_uri(owner, key, class_),
         model=model,
+        teacher=teacher,
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
@@ -195,6 +203,7 @@ class Attempt:
     endpoint: ProgressEndpoint | None = None
     checkpoint_seconds: float | None = None
     class_deadline_seconds: int | None = None
+    teacher: ModelSource | None = None
 
     @property
     def name(self) -> str:
@@ -247,6 +256,7 @@ def _train_run(attempt: Attempt) -> TrainRun:
         storage=storage_config(class_spec),
         output_uri=attempt.folder,
         model=attempt.model,
+        teacher=attempt.teacher,
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,

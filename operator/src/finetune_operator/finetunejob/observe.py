@@ -78,6 +78,7 @@ async def observe(reader: Reader, parent: Object, *, environment: Environment) -
         created=parse_time(parent["metadata"]["creationTimestamp"]),
         status_written=status_written(parent),
         model=model,
+        teacher=await _observe_teacher(reader, owner, spec, status),
         reward_refusal=await refusal_before_start(spec, status),
         classifier=await observe_classifier(reader, owner.namespace, spec, status, class_),
         jobs=children.jobs,
@@ -156,3 +157,12 @@ async def _observe_model(
     if spec.model.fine_tune_job_ref is None or is_known:
         return None
     return await resolve_model(reader, owner.namespace, spec.model)
+
+
+async def _observe_teacher(
+    reader: Reader, owner: Owner, spec: FineTuneJobSpec, status: FineTuneJobStatus
+) -> ResolvedModel | Readiness | None:
+    is_known = status.run_id == spec.run_id and status.teacher is not None
+    if spec.method.distillation is None or is_known:
+        return None
+    return await resolve_model(reader, owner.namespace, spec.method.distillation.teacher)

@@ -36,6 +36,8 @@ class ObservedFineTuneJob:
     """The time of the last status write, by the API server's clock."""
     model: ResolvedModel | Readiness | None = None
     """What spec.model.fineTuneJobRef resolves to; None without one, and once the run has recorded its model."""
+    teacher: ResolvedModel | Readiness | None = None
+    """The same of spec.method.distillation.teacher."""
     reward_refusal: Readiness | None = None
     """Why method.rft can't reward anything; None if it can."""
     classifier: EndpointConfig | Readiness | None = None

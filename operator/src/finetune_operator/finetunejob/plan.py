@@ -80,8 +80,8 @@ POLICIES: tuple[JobMutator | JobDecider, ...] = (
     Decider(cancel),  # Cancelled: a run that began with spec.cancel
     Decider(suspend),  # spec.suspend: running Pods are stopped, and nothing starts
     Decider(fail_at_active_deadline),  # activeDeadlineSeconds are over
-    Decider(wait_for_model),  # the FineTuneJob whose result is the starting model has not succeeded yet
-    Mutator(record_starting_model),  # its result, the same for all attempts of the run
+    Decider(wait_for_model),  # a FineTuneJob whose result is the starting model, or its teacher, has not succeeded yet
+    Mutator(record_starting_model),  # these results, the same for all attempts of the run
     # Validating: dataset, model and storage are checked before an accelerator is requested.
     Mutator(record_preflight),  # the report of the preflight Pod
     Decider(fail_at_preflight),  # Failed: another preflight would fail too

@@ -39,8 +39,9 @@ def is_superseded(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> b
 
 
 def waits_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
-    """Whether the run can't start because the job of fineTuneJobRef has no result."""
-    return status.starting_model is None and isinstance(observed.model, Readiness)
+    """Whether the run can't start because the job of a fineTuneJobRef has no result."""
+    waits_for_teacher = status.teacher is None and isinstance(observed.teacher, Readiness)
+    return waits_for_teacher or (status.starting_model is None and isinstance(observed.model, Readiness))
 
 
 def _is_changed(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:

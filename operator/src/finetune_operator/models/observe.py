@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluated_models import CheckpointChoices, EvaluatedModel, ModelReference
-from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model
+from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model, Teacher
 from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.run import EndpointConfig, ModelSource
@@ -21,15 +21,15 @@ from finetune_operator.models.sweeps import best_of_sweep, pinned, without_trial
 
 
 async def resolve_model(
-    reader: Reader, namespace: str, reference: ModelReference | EvaluatedModel | Model
+    reader: Reader, namespace: str, reference: ModelReference | EvaluatedModel | Model | Teacher
 ) -> ResolvedModel | Readiness:
     """The model, or a Readiness that says what it waits for."""
-    if not isinstance(reference, Model) and reference.sweep_ref is not None:
+    if not isinstance(reference, Model | Teacher) and reference.sweep_ref is not None:
         return await _best_of_sweep(reader, namespace, reference.sweep_ref.name)
     if reference.fine_tune_job_ref is None:
         return ResolvedModel(ModelSource(uri=reference.uri or ""))
     name = reference.fine_tune_job_ref.name
-    checkpoint = None if isinstance(reference, Model) else reference.checkpoint
+    checkpoint = None if isinstance(reference, Model | Teacher) else reference.checkpoint
     if checkpoint is not None:
         chosen = await resolve_checkpoints(reader, namespace, name, checkpoint)
         return chosen if isinstance(chosen, Readiness) else next(iter(chosen.values()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from finetune_trainer.methods.rft.prompts import PromptOrder
+from finetune_trainer.methods.prompt_order import PromptOrder
 
 
 def steps(order: PromptOrder) -> list[list[list[int]]]:

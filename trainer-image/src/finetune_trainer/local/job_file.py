@@ -16,10 +16,16 @@ from finetune_api.sources import ON_A_LAPTOP
 from finetune_trainer.process.failures import DiagnosedError
 
 KIND = "FineTuneJob"
-_URIS = (("model", "uri"), ("dataset", "training", "uri"), ("dataset", "validation", "uri"))
+_URIS = (
+    ("model", "uri"),
+    ("method", "distillation", "teacher", "uri"),
+    ("dataset", "training", "uri"),
+    ("dataset", "validation", "uri"),
+)
 _LISTS_OF_URIS = (("dataset", "training", "uris"), ("dataset", "validation", "uris"))
 _OF_A_CLUSTER = (
     (("model", "fineTuneJobRef"), "name the folder of that job's result as model.uri"),
+    (("method", "distillation", "teacher", "fineTuneJobRef"), "name the folder of that job's result as its uri"),
     (("dataset", "training", "configMapRef"), "name a file as dataset.training.uri"),
     (("dataset", "validation", "configMapRef"), "name a file as dataset.validation.uri"),
     (("dataset", "screening", "classifier"), "screen by rules alone"),

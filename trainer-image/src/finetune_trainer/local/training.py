@@ -88,16 +88,20 @@ def _train(job: LocalJob, folder: Path, screen: Screen) -> TrainReport:
         from finetune_trainer.train.train import run_training
 
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
-        model = model_source(str(job.spec.model.uri), open_storage(storage_config(os.environ)))
-        found = preflight(preflight_run(job, folder, model), Path(scratch) / "preflight")
-        run = train_run(job, folder, found, model)
+        storage, distillation = open_storage(storage_config(os.environ)), job.spec.method.distillation
+        model = model_source(str(job.spec.model.uri), storage)
+        teacher = None if distillation is None else model_source(str(distillation.teacher.uri), storage)
+        found = preflight(preflight_run(job, folder, model, teacher), Path(scratch) / "preflight")
+        run = train_run(job, folder, found, model, teacher)
         refuse_changed(run, folder)
         _show_found(found, run, screen)
         gang = Gang(ranks_alone_on_node(run.parallelism, {}))
         return run_training(run, Path(scratch) / "train", gang, screen)
 
 
-def preflight_run(job: LocalJob, folder: Path, model: ModelSource) -> PreflightRun:
+def preflight_run(
+    job: LocalJob, folder: Path, model: ModelSource, teacher: ModelSource | None = None
+) -> PreflightRun:
     """As the operator renders it, for a single process."""
     spec = job.spec
     seed = spec.hyperparameters.seed
@@ -107,6 +111,7 @@ def preflight_run(job: LocalJob, folder: Path, model: ModelSource) -> PreflightR
         storage=storage_config(os.environ),
         output_uri=f"file://{folder}",
         model=model,
+        teacher=teacher,
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
@@ -119,7 +124,9 @@ def preflight_run(job: LocalJob, folder: Path, model: ModelSource) -> PreflightR
     )
 
 
-def train_run(job: LocalJob, folder: Path, found: PreflightReport, model: ModelSource) -> TrainRun:
+def train_run(
+    job: LocalJob, folder: Path, found: PreflightReport, model: ModelSource, teacher: ModelSource | None = None
+) -> TrainRun:
     """As the operator renders it, for a single process."""
     spec = job.spec
     claims = folder / CLAIMS
@@ -129,6 +136,7 @@ def train_run(job: LocalJob, folder: Path, found: PreflightReport, model: ModelS
         storage=storage_config(os.environ),
         output_uri=f"file://{folder}",
         model=model,
+        teacher=teacher,
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,

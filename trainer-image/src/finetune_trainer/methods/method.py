@@ -40,6 +40,9 @@ METHODS: dict[str, RegisteredMethod] = {
     "SFT": RegisteredMethod("finetune_trainer.methods.sft:SFTMethod", ("Chat", "PromptCompletion")),
     "DPO": RegisteredMethod("finetune_trainer.methods.dpo:DPOMethod", ("Preference",)),
     "RFT": RegisteredMethod("finetune_trainer.methods.rft.method:RFTMethod", ("Reinforcement",)),
+    "Distillation": RegisteredMethod(
+        "finetune_trainer.methods.distillation.method:DistillationMethod", ("Reinforcement", "Chat", "PromptCompletion")
+    ),
 }
 
 
@@ -64,6 +67,8 @@ class TrainerParts:
     adapter: Adapter
     source: LocalModel
     """The model's files, from which a method may load it once more."""
+    teacher: LocalModel | None
+    """The files of the model to learn from, of a run that has one."""
     model: Any
     """The model that is trained, in memory."""
     processor: Any

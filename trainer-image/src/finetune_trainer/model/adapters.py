@@ -124,6 +124,11 @@ def trained_shapes(tuned: PeftModel) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in tuned.named_parameters() if weight.requires_grad}
 
 
+def adapts_output_layer(tuned: PeftModel) -> bool:
+    """Whether an adapter is on the layer whose outputs are the tokens' logits."""
+    return isinstance(tuned.get_base_model().get_output_embeddings(), BaseTunerLayer | AuxiliaryTrainingWrapper)
+
+
 def refuse_shared_weights(tuned: PeftModel, reason: Reason, where: str) -> None:
     """Raises DiagnosedError: an adapter upon a weight that two modules share can't be merged into it.
 

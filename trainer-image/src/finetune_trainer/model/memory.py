@@ -55,6 +55,8 @@ class ModelSize:
     """Experts compute, of which each token has a few."""
     frozen_parameters: int = 0
     """Of what `adapter.full.freeze` leaves as it is."""
+    teacher_parameters: int = 0
+    """Of the frozen model beside it that it learns from."""
 
 
 @dataclass(frozen=True)
@@ -200,13 +202,15 @@ def estimate(model: ModelSize, plan: Plan, accelerator: int | None) -> MemoryEst
     gradients = math.ceil(trained * trained_bytes / share) * buckets
     optimizer = math.ceil(trained * MOMENTS * trained_bytes / share)
     activations = activation_bytes(model, plan)
+    teacher = HALF * model.teacher_parameters
     return MemoryEstimate(
         weights=weights,
+        teacher=teacher,
         adapter=adapter,
         gradients=gradients,
         optimizer=optimizer,
         activations=activations,
-        total=weights + adapter + gradients + optimizer + activations,
+        total=weights + teacher + adapter + gradients + optimizer + activations,
         accelerator=accelerator,
         host=_host_bytes(model, plan, trained * trained_bytes),
     )

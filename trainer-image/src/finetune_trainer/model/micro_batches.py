@@ -5,7 +5,7 @@ They change time and memory, not what is learned.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ class MicroBatches:
     """Activations are recomputed in the backward pass instead of being kept."""
 
 
-def choose_micro_batches(run: TrainRun, base: Path, gang: Gang, method: MethodMemory) -> MicroBatches:
-    """The same for all processes. `base`: the model's folder; `method`: the method's needs.
+def choose_micro_batches(
+    run: TrainRun, base: Path, gang: Gang, method: MethodMemory, teacher: Path | None = None
+) -> MicroBatches:
+    """The same for all processes. `base`: the model's folder; `method`: the method's needs; `teacher`: its folder.
 
     Raises DiagnosedError as `split_batch` does.
     """
@@ -46,7 +48,7 @@ def choose_micro_batches(run: TrainRun, base: Path, gang: Gang, method: MethodMe
     split = split_batch(batch, processes, tokens, masked=masked)
     if not torch.cuda.is_available():
         return MicroBatches(split, gradient_checkpointing=False)
-    model = _size(run, config)
+    model = _size(run, config, teacher)
     if model is None or masked:
         return MicroBatches(split, gradient_checkpointing=True)
     accelerator = min(gang.gather(lambda: torch.cuda.get_device_properties(gang.ranks.local_rank).total_memory))
@@ -60,9 +62,9 @@ def choose_micro_batches(run: TrainRun, base: Path, gang: Gang, method: MethodMe
     return MicroBatches(BatchSplit(size, batch // processes // size), chosen.gradient_checkpointing)
 
 
-def _size(run: TrainRun, config: Any) -> ModelSize | None:
+def _size(run: TrainRun, config: Any, teacher: Path | None) -> ModelSize | None:
     """The size of a causal language model with a new adapter, by its config; None for other models."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     if type(config) not in AutoModelForCausalLM._model_mapping:
         return None
@@ -70,4 +72,11 @@ def _size(run: TrainRun, config: Any) -> ModelSize | None:
         model = AutoModelForCausalLM.from_config(config)
     shapes = weight_shapes(model)
     adapter_shapes = {} if run.adapter.type == "Full" else trained_shapes(add_lora(model, run.adapter))
-    return model_size(config.get_text_config(), shapes, adapter_shapes, run.adapter)
+    size = model_size(config.get_text_config(), shapes, adapter_shapes, run.adapter)
+    if size is None or teacher is None:
+        return size
+    with torch.device("meta"):
+        taught_by = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(teacher, trust_remote_code=False, local_files_only=True)
+        )
+    return replace(size, teacher_parameters=sum(weight.numel() for weight in taught_by.parameters()))

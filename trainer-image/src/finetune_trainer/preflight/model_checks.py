@@ -31,6 +31,8 @@ class CheckedModel:
     shapes: Shapes
     adapter_shapes: Shapes
     """Of the adapter that is trained; empty where all weights are."""
+    adapts_output_layer: bool = False
+    """Whether that adapter is on the output layer, too."""
 
 
 def check_model(run: PreflightRun, model: InspectedModel) -> CheckedModel:
@@ -48,6 +50,7 @@ def check_model(run: PreflightRun, model: InspectedModel) -> CheckedModel:
     skeleton, unknown = build_skeleton(model.folder, model.tensors, run.model.uri)
     doubts = [_unknown_weights(run.model.uri, sorted(unknown))] if unknown else []
     shapes, adapter_shapes = weight_shapes(skeleton), model.adapter_shapes
+    adapts_output = False
     rows = skeleton.get_input_embeddings().weight.shape[0]
     refuse_tokens_beyond(text_tokenizer(model.tokenizer), rows, run.model.uri)
     if model.adapter is not None:
@@ -55,21 +58,23 @@ def check_model(run: PreflightRun, model: InspectedModel) -> CheckedModel:
         tuned = add_inherited(skeleton, model.adapter, model.adapter_shapes, uri)
         adapters.refuse_shared_weights(tuned, Reason.MODEL_INVALID, f"The adapter {uri}")
         _log.info(f"{uri}: {adapter_summary(tuned)}")
+        adapts_output = adapters.adapts_output_layer(tuned)
         skeleton = tuned.unload()
     if run.adapter.type == "Full":
-        adapter_shapes = {}
+        adapter_shapes, adapts_output = {}, False
         if run.adapter.freeze is not None:
             adapters.freeze(skeleton, run.adapter.freeze)
     elif model.adapter is None or run.adapter.inherited == "Merge":
         tuned = adapters.add_lora(skeleton, run.adapter)
         made, adapter_shapes = adapter_summary(tuned), adapters.trained_shapes(tuned)
+        adapts_output = adapters.adapts_output_layer(tuned)
         _log.info(str(made))
         if made.left_out and run.adapter.low_rank.target_modules == ALL_LINEAR:
             in_full = " in 4 bits; adapter.type LoRA can" if run.adapter.type == "QLoRA" else ""
             doubts.append(f"{made} peft can't adapt these in this model{in_full}.")
     if run.hyperparameters.packing and not reads_images(model.tokenizer):
         _refuse_mixed(model)
-    return CheckedModel(doubts, shapes, adapter_shapes)
+    return CheckedModel(doubts, shapes, adapter_shapes, adapts_output)
 
 
 def _unknown_weights(uri: str, names: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from finetune_trainer.preflight.calibration import calibrate
 from finetune_trainer.preflight.classifier import classifier_of
 from finetune_trainer.preflight.model_checks import CheckedModel, check_model
 from finetune_trainer.preflight.packing import choose_packing, with_packed_rows
+from finetune_trainer.preflight.teacher import check_teacher, parameters_of, refuse_short_context
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.open_storage import open_storage
@@ -89,6 +91,8 @@ def check_storage(storage: Storage, output: StorageLocation) -> None:
 def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightReport:
     output = parse_location(run.output_uri)
     find_model(run.model, storage)
+    if run.teacher is not None:
+        find_model(run.teacher, storage)
     surveyed = survey_dataset(storage, run.dataset, formats_of(run.method.type), directory, run.allowed_datasets)
     store_findings(storage, output, surveyed.sets)
     refuse_invalid(surveyed.sets)
@@ -102,6 +106,7 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     _log.info(f"{run.model.uri} is a {model.status.architecture} of {model.status.parameters} parameters")
     with log_progress("comparing the model with the spec"):
         checked = check_model(run, model)
+    teacher = check_teacher(run, model, checked, storage, directory / "teacher")
     if surveyed.training.format == "Chat" and not model.tokenizer.chat_template:
         raise DiagnosedError(
             Reason.MODEL_INVALID,
@@ -127,7 +132,8 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     packing = choose_packing(run, model, chosen)
     dataset = with_packed_rows(run, model, chosen) if packing else chosen.status
     resolved = _resolve(run, model, dataset, packing)
-    estimate, advice = _estimate_memory(run, model, checked, resolved)
+    refuse_short_context(teacher, resolved.max_length)
+    estimate, advice = _estimate_memory(run, model, checked, resolved, parameters_of(teacher))
     calibration = calibrate(run, model, chosen, resolved.epochs, dataset_json, storage, directory)
     doubts = [advice, None if calibration is None else calibration.warning]
     warnings = [*filter(None, doubts), *checked.warnings, *batch_warnings(resolved, dataset), *dataset.warnings]
@@ -188,7 +194,11 @@ def _resolve(
 
 
 def _estimate_memory(
-    run: PreflightRun, model: InspectedModel, checked: CheckedModel, resolved: ResolvedHyperparameters
+    run: PreflightRun,
+    model: InspectedModel,
+    checked: CheckedModel,
+    resolved: ResolvedHyperparameters,
+    teacher_parameters: int,
 ) -> tuple[MemoryEstimate | None, str | None]:
     """The memory that training will need (None if the config lacks sizes), and a warning if it may not fit.
 
@@ -200,6 +210,7 @@ def _estimate_memory(
     size = memory.model_size(model.config, checked.shapes, checked.adapter_shapes, run.adapter)
     if size is None:
         return None, None
+    size = replace(size, teacher_parameters=teacher_parameters)
     plan = memory.plan_of(run.adapter, run.parallelism, sizes[-1], resolved.max_length, method)
     if run.accelerator_memory is not None:
         plan = memory.plan_micro_batches(size, plan, sizes, run.accelerator_memory)

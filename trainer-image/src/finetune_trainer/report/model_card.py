@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from huggingface_hub import ModelCardData
 
 from finetune_api.manifest import Manifest
-from finetune_api.run import TrainRun
+from finetune_api.run import ModelSource, TrainRun
 from finetune_api.sources import HubModel, parse_model_uri
 
 PACKAGES = ("finetune-operator", "torch", "transformers", "peft", "trl", "accelerate", "datasets")
@@ -29,8 +29,9 @@ def model_card(run: TrainRun, checkpoint: Manifest, data_digests: Mapping[str, s
         pipeline_tag="text-generation",
         tags=["finetune-operator", run.method.type.lower(), run.adapter.type.lower()],
     )
-    sections = {
-        "Base model": {"uri": run.model.uri, **({"adapter": run.model.adapter_uri} if run.model.adapter_uri else {})},
+    sections: dict[str, Mapping[str, object]] = {
+        "Base model": _place(run.model),
+        "Teacher": _place(run.teacher),
         "Data": dict(data_digests),
         "Hyperparameters": run.hyperparameters.to_wire() | {"method": run.method.type, **_adapter(run)},
         "Metrics": {
@@ -58,6 +59,10 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue  # a checkout that is not installed has no version of its own
     return found
+
+
+def _place(model: ModelSource | None) -> dict[str, object]:
+    return {} if model is None else {"uri": model.uri, "adapter": model.adapter_uri}
 
 
 def _origin(run: TrainRun) -> str:

@@ -88,6 +88,7 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
         hyperparameters=run.hyperparameters,
         adapter=run.adapter,
         source=inputs.model,
+        teacher=inputs.teacher,
         model=model,
         processor=inputs.processor,
         training=inputs.sequences.training,

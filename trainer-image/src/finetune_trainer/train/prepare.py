@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.conditions import Reason
-from finetune_api.run import TrainRun
+from finetune_api.run import ModelSource, TrainRun
 from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.checkpoint.checkpoints import LocalCheckpoint, Resumed
@@ -61,6 +61,8 @@ class Inputs:
 
     method: Method
     model: LocalModel
+    teacher: LocalModel | None
+    """The model to learn from, if there is one."""
     processor: Any
     """The model's tokenizer; of a vision-language model its processor."""
     sequences: SequenceSets
@@ -102,14 +104,17 @@ def prepare(attempt: Attempt) -> Inputs:
     method = method_of(run.method)
     with log_progress("fetching the model"):
         gang.on_each_node(lambda: fetch_model(run.model, storage, attempt.directory / "model"))
-    model = _fetched_model(run, attempt.directory / "model")
-    micro_batches = choose_micro_batches(run, model.base, gang, method.memory)
+    model = _fetched(run.model, attempt.directory / "model")
+    teacher = _fetch_teacher(attempt)
+    micro_batches = choose_micro_batches(
+        run, model.base, gang, method.memory, None if teacher is None else teacher.base
+    )
     processor = load_processor(model)
     if reads_images(processor) and attempt.is_sharded:
         raise DiagnosedError(Reason.INVALID_SPEC, NO_SHARDED_VISION)
     with log_progress("fetching the data"):
         gang.on_each_node(lambda: write_sequences(run, storage, processor, attempt.directory / DATA))
-    return Inputs(method, model, processor, load_sequences(attempt.directory / DATA), micro_batches)
+    return Inputs(method, model, teacher, processor, load_sequences(attempt.directory / DATA), micro_batches)
 
 
 def restore(attempt: Attempt) -> Start:
@@ -134,9 +139,18 @@ def restore(attempt: Attempt) -> Start:
     )
 
 
-def _fetched_model(run: TrainRun, directory: Path) -> LocalModel:
+def _fetch_teacher(attempt: Attempt) -> LocalModel | None:
+    source, directory = attempt.run.teacher, attempt.directory / "teacher"
+    if source is None:
+        return None
+    with log_progress("fetching the teacher"):
+        attempt.gang.on_each_node(lambda: fetch_model(source, attempt.storage, directory))
+    return _fetched(source, directory)
+
+
+def _fetched(source: ModelSource, directory: Path) -> LocalModel:
     """Where `fetch_model` has put the model, for the processes of the node that did not fetch it."""
-    return LocalModel(directory / "base", None if run.model.adapter_uri is None else directory / "adapter")
+    return LocalModel(directory / "base", None if source.adapter_uri is None else directory / "adapter")
 
 
 def _refuse_unmeasured_best(run: TrainRun) -> None:

@@ -32,7 +32,15 @@ from finetune_operator.finetunejob.attempt_state import (
     with_state,
 )
 from finetune_operator.finetunejob.ends import succeeded_readiness, with_result
-from finetune_operator.finetunejob.objects import Attempt, attempt_objects, model_source, next_job, output_uri, run_key
+from finetune_operator.finetunejob.objects import (
+    Attempt,
+    attempt_objects,
+    model_source,
+    next_job,
+    output_uri,
+    run_key,
+    teacher_source,
+)
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.run_identity import run_id_refusal
 from finetune_operator.finetunejob.stale_jobs import (
@@ -175,6 +183,7 @@ def _objects(
         endpoint=observed.progress_endpoint,
         checkpoint_seconds=status.checkpoint_seconds,
         class_deadline_seconds=class_deadline_seconds(observed, status),
+        teacher=teacher_source(status),
     )
     return attempt_objects(attempt)
 

@@ -19,7 +19,14 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.allowed_class import allowed_class, class_or_refusal, with_run_id_hint
 from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, preflight_succeeded
 from finetune_operator.finetunejob.ends import run_failed
-from finetune_operator.finetunejob.objects import model_source, next_job, output_uri, preflight_objects, run_key
+from finetune_operator.finetunejob.objects import (
+    model_source,
+    next_job,
+    output_uri,
+    preflight_objects,
+    run_key,
+    teacher_source,
+)
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.stale_jobs import stale_and_old_jobs, stale_jobs
 from finetune_operator.finetunejob.storage_folders import access_of, endpoint_of, with_folder
@@ -145,7 +152,8 @@ def _objects(
     model = model_source(observed.spec, status)
     classifier = observed.classifier
     assert not isinstance(classifier, Readiness), "class_or_refusal says so otherwise"
-    return preflight_objects(observed.owner, observed.spec, class_, model, number, run_key(status), classifier)
+    run, teacher = run_key(status), teacher_source(status)
+    return preflight_objects(observed.owner, observed.spec, class_, model, number, run, classifier, teacher)
 
 
 def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[PreflightStatus | None, JobView | None]:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from finetune_api.base import LINE_LENGTH, whole_seconds
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
+from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness, progressing, stalled
 from finetune_operator.finetunejob.allowed_class import with_run_id_hint
 from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision, JobPlan, stopped
@@ -77,29 +78,45 @@ def begin_run(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> Jo
 
 
 def wait_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """Start nothing until the job of fineTuneJobRef has a result."""
-    reference, found = observed.spec.model.fine_tune_job_ref, observed.model
-    if reference is None or status.starting_model is not None:
-        return None
-    if reference.name == observed.owner.name:
-        found = stalled(
-            Reason.INVALID_SPEC,
-            "spec.model.fineTuneJobRef refers to this job itself, which has no result yet. Refer to another "
-            "FineTuneJob, or set model.uri to an earlier result (status.history), and change runId.",
-        )
-    if observed.reward_refusal is not None:  # no model would help
-        found = with_run_id_hint(observed.reward_refusal)
-    return JobDecision(status, found, delete=stale_jobs(observed)) if isinstance(found, Readiness) else None
+    """Start nothing until the jobs of fineTuneJobRef, of the model and of its teacher, have a result."""
+    model, distillation = observed.spec.model.fine_tune_job_ref, observed.spec.method.distillation
+    teacher = None if distillation is None else distillation.teacher.fine_tune_job_ref
+    for field, reference, resolved, recorded in (
+        ("model", model, observed.model, status.starting_model),
+        ("method.distillation.teacher", teacher, observed.teacher, status.teacher),
+    ):
+        if reference is None or recorded is not None:
+            continue
+        found = _refers_to_itself(field) if reference.name == observed.owner.name else resolved
+        if observed.reward_refusal is not None:  # no model would help
+            found = with_run_id_hint(observed.reward_refusal)
+        if isinstance(found, Readiness):
+            return JobDecision(status, found, delete=stale_jobs(observed))
+    return None
+
+
+def _refers_to_itself(field: str) -> Readiness:
+    return stalled(
+        Reason.INVALID_SPEC,
+        f"spec.{field}.fineTuneJobRef refers to this job itself, which has no result yet. Refer to another "
+        f"FineTuneJob, or set {field}.uri to an earlier result (status.history), and change runId.",
+    )
 
 
 def record_starting_model(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Record once which model the reference resolves to."""
-    if plan.status.starting_model is not None:
-        return plan
-    found = observed.model
-    source = found.source if isinstance(found, ResolvedModel) else model_source(observed.spec, plan.status)
-    model = StartingModel(uri=source.uri, adapter_uri=source.adapter_uri, digest=source.digest)
-    return replace(plan, status=plan.status.model_copy(update={"starting_model": model}))
+    """Record once which models the references resolve to."""
+    update: dict[str, StartingModel] = {}
+    if plan.status.starting_model is None:
+        found = observed.model
+        source = found.source if isinstance(found, ResolvedModel) else model_source(observed.spec, plan.status)
+        update["starting_model"] = _as_started(source)
+    if plan.status.teacher is None and isinstance(observed.teacher, ResolvedModel):
+        update["teacher"] = _as_started(observed.teacher.source)
+    return replace(plan, status=plan.status.model_copy(update=update)) if update else plan
+
+
+def _as_started(source: ModelSource) -> StartingModel:
+    return StartingModel(uri=source.uri, adapter_uri=source.adapter_uri, digest=source.digest)
 
 
 def _new_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> FineTuneJobStatus:

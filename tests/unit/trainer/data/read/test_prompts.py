@@ -76,7 +76,7 @@ def test_nulls_of_a_table_are_absent_keys(tmp_path: Path) -> None:
         ({"messages": [USER], "tools": "none"}, "'tools' must be a list of objects"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "s3://a/b.png"}}]}]},
-            "Message 1: images can't be learned from by reinforcement",
+            "Message 1: images can't be learned from with method.type RFT or Distillation",
         ),
         ("7", "Expected a JSON object, found a number"),
         ('{"messages": [{"role": "user", "content": "Hi"}], "a": 1, "a": 2}', "The key 'a' appears twice"),

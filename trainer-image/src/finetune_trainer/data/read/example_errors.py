@@ -100,7 +100,7 @@ def _check_asked(messages: list[Any]) -> None:
         _check_message(f"Message {number}:", message)
         content = message["content"] if message["role"] == "user" else None
         if isinstance(content, list) and any(part["type"] == "image_url" for part in content):
-            raise ExampleError(f"Message {number}: images can't be learned from by reinforcement.")
+            raise ExampleError(f"Message {number}: images can't be learned from with method.type RFT or Distillation.")
     if messages[-1]["role"] != "user":
         raise ExampleError(
             "The last message must be from the user: the model writes the answer itself. What graders compare it with "

@@ -134,10 +134,6 @@ class ReinforcementExample(Struct, frozen=True):
         """The prompt, for comparing examples."""
         return self.prompt if isinstance(self.prompt, str) else messages_text(self.prompt)
 
-    def arguments(self) -> list[list[str]]:
-        """The arguments of each message's calls, as written."""
-        return [call_arguments(message) for message in self.all_messages()]
-
 
 Example = ChatExample | CompletionExample | PreferenceExample | ReinforcementExample
 

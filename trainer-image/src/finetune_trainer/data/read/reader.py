@@ -38,7 +38,7 @@ from finetune_trainer.data.read.messages import (
     content_text,
 )
 from finetune_trainer.data.read.records import read_records
-from finetune_trainer.data.read.reinforcement import read_prompt
+from finetune_trainer.data.read.reinforcement import has_no_answer, read_prompt
 
 LEAST_TRAINING_EXAMPLES = 10
 SHOWN_KEYS = 10
@@ -155,6 +155,13 @@ def _reads_pairs(method: MethodFormats | None) -> bool:
     return method is not None and PreferenceExample.format in method.learned
 
 
+def _reads_prompt(line: bytes, method: MethodFormats | None) -> bool:
+    """Whether a line is read as a prompt. A method that learns from nothing else explains what is wrong with others."""
+    if method is None or ReinforcementExample.format not in method.learned:
+        return False
+    return len(method.learned) == 1 or has_no_answer(line)
+
+
 def _to_example(found: _Line, line: bytes, method: MethodFormats | None) -> tuple[Example, frozenset[str]]:
     """The example, and the ignored keys of another form.
 
@@ -193,7 +200,7 @@ def unread_keys(first_lines: Mapping[str, int]) -> str:
 
 
 def _decode_or_explain(number: int, line: bytes, method: MethodFormats | None) -> NumberedExample | LineError:
-    if method is not None and ReinforcementExample.format in method.learned:
+    if _reads_prompt(line, method):
         prompt = read_prompt(number, line)
         return prompt if isinstance(prompt, LineError) else NumberedExample(number, prompt)
     if may_repeat_a_key(line) and (repeated := repeated_key(line)) is not None:

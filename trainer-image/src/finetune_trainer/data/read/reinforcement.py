@@ -1,5 +1,5 @@
-"""Prompts for reinforcement fine-tuning, as OpenAI has them: messages that end with the user's, and further fields,
-which graders read.
+"""Prompts that a model answers by itself, as OpenAI has them for reinforcement fine-tuning: messages that end with the
+user's, and further fields, which graders read.
 
 Part of the instant `validate` command: imports nothing heavy.
 """
@@ -32,6 +32,33 @@ class _Prompt(Struct):
     messages: Messages | None = None
     prompt: str | None = None
     tools: list[dict[str, Any]] | None = None
+
+
+class _Turn(Struct):
+    role: str
+
+
+class _Forms(Struct):
+    """What tells prompts from examples with an answer."""
+
+    messages: list[_Turn] | None = None
+    prompt: str | None = None
+    completion: object = None
+    chosen: object = None
+
+
+_FORMS = msgspec.json.Decoder(_Forms)
+
+
+def has_no_answer(line: bytes) -> bool:
+    """Whether a line ends with the user's message, or is a text without what follows it."""
+    try:
+        found = _FORMS.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    if found.messages:
+        return found.messages[-1].role == "user"
+    return found.prompt is not None and found.completion is None and found.chosen is None
 
 
 def read_prompt(number: int, line: bytes) -> ReinforcementExample | LineError:

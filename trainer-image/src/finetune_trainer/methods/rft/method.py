@@ -12,22 +12,16 @@ from finetune_api.finetunejob import RFT
 from finetune_grading.exact_json import parse_json
 from finetune_grading.rewards import Reward, compile_reward
 from finetune_trainer.data.encode import tokenization
-from finetune_trainer.data.encode.chat_template import TemplateError, reads_images
-from finetune_trainer.data.encode.placeholders import prompt_ids
-from finetune_trainer.data.encode.tokenization import IGNORED, TokenizedExample
+from finetune_trainer.data.encode.tokenization import TokenizedExample
 from finetune_trainer.data.read.examples import Example, ReinforcementExample
 from finetune_trainer.data.read.formats import FORMAT_NAMES
-from finetune_trainer.data.read.messages import to_template
 from finetune_trainer.methods.method import Calibration, FormatError, Method, Question, Row, TrainerParts
+from finetune_trainer.methods.prompts import refusal_without_room, tokenize_prompt
 from finetune_trainer.methods.rft.tally import MEASURES, metrics_of
 from finetune_trainer.model.memory import MethodMemory
 from finetune_trainer.report.measures import Measure
 
 ONLY_TEXT = "A vision-language model can't be trained by reinforcement. Use a model that reads only text."
-NO_CHAT_TEMPLATE = (
-    "The model's tokenizer has no chat template, and the prompt is chat messages. Use an instruction-tuned model, or "
-    "write each prompt as text, into the field 'prompt'."
-)
 
 
 @dataclass(frozen=True)
@@ -61,15 +55,13 @@ class RFTMethod(Method):
 
     def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[TokenizedExample]:
         """The prompt, with room for a completion."""
-        if reads_images(processor):
-            raise TemplateError(ONLY_TEXT)
         if not isinstance(example, ReinforcementExample):
             found = FORMAT_NAMES[example.format]
             raise FormatError(f"method.type RFT learns from {FORMAT_NAMES['Reinforcement']}, not from {found}.")
         for grader, variable in self.reward.missing_from(parse_json(example.item)):
             raise FormatError(f"Grader {grader!r} reads {{{{{variable}}}}}, which this example does not have.")
-        ids = _prompt(processor, example)
-        return [TokenizedExample(ids, [IGNORED] * len(ids), room=self.spec.max_completion_tokens)]
+        room = self.spec.max_completion_tokens
+        return [tokenize_prompt(processor, example.prompt, example.tools, room=room, only_text=ONLY_TEXT)]
 
     def row_lengths(
         self, processor: Any, sequences: Sequence[tokenization.TokenizedExample], max_length: int
@@ -78,15 +70,7 @@ class RFTMethod(Method):
 
     def refusal(self, sequences: Sequence[tokenization.TokenizedExample], max_length: int) -> str:
         (prompt,) = sequences
-        if not prompt.input_ids:
-            return "The prompt has no token."
-        if prompt.length <= max_length:
-            return ""
-        return (
-            f"The prompt has {len(prompt.input_ids)} tokens, and a completion may have {prompt.room} "
-            f"(maxCompletionTokens): more than {max_length} (maxLength) together. Shorten the prompt, lower "
-            "maxCompletionTokens, or leave such prompts out (dataset.prepare.tooLong: Drop)."
-        )
+        return refusal_without_room(prompt, max_length)
 
     def columns(self, processor: Any) -> Any:
         from datasets import Features, List, Value
@@ -116,12 +100,3 @@ class RFTMethod(Method):
         from finetune_trainer.methods.rft.trainer import build_rft_trainer
 
         return build_rft_trainer(parts, self.spec, self.reward)
-
-
-def _prompt(tokenizer: Any, example: ReinforcementExample) -> list[int]:
-    """The token ids of the prompt, as an Evaluation makes them. Raises TemplateError."""
-    if isinstance(example.prompt, str):
-        return list(tokenizer(example.prompt)["input_ids"])
-    if not tokenizer.chat_template:
-        raise TemplateError(NO_CHAT_TEMPLATE)
-    return prompt_ids(tokenizer, to_template(example.prompt), example.tools or (), arguments=example.arguments())

@@ -61,7 +61,7 @@ def build_rft_trainer(parts: TrainerParts, spec: RFT, reward: Reward) -> Rollout
         processing_class=parts.processor,
         callbacks=parts.callbacks,
     )
-    trainer.grader = grader
+    trainer.grader, trainer.completions_per_prompt = grader, spec.completions_per_prompt
     trainer.asked_to_stop, trainer.note = parts.asked_to_stop, parts.note
     trainer.add_callback(WatchRewards(spec.stop, parts.note))
     if spec.kl_coefficient > 0:

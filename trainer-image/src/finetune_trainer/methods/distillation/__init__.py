@@ -1,0 +1,1 @@
+"""Distillation: a model learns on its own completions from a teacher."""
