@@ -35,6 +35,7 @@ METHODS: dict[str, Method] = {
     "SFT": Method(),
     "DPO": Method(type="DPO"),
     "RFT": Method.from_wire({"type": "RFT", "rft": {"graders": [{"name": "exact", "type": "StringCheck"}]}}),
+    "Distillation": Method.from_wire({"type": "Distillation", "distillation": {"teacher": {"uri": "s3://models/big"}}}),
 }
 
 
@@ -72,6 +73,8 @@ def test_small_sets_get_more_passes_and_large_ones_larger_batches(
         ("DPO", "Full", 2e-6, 2e-6),
         ("RFT", "LoRA", 2e-5, 2e-5),
         ("RFT", "Full", 1e-6, 1e-6),
+        ("Distillation", "QLoRA", 1e-4, 1e-4),
+        ("Distillation", "Full", 1e-5, 1e-5),
     ],
 )
 def test_the_learning_rate_depends_on_the_method_the_adapter_and_the_start(

@@ -23,6 +23,7 @@ def test_the_map_names_every_folder_of_the_trainer() -> None:
     folders = {str(file.parent.relative_to(PACKAGE)) for file in PACKAGE.rglob("__init__.py")} - {"."}
     within = {
         "methods/rft",
+        "methods/distillation",
         "model/kernels",
         "storage/requests",
         "data/read/tables",

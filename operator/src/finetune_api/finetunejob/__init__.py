@@ -21,7 +21,6 @@ from finetune_api.finetunejob.dataset import (
     TrainingData,
     ValidationData,
 )
-from finetune_api.finetunejob.distillation import Distillation, Divergence, Teacher
 from finetune_api.finetunejob.findings import (
     MOST_WARNINGS,
     DatasetError,
@@ -33,7 +32,7 @@ from finetune_api.finetunejob.findings import (
     RewardCalibration,
 )
 from finetune_api.finetunejob.hyperparameters import EarlyStopping, Hyperparameters, ResolvedHyperparameters, Schedule
-from finetune_api.finetunejob.method import DPO, SETTINGS, SFT, Method, MethodType
+from finetune_api.finetunejob.method import DPO, SETTINGS, SFT, Distillation, Divergence, Method, MethodType, Teacher
 from finetune_api.finetunejob.method_rules import MethodRules
 from finetune_api.finetunejob.rft import RFT, GraderErrors, RewardEvaluation, RewardGrader, RewardStop
 from finetune_api.finetunejob.spec import FineTuneJobSpec, Model, Parallelism, TrainingSpec

@@ -7,13 +7,14 @@ from typing import ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from finetune_api.base import ApiModel
-from finetune_api.finetunejob.distillation import Distillation
+from finetune_api.base import ApiModel, LocalObjectReference
 from finetune_api.finetunejob.method_rules import MethodRules
 from finetune_api.finetunejob.rft import RFT
-from finetune_api.unions import TypedUnion
+from finetune_api.sources import ModelUri
+from finetune_api.unions import OneOf, TypedUnion
 
 MethodType = Literal["SFT", "DPO", "RFT", "Distillation"]
+Divergence = Literal["ReverseKL", "ForwardKL", "JSD"]
 DEFAULT_BETA = 0.1
 
 
@@ -65,6 +66,46 @@ class DPO(ApiModel):
     def hyperparameters(self) -> dict[str, float]:
         """The settings that are part of a run's resolved hyperparameters."""
         return {"beta": DEFAULT_BETA if self.beta is None else self.beta}
+
+
+class Teacher(OneOf):
+    """The model to learn from. Its tokenizer is that of the model that learns."""
+
+    choices = ("uri", "fine_tune_job_ref")
+
+    uri: ModelUri | None = Field(None, description="s3://bucket/folder or hf://org/name@revision.")
+    fine_tune_job_ref: LocalObjectReference | None = Field(
+        None, description="The result that this FineTuneJob has when the run starts."
+    )
+
+
+class Distillation(ApiModel):
+    """On-policy distillation: https://arxiv.org/abs/2306.13649."""
+
+    rules: ClassVar = MethodRules(
+        formats=("Reinforcement", "Chat", "PromptCompletion"),
+        learning_rates={"LoRA": 1e-4, "QLoRA": 1e-4, "Full": 1e-5},
+        most_epochs=3,
+        packs=False,
+        shards=False,
+        forgets=False,  # the teacher says what is right, not examples
+        distributes=False,
+    )
+
+    teacher: Teacher
+    divergence: Divergence = Field(
+        "ReverseKL",
+        description="Of the teacher's token probabilities and the model's. ReverseKL keeps to what the teacher finds "
+        "likely, ForwardKL covers all of it, JSD is between them.",
+    )
+    max_completion_tokens: int = Field(512, ge=1, le=32768, description="Maximum tokens of a completion.")
+    temperature: float = Field(
+        1.0, gt=0, le=2, description="Of the completions, and of the probabilities that are compared."
+    )
+
+    def hyperparameters(self) -> dict[str, float]:
+        """The settings that are part of a run's resolved hyperparameters."""
+        return {}
 
 
 Settings = SFT | DPO | RFT | Distillation

@@ -14,6 +14,7 @@ MODEL: Object = {"name": "judge", "url": "https://api.example.com/v1"}
 PROMPTS: Object = {"training": {"uri": "s3://data/a.jsonl"}, "validation": {"uri": "s3://data/b.jsonl"}}
 EXACT: Object = {"name": "exact", "type": "StringCheck"}
 COSINE: Object = {"name": "near", "type": "TextSimilarity", "textSimilarity": {"metric": "Cosine", "model": "judge"}}
+DISTILLATION: Object = {"type": "Distillation", "distillation": {"teacher": {"uri": "s3://models/large"}}}
 RFT: Object = {"type": "RFT", "rft": {"graders": [EXACT]}}
 TONE: Object = {
     "name": "tone",
@@ -159,7 +160,32 @@ TONE: Object = {
         (
             "FineTuneJob",
             {"method": RFT, "dataset": {**PROMPTS, "format": "Chat"}},
-            ["spec.dataset.format", "dataset.format Chat requires method SFT"],
+            ["spec.dataset.format", "dataset.format Chat requires method SFT or Distillation"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": {"type": "Distillation"}},
+            ["spec.method.distillation", "distillation is required with type Distillation"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": {"type": "Distillation", "distillation": {"teacher": {}}}},
+            ["spec.method.distillation.teacher", "set exactly one of uri and fineTuneJobRef"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": DISTILLATION, "parallelism": {"processesPerNode": 2}},
+            ["spec.parallelism", "method.type Distillation trains in one process"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": DISTILLATION, "dataset": {**PROMPTS, "format": "Preference"}},
+            ["spec.dataset.format", "dataset.format Preference requires method DPO"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": DISTILLATION, "hyperparameters": {"packing": True}},
+            ["spec.hyperparameters.packing", "hyperparameters.packing needs method.type SFT"],
         ),
         (
             "FineTuneJob",

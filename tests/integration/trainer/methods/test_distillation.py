@@ -137,7 +137,14 @@ def test_a_model_learns_what_its_teacher_knows_from_prompts_without_answers(
 
     run = workplace.train_run(
         output,
-        {"epochs": 16.0, "batch_size": 8, "learning_rate": 3e-3, "total_steps": 80, "checkpoint_every_steps": 40},
+        {
+            "epochs": 100.0,
+            "batch_size": 20,
+            "learning_rate": 3e-3,
+            "schedule": "Constant",
+            "total_steps": 200,
+            "checkpoint_every_steps": 100,
+        },
         method=spec,
         teacher=source,
         adapter=FULL,
@@ -149,7 +156,7 @@ def test_a_model_learns_what_its_teacher_knows_from_prompts_without_answers(
 
     rows = workplace.results(output)
     measured = [row for row in rows if row["valid_loss"]]
-    assert [int(row["step"]) for row in measured] == [40, 80]
+    assert [int(row["step"]) for row in measured] == [100, 200]
     assert float(measured[-1]["valid_loss"]) < float(rows[0]["train_loss"]) / 4
     assert trained.result.eval_loss == pytest.approx(float(measured[-1]["valid_loss"]), rel=1e-3)
     assert 1 <= float(rows[-1]["train_completion_tokens_mean"]) <= ANSWER_TOKENS

@@ -11,13 +11,17 @@ from typing import get_args
 import pytest
 
 import finetune_trainer
-from finetune_api.finetunejob import RFT, SETTINGS, Method, MethodType
+from finetune_api.finetunejob import RFT, SETTINGS, Distillation, Method, MethodType
 from finetune_trainer.methods.method import METHODS, method_of, packs_rows
 from tests.unit.trainer.data.encode.chat_templates import make_tokenizer
 
 SOURCES = Path(finetune_trainer.__file__).parent
-NAMES = re.compile(r"""\b(SFT|DPO|RFT)\b["']|\bapi\.(SFT|DPO|RFT)\b|import .*\b(SFT|DPO|RFT)\b""")
-REQUIRED: Mapping[str, object] = {"RFT": RFT.from_wire({"graders": [{"name": "exact", "type": "StringCheck"}]})}
+_NAME = "(SFT|DPO|RFT|Distillation)"
+NAMES = re.compile(rf"""\b{_NAME}\b["']|\bapi\.{_NAME}\b|import .*\b{_NAME}\b""")
+REQUIRED: Mapping[str, object] = {
+    "RFT": RFT.from_wire({"graders": [{"name": "exact", "type": "StringCheck"}]}),
+    "Distillation": Distillation.from_wire({"teacher": {"uri": "s3://models/large"}}),
+}
 """Settings of methods that have some without a default."""
 
 

@@ -99,9 +99,7 @@ def _train(job: LocalJob, folder: Path, screen: Screen) -> TrainReport:
         return run_training(run, Path(scratch) / "train", gang, screen)
 
 
-def preflight_run(
-    job: LocalJob, folder: Path, model: ModelSource, teacher: ModelSource | None = None
-) -> PreflightRun:
+def preflight_run(job: LocalJob, folder: Path, model: ModelSource, teacher: ModelSource | None = None) -> PreflightRun:
     """As the operator renders it, for a single process."""
     spec = job.spec
     seed = spec.hyperparameters.seed

@@ -218,7 +218,11 @@ def test_a_broken_dataset_is_told(tmp_path: Path, content: bytes, expected: list
 @pytest.mark.parametrize(
     ("content", "method", "words"),
     [
-        (GOOD, "DPO", "fine-tune-chat format, but the specified fine-tuning job is not using 'SFT' as the training"),
+        (
+            GOOD,
+            "DPO",
+            "fine-tune-chat format, but the specified fine-tuning job is not using 'SFT' or 'Distillation' as",
+        ),
         (PREFERENCE, "SFT", "fine-tune-preference format, but the specified fine-tuning job is not using 'DPO' as the"),
     ],
 )

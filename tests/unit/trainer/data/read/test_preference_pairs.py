@@ -28,8 +28,8 @@ OF_A_TOOL = (
 BROKEN_PAIRS = {
     "chat": (
         GOOD.strip(),
-        "Input file is in the fine-tune-chat format, but the specified fine-tuning job is not using 'SFT' as the "
-        "training method (provided method=DPO, which learns from preference pairs).",
+        "Input file is in the fine-tune-chat format, but the specified fine-tuning job is not using 'SFT' or "
+        "'Distillation' as the training method (provided method=DPO, which learns from preference pairs).",
     ),
     "the same twice": (
         preference([USER], [ASSISTANT], [ASSISTANT]),
