@@ -4,6 +4,7 @@ bit."""
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -47,12 +48,12 @@ from tests.integration.trainer_evaluation.tiny_models import (
 )
 
 FULL = Adapter(type="Full")
-ANSWER_TOKENS = 4
+ANSWER_TOKENS = 2
 LETTERS = "abcdefghij"
 
 
 def answer(number: int) -> str:
-    return LETTERS[number % 10] * 3
+    return LETTERS[number % 10]
 
 
 def prompt(number: int) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def _config(rows: int, **changes: Any) -> LlamaConfig:
     return LlamaConfig(vocab_size=rows, bos_token_id=None, eos_token_id=0, **settings | changes)
 
 
-@pytest.mark.parametrize("divergence", ["ReverseKL", "ForwardKL", "JSD"])
+@pytest.mark.parametrize("divergence", ["ReverseKL", "ForwardKL"])
 def test_a_model_learns_what_its_teacher_knows_from_prompts_without_answers(
     workplace: Workplace, storage: Storage, dataset: Dataset, teacher: str, tmp_path: Path, divergence: str
 ) -> None:
@@ -138,12 +139,12 @@ def test_a_model_learns_what_its_teacher_knows_from_prompts_without_answers(
     run = workplace.train_run(
         output,
         {
-            "epochs": 100.0,
+            "epochs": 80.0,
             "batch_size": 20,
             "learning_rate": 3e-3,
             "schedule": "Constant",
-            "total_steps": 200,
-            "checkpoint_every_steps": 100,
+            "total_steps": 160,
+            "checkpoint_every_steps": 80,
         },
         method=spec,
         teacher=source,
@@ -156,11 +157,30 @@ def test_a_model_learns_what_its_teacher_knows_from_prompts_without_answers(
 
     rows = workplace.results(output)
     measured = [row for row in rows if row["valid_loss"]]
-    assert [int(row["step"]) for row in measured] == [100, 200]
+    assert [int(row["step"]) for row in measured] == [80, 160]
     assert float(measured[-1]["valid_loss"]) < float(rows[0]["train_loss"]) / 4
     assert trained.result.eval_loss == pytest.approx(float(measured[-1]["valid_loss"]), rel=1e-3)
     assert 1 <= float(rows[-1]["train_completion_tokens_mean"]) <= ANSWER_TOKENS
     assert f"| uri | {teacher} |" in workplace.bucket.read(f"{trained.result.uri}/README.md").decode()
+
+
+def test_the_divergence_of_jensen_and_shannon_is_at_most_the_logarithm_of_two(
+    workplace: Workplace, dataset: Dataset, teacher: str, tmp_path: Path
+) -> None:
+    """The two others have no bound: that of a model which knows nothing is above it."""
+    losses: dict[str, float] = {}
+    for divergence in ("JSD", "ReverseKL", "ForwardKL"):
+        output = f"distilled-once-{divergence}"
+        run = workplace.train_run(
+            output,
+            {"epochs": 1.0, "batch_size": 40, "total_steps": 1, "checkpoint_every_steps": 1},
+            method=method(teacher, divergence=divergence),
+            teacher=ModelSource(uri=teacher),
+            dataset=Dataset(training=dataset.training),
+        )
+        train_here(run, tmp_path / divergence)
+        losses[divergence] = float(workplace.results(output)[0]["train_loss"])
+    assert 0 < losses["JSD"] <= math.log(2) < min(losses["ReverseKL"], losses["ForwardKL"])
 
 
 @contextmanager
