@@ -84,7 +84,7 @@ def test_a_score_that_is_the_best_is_said_to_overlap_with_others() -> None:
         world.is_evaluated(number, score)
         world.settle()
     ready = next(one for one in world.status.conditions if one.type == "Ready")
-    assert "0.72 (0.67 to 0.77). The intervals of trials 1 overlap with it." in ready.message
+    assert "0.72 (0.67 to 0.77). The interval of trial 1 overlaps with it." in ready.message
 
 
 def test_a_trial_that_was_disrupted_is_not_compared_by_the_time_that_was_lost() -> None:

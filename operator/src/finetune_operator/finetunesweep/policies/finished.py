@@ -122,8 +122,8 @@ def _why_best(observed: ObservedFineTuneSweep, trials: Sequence[TrialStatus], be
             f"has the score {score} from grader {measured.grader!r}. It took less time to train than the one with the "
             f"best score, {first.fine_tune_job_name!r} with {first.score:.4g}, and their intervals overlap."
         )
-    others = (
-        f" The intervals of trials {', '.join(map(str, best.tied_with))} overlap with it." if best.tied_with else ""
-    )
+    tied = ", ".join(map(str, best.tied_with or []))
+    several = f" The intervals of trials {tied} overlap with it."
+    others = "" if not tied else several if "," in tied else f" The interval of trial {tied} overlaps with it."
     extreme = "highest" if measured.goal == "Maximize" else "lowest"
     return f"has the {extreme} score from grader {measured.grader!r}, {score}.{others}"
