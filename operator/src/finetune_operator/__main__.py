@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import structlog
 import typer
 
+from finetune_operator.runtime.sharding import MOST_SHARDS, Shard
 from finetune_operator.settings import Settings
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -43,6 +44,10 @@ def run(
         str | None,
         typer.Option(help="This replica's name in the Lease: the Pod's, which no other one has at the time."),
     ] = None,
+    shards: Annotated[
+        int, typer.Option(min=1, max=MOST_SHARDS, help="Operators that share the namespaces, each with its own leader.")
+    ] = 1,
+    shard: Annotated[int, typer.Option(min=0, help="Which of the shards this one is, from 0.")] = 0,
     trainer_image: Annotated[str | None, typer.Option(help="Trainer image of classes that name none.")] = None,
     gateway_image: Annotated[str | None, typer.Option(help="Image of gateways: the operator's own.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Objects that are reconciled at the same time.")] = 16,
@@ -66,12 +71,15 @@ def run(
     """Run the operator until it is told to stop."""
     if (progress_url is None) != (tls_directory is None):
         raise typer.BadParameter("--progress-url and --tls-directory go together")
+    if shard >= shards:
+        raise typer.BadParameter(f"--shard is {shard}; of --shards={shards}, the last one is {shards - 1}")
     _configure_logging(log_level)
     settings = Settings(
         kubeconfig=kubeconfig,
         namespace=namespace,
         leader_election=kubeconfig is None if leader_election is None else leader_election,
         identity=identity,
+        shard=Shard(shard, shards),
         trainer_image=trainer_image,
         gateway_image=gateway_image,
         workers=workers,

@@ -53,6 +53,8 @@ class Informer:
     """The interval between lists that repair what the watch may have missed."""
     wait_for_capacity: Callable[[], Awaitable[None]]
     """Waits until the work queue can take another page of objects."""
+    reads: Callable[[str], bool] = lambda _: True
+    """Whether the objects of a namespace (empty: of none) are kept; the others are skipped."""
     synced: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the first list is complete."""
 
@@ -85,6 +87,8 @@ class Informer:
                 if page.is_first:
                     self.cache.restart_list(self.resource)
                 for item in page.items:
+                    if not self._is_read(item):
+                        continue
                     change = self.cache.add_listed(self.resource, item)
                     if change is not None:
                         self.on_change(change.body, None if is_first else change.type, False)
@@ -145,10 +149,13 @@ class Informer:
         if type == "ERROR":
             message = str(body.get("message", ""))
             raise ApiError(int(body.get("code") or 0), str(body.get("reason", "")), message)
-        if type in ("ADDED", "MODIFIED", "DELETED"):
+        if type in ("ADDED", "MODIFIED", "DELETED") and self._is_read(body):
             is_ours = self.cache.apply_event(self.resource, cast(EventType, type), body)
             self.on_change(body, type, is_ours)
         return str(body.get("metadata", {}).get("resourceVersion") or version)
+
+    def _is_read(self, body: Object) -> bool:
+        return self.reads(body["metadata"].get("namespace", ""))
 
     def _selectors(self) -> dict[str, str]:
         return {"labelSelector": label_selector(self.selector)} if self.selector else {}

@@ -3,6 +3,10 @@
 A candidate takes the Lease when nobody holds it, or when its holder has not renewed it for the whole lease duration by
 the candidate's own clock (so that clocks need not agree). Every write is conditional on the resourceVersion that was
 read: of two candidates one wins. The leader renews, and gives up well before another may take over.
+
+Where the number of shards changes (runtime/sharding.py), a candidate also waits until nobody holds a Lease who divides
+the namespaces in another way. It looks after it has taken its own: of two that take theirs at the same time, at least
+one sees the other. The one of fewer shards then lets go, and the one of more keeps its Lease and waits.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import structlog
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import LEASES, Object
+from finetune_operator.runtime.sharding import Shard, shards_of
 
 LEASE_SECONDS = 15.0
 RENEW_DEADLINE_SECONDS = 10.0
@@ -45,11 +50,12 @@ class Election:
     """This process's candidacy for one Lease."""
 
     def __init__(
-        self, kube: Kube, namespace: str, name: str, identity: str | None = None, timing: Timing | None = None
+        self, kube: Kube, namespace: str, shard: Shard, identity: str | None = None, timing: Timing | None = None
     ) -> None:
         self._kube = kube
         self._namespace = namespace
-        self._name = name
+        self._shard = shard
+        self._name = shard.lease
         self._timing = timing or Timing()
         # Processes that run at the same time need different identities. The successor of a dead one may have the
         # same, and then continues with its Lease at once.
@@ -58,13 +64,16 @@ class Election:
         """The identity of the leader, as far as is known."""
         self._seen: Object | None = None
         self._seen_at = 0.0
+        self._others: dict[str, tuple[Object, float]] = {}
+        """The Leases that exclude this one, as they were when they last changed, and when that was seen."""
+        self._acquired = False
         self._renewed_at = 0.0
         self._asked_at = 0.0
 
     @property
     def leads(self) -> bool:
         """Whether this process leads, and nobody else can."""
-        return self.holder == self.identity and _clock() < self._renewed_at + self._timing.lease
+        return self._acquired and self.holder == self.identity and _clock() < self._renewed_at + self._timing.lease
 
     def silent_seconds(self) -> float:
         """Seconds since the API server last answered who leads."""
@@ -72,8 +81,9 @@ class Election:
 
     async def acquire(self) -> None:
         """Wait until this process leads."""
-        while not await self._try():  # noqa: ASYNC110 - the Lease is polled
+        while not await self._try_alone():
             await asyncio.sleep(self._timing.retry * random.uniform(1, _JITTER))
+        self._acquired = True
         log.info("leader", lease=f"{self._namespace}/{self._name}", identity=self.identity)
 
     async def hold(self) -> None:
@@ -93,9 +103,9 @@ class Election:
 
     async def release(self) -> None:
         """Let another replica lead at once; if that fails, it waits for the Lease to expire."""
-        if not self.leads:
+        if self.holder != self.identity:
             return
-        self.holder = ""
+        self.holder, self._acquired = "", False
         try:
             async with asyncio.timeout(self._timing.retry):
                 await self._let_go()
@@ -108,6 +118,35 @@ class Election:
         if lease is not None and lease.get("spec", {}).get("holderIdentity") == self.identity:
             free = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _micro_time()}
             await self._kube.replace({**lease, "spec": {**lease["spec"], **free}})
+
+    async def _try_alone(self) -> bool:
+        """Take or renew the Lease; whether it is ours now, and nobody holds one that excludes it."""
+        try:
+            if await self._most_shards_of_others() > self._shard.count:
+                await self.release()
+                return False
+            return await self._try() and await self._most_shards_of_others() == 0
+        except (ApiError, TimeoutError) as error:
+            log.warning("leases not listed", error=str(error) or "timed out")
+            return False
+
+    async def _most_shards_of_others(self) -> int:
+        """The highest number of shards, other than ours, with a Lease that somebody holds; 0 if there is none."""
+        async with asyncio.timeout(self._timing.renew_deadline):
+            leases = await self._kube.list(LEASES, self._namespace)
+        self._asked_at = _clock()
+        counts = ((lease, shards_of(lease["metadata"]["name"])) for lease in leases)
+        others = [(lease, count) for lease, count in counts if count not in (0, self._shard.count)]
+        return max((count for lease, count in others if self._is_held(lease)), default=0)
+
+    def _is_held(self, lease: Object) -> bool:
+        """Whether the Lease of somebody else has not expired, by this process's clock."""
+        name, spec = lease["metadata"]["name"], lease.get("spec", {})
+        seen, since = self._others.get(name, ({}, 0.0))
+        if seen != spec:
+            since = _clock()
+            self._others[name] = (spec, since)
+        return bool(spec.get("holderIdentity")) and _clock() < since + float(spec.get("leaseDurationSeconds") or 0)
 
     async def _try(self) -> bool:
         """Take or renew the Lease, if it is ours or nobody's."""

@@ -44,7 +44,6 @@ CERTIFICATE_SECONDS = 3600.0
 DRAIN_SECONDS = 20.0
 """How long running reconciliations may take to finish when the operator is asked to stop."""
 LEDGER_SECONDS = 6 * 3600.0
-LEASE_NAME = "finetune-operator"
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +60,8 @@ class Parts:
     kinds: tuple[Kind, ...]
     environment: Environment
     objects: ObjectMetrics
-    queue: WorkQueue[ObjectKey] = field(default_factory=WorkQueue)
+    queue: WorkQueue[ObjectKey]
+    """Takes the shard's objects only."""
     heartbeats: Heartbeats = field(default_factory=Heartbeats)
     watching: asyncio.Event = field(default_factory=asyncio.Event)
     """Every resource has been listed, and is watched."""
@@ -89,8 +89,9 @@ async def run(
     ) as kube:
         election = None
         if settings.leader_election:
-            election = Election(kube, settings.namespace, LEASE_NAME, settings.identity)
-        parts = Parts(settings, stop, kube, cache, election, counted, environment, objects)
+            election = Election(kube, settings.namespace, settings.shard, settings.identity)
+        queue = WorkQueue[ObjectKey](lambda key: settings.shard.owns(key.namespace))
+        parts = Parts(settings, stop, kube, cache, election, counted, environment, objects, queue)
         probes = health.application(partial(_alive, parts), partial(_ready, parts))
         of_kinds = [metrics for kind in made for metrics in kind.metrics]
         with _registered(objects, *of_kinds, _collector(parts)):
@@ -129,13 +130,16 @@ async def _lead(parts: Parts) -> None:
             )
             for number in range(settings.workers)
         ]
-        others = [_resync(parts), _tidy_ledgers(parts), _stop_taking(parts)]
+        others = [_resync(parts), _stop_taking(parts)]
+        if settings.shard.index == 0:
+            others.append(_tidy_ledgers(parts))
         if parts.election is not None:
             others.append(parts.election.hold())
         if settings.progress_url is not None:
             others.append(_serve_progress(parts))
         background = [tasks.create_task(other) for other in others]
-        informers = watches.informers(kube, parts.cache, queue, parts.kinds, settings.resync_seconds)
+        reads = settings.shard.reads
+        informers = watches.informers(kube, parts.cache, queue, parts.kinds, settings.resync_seconds, reads)
         await watches.watch(informers, parts.stop, parts.watching, tasks, settings.request_timeout_seconds)
         parts.stop.set()
         queue.shut_down()

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import kopf
@@ -74,11 +74,17 @@ def _is_observed(body: Mapping[str, Any]) -> bool:
 
 
 def informers(
-    kube: Kube, cache: Cache, queue: WorkQueue[ObjectKey], kinds: Sequence[Kind], list_seconds: float
+    kube: Kube,
+    cache: Cache,
+    queue: WorkQueue[ObjectKey],
+    kinds: Sequence[Kind],
+    list_seconds: float,
+    reads: Callable[[str], bool],
 ) -> list[list[Informer]]:
     """The informers, in the order in which they list: first children and classes, then kind by kind.
 
     So most of what an object refers to is cached when it is reconciled (a ModelDeployment as a judge is read live).
+    `reads`: of which namespaces objects are kept.
     """
     by_resource = handlers(queue, References(), kinds)
 
@@ -89,7 +95,7 @@ def informers(
                     await asyncio.sleep(CAPACITY_POLL_SECONDS)
 
     found = [
-        Informer(kube, cache, resource, selector, by_resource[resource], list_seconds, wait_for_capacity)
+        Informer(kube, cache, resource, selector, by_resource[resource], list_seconds, wait_for_capacity, reads)
         for resource, selector in selectors(kinds).items()
     ]
     parents = [kind.resource for kind in kinds if kind.owns]

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -21,9 +21,13 @@ MAX_DELAY_SECONDS = 300.0
 
 
 class WorkQueue(Generic[Key]):
-    """Keys that need work. Not thread-safe: one event loop only."""
+    """Keys that need work. Not thread-safe: one event loop only.
 
-    def __init__(self) -> None:
+    Others than those that it `accepts` are dropped.
+    """
+
+    def __init__(self, accepts: Callable[[Key], bool] = lambda _: True) -> None:
+        self._accepts = accepts
         self._ready: deque[Key] = deque()
         self._dirty: dict[Key, float] = {}
         self._processing: set[Key] = set()
@@ -37,7 +41,7 @@ class WorkQueue(Generic[Key]):
 
     def add(self, key: Key) -> None:
         """Ask for work on a key, as soon as a worker is free."""
-        if key in self._dirty or self._is_shut_down:
+        if key in self._dirty or self._is_shut_down or not self._accepts(key):
             return
         self._dirty[key] = time.monotonic()
         if key not in self._processing:

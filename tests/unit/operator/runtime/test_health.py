@@ -7,6 +7,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from finetune_operator.runtime import health
 from finetune_operator.runtime.leader_election import Election
+from finetune_operator.runtime.sharding import Shard
 from tests.unit.operator.fake_kube import FakeKube
 
 
@@ -30,7 +31,7 @@ def test_a_watch_of_which_nothing_is_heard() -> None:
 
 
 async def test_a_replica_that_stands_by_must_see_who_leads(monkeypatch: pytest.MonkeyPatch) -> None:
-    election = Election(FakeKube(), "finetune-system", "finetune-operator")
+    election = Election(FakeKube(), "finetune-system", Shard())
     monkeypatch.setattr(election, "silent_seconds", lambda: 9.0)
     assert health.unanswered(election) == []
     monkeypatch.setattr(election, "silent_seconds", lambda: 11.0)

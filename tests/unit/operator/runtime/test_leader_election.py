@@ -6,6 +6,7 @@ tests/integration/operator/resilience/test_high_availability.py has the real API
 from __future__ import annotations
 
 import asyncio
+import random
 import selectors
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ import pytest
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import Object, Resource
+from finetune_operator.runtime import health
 from finetune_operator.runtime.leader_election import Election, LeadershipLostError, Timing
+from finetune_operator.runtime.sharding import Shard
 
 TIMING = Timing(lease=15, renew_deadline=10, retry=2)
 
@@ -47,20 +50,26 @@ def simulate(scenario: Coroutine[Any, Any, None]) -> None:
 
 @dataclass
 class Server:
-    """An API server with one Lease."""
+    """An API server with Leases."""
 
-    lease: Object | None = None
+    leases: dict[str, Object] = field(default_factory=dict)
     version: int = 0
     failing: ApiError | None = None
     slow: float = 0.0
     writes: list[tuple[float, str]] = field(default_factory=list)
     """When, and who held the Lease then."""
 
+    @property
+    def lease(self) -> Object | None:
+        """That of an operator without shards."""
+        return self.leases.get(Shard().lease)
+
     def write(self, body: Object) -> Object:
         self.version += 1
-        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
+        written = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
+        self.leases[body["metadata"]["name"]] = written
         self.writes.append((asyncio.get_running_loop().time() - 1000, body["spec"]["holderIdentity"]))
-        return self.lease
+        return written
 
 
 class LeaseKube(Kube):
@@ -78,18 +87,22 @@ class LeaseKube(Kube):
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
         await self._reach()
-        return self.server.lease
+        return self.server.leases.get(name)
+
+    async def list(self, *_: Any, **__: Any) -> list[Object]:
+        await self._reach()
+        return list(self.server.leases.values())
 
     async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
         await self._reach()
-        if self.server.lease is not None:
+        if body["metadata"]["name"] in self.server.leases:
             raise ApiError(409, "AlreadyExists", "exists")
         return self.server.write(body)
 
     async def replace(self, body: Object) -> Object:
         await self._reach()
-        assert self.server.lease is not None
-        if body["metadata"]["resourceVersion"] != self.server.lease["metadata"]["resourceVersion"]:
+        stored = self.server.leases[body["metadata"]["name"]]
+        if body["metadata"]["resourceVersion"] != stored["metadata"]["resourceVersion"]:
             raise ApiError(409, "Conflict", "the object has been modified")
         return self.server.write(body)
 
@@ -113,9 +126,9 @@ class Candidate:
             self.led.append(asyncio.get_running_loop().time() - 1000)
 
 
-def candidate(server: Server, identity: str | None = None) -> Candidate:
+def candidate(server: Server, identity: str | None = None, shard: Shard = Shard()) -> Candidate:
     kube = LeaseKube(server)
-    return Candidate(kube, Election(kube, "finetune-system", "finetune-operator", identity, TIMING))
+    return Candidate(kube, Election(kube, "finetune-system", shard, identity, TIMING))
 
 
 def test_the_first_leads_at_once_and_the_lease_says_so_as_client_go_writes_it() -> None:
@@ -166,7 +179,8 @@ def test_after_a_death_the_other_takes_over_when_the_lease_is_over(slow: float) 
         died = asyncio.get_running_loop().time() - 1000
         await asyncio.sleep(40)
         (took_over,) = second.led
-        assert 15 - 2 - 2 * slow <= took_over - died <= 15 + 2.4 + 3 * slow
+        requests = 5  # the last poll's list and read; then list, read and replacement, and the list afterwards
+        assert 15 - 2 - 2 * slow <= took_over - died <= 15 + 2.4 + requests * slow
         assert server.lease is not None and server.lease["spec"]["leaseTransitions"] == 1
         waiting.cancel()
 
@@ -292,7 +306,7 @@ def test_of_two_that_find_the_lease_free_one_wins() -> None:
         for free in (None, "released"):
             server = Server(slow=0.5)
             if free:
-                server.lease = {
+                server.leases["finetune-operator"] = {
                     "metadata": {"name": "finetune-operator", "resourceVersion": "7"},
                     "spec": {"holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": 4},
                 }
@@ -322,6 +336,84 @@ def test_a_container_that_starts_again_in_its_pod_goes_on_at_once() -> None:
         assert (again.led, second.led) == ([63.0], [])
         assert server.lease is not None and server.lease["spec"]["leaseTransitions"] == 0
         for task in (waiting, running):
+            task.cancel()
+
+    simulate(scenario())
+
+
+def test_each_shard_has_a_leader_of_its_own() -> None:
+    async def scenario() -> None:
+        server = Server()
+        both = [candidate(server, shard=Shard(index, 2)) for index in range(2)]
+        tasks = [asyncio.create_task(one.run()) for one in both]
+        await asyncio.sleep(1)
+        assert all(one.led == [0.0] for one in both)
+        assert set(server.leases) == {"finetune-operator-shard-0-of-2", "finetune-operator-shard-1-of-2"}
+        for task in tasks:
+            task.cancel()
+
+    simulate(scenario())
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 3)])
+def test_nobody_leads_a_new_shard_while_somebody_leads_an_old_one(before: int, after: int) -> None:
+    """Also not after the old ones have died, until their Leases are over."""
+
+    async def scenario() -> None:
+        server = Server()
+        old = [candidate(server, shard=Shard(index, before)) for index in range(before)]
+        tasks = [asyncio.create_task(one.run()) for one in old]
+        await asyncio.sleep(10)
+        new = [candidate(server, shard=Shard(index, after)) for index in range(after)]
+        waiting = [asyncio.create_task(one.run()) for one in new]
+        await asyncio.sleep(60)
+        assert not any(one.led for one in new)
+        assert not any(health.unanswered(one.election) for one in new), "each can take over"
+        for task in tasks[1:]:
+            task.cancel()
+        await asyncio.sleep(60)
+        assert not any(one.led for one in new), "one of the old ones leads"
+        tasks[0].cancel()
+        died = asyncio.get_running_loop().time() - 1000
+        await asyncio.sleep(30)
+        assert all(15 - 2 <= one.led[0] - died <= 15 + 2.4 for one in new)
+        for task in waiting:
+            task.cancel()
+
+    simulate(scenario())
+
+
+def test_a_new_shard_leads_soon_after_the_old_one_has_let_go() -> None:
+    async def scenario() -> None:
+        server = Server()
+        old, new = candidate(server), candidate(server, shard=Shard(1, 2))
+        leading, waiting = asyncio.create_task(old.run()), asyncio.create_task(new.run())
+        await asyncio.sleep(10)
+        leading.cancel()
+        await old.election.release()
+        await asyncio.sleep(3)
+        assert new.led and new.led[0] <= 10 + 2.4
+        waiting.cancel()
+
+    simulate(scenario())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_candidates_that_divide_the_namespaces_in_two_ways_those_of_one_lead(seed: int) -> None:
+    """All at once, upon an API server that takes its time."""
+
+    async def scenario() -> None:
+        random.seed(seed)
+        server = Server(slow=0.5)
+        shards = [Shard(), Shard(0, 2), Shard(1, 2)]
+        candidates = [candidate(server, shard=shard) for shard in shards]
+        tasks = [asyncio.create_task(one.run()) for one in candidates]
+        for _ in range(600):
+            await asyncio.sleep(0.2)
+            leading = {shard.count for shard, one in zip(shards, candidates, strict=True) if one.led}
+            assert len(leading) <= 1
+        assert leading, "nobody leads after two minutes"
+        for task in tasks:
             task.cancel()
 
     simulate(scenario())

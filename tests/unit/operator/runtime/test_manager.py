@@ -21,7 +21,9 @@ from finetune_operator.registered_kinds import KINDS as REGISTERED
 from finetune_operator.runtime import manager
 from finetune_operator.runtime.leader_election import Election
 from finetune_operator.runtime.manager import Parts
+from finetune_operator.runtime.sharding import Shard
 from finetune_operator.runtime.watches import selectors
+from finetune_operator.runtime.workqueue import WorkQueue
 from finetune_operator.settings import Settings
 from tests.unit.operator.fake_kube import FakeKube
 
@@ -34,7 +36,7 @@ KINDS = tuple(kind(ENVIRONMENT) for kind in REGISTERED)
 
 def parts(kube: FakeKube, election: Election | None = None) -> Parts:
     cache = Cache(selectors(KINDS), "owner")
-    return Parts(SETTINGS, asyncio.Event(), kube, cache, election, KINDS, ENVIRONMENT, ObjectMetrics())
+    return Parts(SETTINGS, asyncio.Event(), kube, cache, election, KINDS, ENVIRONMENT, ObjectMetrics(), WorkQueue())
 
 
 def item(key: ObjectKey) -> dict[str, Any]:
@@ -102,7 +104,7 @@ async def test_it_is_ready_when_all_is_listed_and_not_alive_when_nothing_more_is
 
 async def test_who_stands_by_is_ready_while_it_sees_who_leads(monkeypatch: pytest.MonkeyPatch) -> None:
     kube = FakeKube()
-    election = Election(kube, "finetune-system", "finetune-operator")
+    election = Election(kube, "finetune-system", Shard())
     found = parts(kube, election)
     monkeypatch.setattr(election, "silent_seconds", lambda: 1.0)
     assert manager._ready(found) == []
