@@ -11,6 +11,16 @@ app.kubernetes.io/name: finetune-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{- /* Of one of the operators that share the namespaces; takes [root, shard]. The first has no suffix. */}}
+{{- define "finetune-operator.shard.suffix" -}}
+{{- with last . }}-shard-{{ . }}{{ end -}}
+{{- end -}}
+
+{{- define "finetune-operator.shard.selector" -}}
+app.kubernetes.io/name: finetune-operator
+app.kubernetes.io/instance: {{ (first .).Release.Name }}{{ include "finetune-operator.shard.suffix" . }}
+{{- end -}}
+
 {{- define "finetune-operator.labels" -}}
 {{- with .Values.commonLabels }}
 {{- toYaml . }}

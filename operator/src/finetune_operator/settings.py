@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_operator.kube.transport import REQUEST_TIMEOUT_SECONDS
-from finetune_operator.runtime.sharding import Shard
+from finetune_operator.runtime.sharding import WHOLE, Shard
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Settings:
     """Whether another replica may run beside this one."""
     identity: str | None = None
     """This replica's name in the Lease; None: one that no other process has."""
-    shard: Shard = Shard()
+    shard: Shard = WHOLE
     """Which namespaces this operator and its replicas work on."""
     trainer_image: str | None = None
     """The trainer image of classes that name none."""

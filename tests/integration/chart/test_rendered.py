@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
 
 from e2e.cluster.binaries import binaries
 from e2e.cluster.machine.commands import run
 from finetune_operator.metrics import job_metrics, object_metrics  # noqa: F401 - they declare their metrics
 from finetune_operator.metrics.operator_metrics import DECLARED
+from finetune_operator.runtime.sharding import MOST_SHARDS, WHOLE, Shard
 from tests.integration.chart.release import CHART, NAMESPACE, RELEASE, Release, rendered
 
 CRDS = frozenset({"CustomResourceDefinition"})
@@ -30,6 +33,7 @@ CRDS = frozenset({"CustomResourceDefinition"})
         ("image.digest=latest", "'latest' does not match pattern"),
         ("replica=2", "additional properties 'replica' not allowed"),
         ("replicas=6", "maximum: got 6, want 5"),
+        ("shards=17", "maximum: got 17, want 16"),
         ('admission.exemptUsers={a"b}', "does not match pattern"),
     ],
 )
@@ -70,6 +74,51 @@ def test_the_platforms_labels_and_settings_are_on_the_operator() -> None:
         if item["kind"] == "ServiceAccount" and item["metadata"]["name"] == objects["Deployment"]["metadata"]["name"]
     ]
     assert account["metadata"]["annotations"] == {"example.com/role": "reader"}
+
+
+def test_each_shard_has_its_own_pods_address_and_lease() -> None:
+    """A selector that takes in another shard's Pods would send reports to an operator that drops them."""
+    found = rendered("shards=3", "replicas=2")
+    deployments, services, budgets = (
+        {item["metadata"]["name"]: item["spec"] for item in found if item["kind"] == kind}
+        for kind in ("Deployment", "Service", "PodDisruptionBudget")
+    )
+    names = [RELEASE, f"{RELEASE}-shard-1", f"{RELEASE}-shard-2"]
+    assert list(deployments) == list(services) == list(budgets) == names
+    pods = {name: spec["template"]["metadata"]["labels"].items() for name, spec in deployments.items()}
+    for name in names:
+        for selector in (
+            deployments[name]["selector"]["matchLabels"],
+            services[name]["selector"],
+            budgets[name]["selector"]["matchLabels"],
+        ):
+            assert [one for one in names if selector.items() <= pods[one]] == [name]
+        (container,) = deployments[name]["template"]["spec"]["containers"]
+        assert {"--shards=3", f"--shard={names.index(name)}"} <= set(container["args"])
+        assert f"--progress-url=https://{name}.{NAMESPACE}.svc:8443" in container["args"]
+    (role,) = [item for item in found if item["kind"] == "Role" and item["metadata"]["name"] == RELEASE]
+    (leases,) = [rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule]
+    assert leases == [WHOLE.lease, *(Shard(index, 3).lease for index in range(3))]
+
+
+def test_the_certificate_of_shards_names_each_of_the_most_that_there_can_be() -> None:
+    """So that another number of shards needs no other certificate."""
+    (secret,) = [item for item in rendered("shards=2") if item.get("type") == "kubernetes.io/tls"]
+    assert secret["metadata"]["name"] == f"{RELEASE}-shards-tls", "that of one operator, which is kept, has one name"
+    names = x509.load_pem_x509_certificate(base64.b64decode(secret["data"]["tls.crt"])).extensions
+    hosts = names.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+    suffixes = ["", *(f"-shard-{index}" for index in range(1, MOST_SHARDS))]
+    assert hosts == [f"{RELEASE}{suffix}.{NAMESPACE}.svc" for suffix in suffixes]
+
+
+def test_one_operator_is_as_it_was_without_shards() -> None:
+    (deployment,) = [item for item in rendered() if item["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert not [argument for argument in container["args"] if "shard" in argument]
+    assert deployment["spec"]["selector"]["matchLabels"] == {
+        "app.kubernetes.io/name": "finetune-operator",
+        "app.kubernetes.io/instance": RELEASE,
+    }
 
 
 def test_on_openshift_the_platform_chooses_the_users() -> None:

@@ -11,6 +11,7 @@ from finetune_operator.__main__ import cli
 from finetune_operator.runtime import manager
 from finetune_operator.runtime.leader_election import LeadershipLostError
 from finetune_operator.runtime.manager import progress_endpoint
+from finetune_operator.runtime.sharding import WHOLE, Shard
 from finetune_operator.settings import Settings
 
 
@@ -21,6 +22,8 @@ from finetune_operator.settings import Settings
         (["--progress-url=https://finetune.svc:8443"], "go together"),
         (["--tls-directory=/"], "go together"),
         (["--workers=0"], "workers"),
+        (["--shards=2", "--shard=2"], "the last one is 1"),
+        (["--shards=17"], "shards"),
         (["--resync-seconds=0"], "resync"),
     ],
 )
@@ -73,3 +76,8 @@ def test_pods_trust_the_ca_that_lies_beside_the_certificate(tmp_path: Path) -> N
     assert endpoint is not None
     assert (endpoint.url, endpoint.ca) == ("https://finetune.svc:8443", "PEM")
     assert progress_endpoint(Settings()) is None
+
+
+def test_an_operator_works_on_all_namespaces_or_on_its_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert started(monkeypatch)[1].shard == WHOLE
+    assert started(monkeypatch, "--shards=3", "--shard=2")[1].shard == Shard(2, 3)

@@ -81,7 +81,7 @@ class Election:
 
     async def acquire(self) -> None:
         """Wait until this process leads."""
-        while not await self._try_alone():
+        while not await self._try_alone():  # noqa: ASYNC110 - the Leases are polled
             await asyncio.sleep(self._timing.retry * random.uniform(1, _JITTER))
         self._acquired = True
         log.info("leader", lease=f"{self._namespace}/{self._name}", identity=self.identity)

@@ -39,6 +39,10 @@ class Shard:
         return not namespace or self.owns(namespace)
 
 
+WHOLE = Shard()
+"""All namespaces: that of an operator without shards."""
+
+
 def shards_of(lease: str) -> int:
     """How many shards there are by whoever holds the Lease of this name; 0 if it is not the operator's."""
     found = _ANY_LEASE.fullmatch(lease)

@@ -133,6 +133,23 @@ async def test_an_informer_lists_in_pages_and_watches_from_the_version_of_the_li
     assert run.informer.synced.is_set()
 
 
+async def test_objects_of_namespaces_that_are_not_read_are_skipped_and_their_versions_are_not() -> None:
+    def elsewhere(body: Object) -> Object:
+        return {**body, "metadata": {**body["metadata"], "namespace": "team-b"}}
+
+    kube = Watched(
+        [page(job("a", 3), elsewhere(job("b", 4)), version=7)],
+        [event("ADDED", job("c", 8)), event("ADDED", elsewhere(job("d", 9)))],
+        [event("DELETED", elsewhere(job("d", 10))), Stays],
+    )
+    run = Run(kube)
+    run.informer = replace(run.informer, reads=lambda namespace: namespace == "team-a")
+    await run.until(watches=2)
+    assert run.delivered == [(None, "a"), ("ADDED", "c")]
+    assert (kube.since, run.names) == (["7", "9"], ["a", "c"])
+    assert run.cache.owned(JOBS, "team-b", OURS) == []
+
+
 async def test_a_handler_finds_its_change_in_the_cache() -> None:
     kube = Watched([page(version=7)], [event("ADDED", job("a", 8)), Stays])
     run = Run(kube)

@@ -19,7 +19,7 @@ from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import Object, Resource
 from finetune_operator.runtime import health
 from finetune_operator.runtime.leader_election import Election, LeadershipLostError, Timing
-from finetune_operator.runtime.sharding import Shard
+from finetune_operator.runtime.sharding import WHOLE, Shard
 
 TIMING = Timing(lease=15, renew_deadline=10, retry=2)
 
@@ -62,7 +62,7 @@ class Server:
     @property
     def lease(self) -> Object | None:
         """That of an operator without shards."""
-        return self.leases.get(Shard().lease)
+        return self.leases.get(WHOLE.lease)
 
     def write(self, body: Object) -> Object:
         self.version += 1
@@ -126,7 +126,7 @@ class Candidate:
             self.led.append(asyncio.get_running_loop().time() - 1000)
 
 
-def candidate(server: Server, identity: str | None = None, shard: Shard = Shard()) -> Candidate:
+def candidate(server: Server, identity: str | None = None, shard: Shard = WHOLE) -> Candidate:
     kube = LeaseKube(server)
     return Candidate(kube, Election(kube, "finetune-system", shard, identity, TIMING))
 

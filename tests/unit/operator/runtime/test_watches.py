@@ -15,6 +15,7 @@ from finetune_operator.kube.resources import FINE_TUNE_JOBS, PODS
 from finetune_operator.kube.selectors import label_selector
 from finetune_operator.registered_kinds import KINDS as REGISTERED
 from finetune_operator.runtime import watches
+from finetune_operator.runtime.sharding import WHOLE
 from finetune_operator.runtime.workqueue import WorkQueue
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.pod_objects import controlled_by
@@ -269,7 +270,7 @@ def test_only_our_children_are_watched() -> None:
 
 async def test_what_decides_about_an_object_is_known_before_it_is_looked_at() -> None:
     """Children, or what it made before the operator started would be looked for in vain; and what it refers to."""
-    first, *then = watches.informers(FakeKube(), Cache({}, "owner"), WorkQueue(), KINDS, 600.0)
+    first, *then = watches.informers(FakeKube(), Cache({}, "owner"), WorkQueue(), KINDS, 600.0, WHOLE.reads)
     assert [[informer.resource.plural for informer in group] for group in then] == [
         ["finetunejobs"],
         ["evaluations"],

@@ -209,3 +209,15 @@ async def test_what_waits_can_be_seen() -> None:
     for key in "ab":
         queue.add(key)
     assert list(queue.waiting()) == ["a", "b"]
+
+
+async def test_a_key_that_is_not_accepted_is_dropped_however_it_comes() -> None:
+    queue = WorkQueue[str](lambda key: key == "a")
+    for key in "ab":
+        queue.add(key)
+        queue.add_unless_processing(key)
+        queue.add_after(key, 0.0)
+        queue.add_after(key, 0.001)
+        queue.add_rate_limited(key)
+    await asyncio.sleep(0.05)
+    assert list(queue.waiting()) == ["a"]
