@@ -14,7 +14,7 @@ from e2e.cluster.components.certificates import Authority
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.environment import Environment
 from finetune_operator.kube.cache import Cache
-from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS
+from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, LEASES
 from finetune_operator.metrics.object_metrics import ObjectMetrics
 from finetune_operator.progress import server as progress_server
 from finetune_operator.registered_kinds import KINDS as REGISTERED
@@ -103,7 +103,7 @@ async def test_it_is_ready_when_all_is_listed_and_not_alive_when_nothing_more_is
 
 
 async def test_who_stands_by_is_ready_while_it_sees_who_leads(monkeypatch: pytest.MonkeyPatch) -> None:
-    kube = FakeKube()
+    kube = FakeKube({f"GET {LEASES.path('finetune-system')}": {"metadata": {"resourceVersion": "1"}, "items": []}})
     election = Election(kube, "finetune-system", Shard())
     found = parts(kube, election)
     monkeypatch.setattr(election, "silent_seconds", lambda: 1.0)
