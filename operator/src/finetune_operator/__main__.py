@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import structlog
 import typer
 
-from finetune_operator.runtime.sharding import MOST_SHARDS, Shard
+from finetune_operator.runtime.sharding import Shard, parse_shard
 from finetune_operator.settings import Settings
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -21,6 +21,13 @@ cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 @cli.callback()
 def _operator() -> None:
     """Fine-tunes, evaluates and serves language models on Kubernetes."""
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return parse_shard(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @cli.command()
@@ -40,14 +47,8 @@ def run(
             show_default=False,
         ),
     ] = None,
-    identity: Annotated[
-        str | None,
-        typer.Option(help="This replica's name in the Lease: the Pod's, which no other one has at the time."),
-    ] = None,
-    shards: Annotated[
-        int, typer.Option(min=1, max=MOST_SHARDS, help="Operators that share the namespaces, each with its own leader.")
-    ] = 1,
-    shard: Annotated[int, typer.Option(min=0, help="Which of the shards this one is, from 0.")] = 0,
+    identity: Annotated[str | None, typer.Option(help="This replica's name in the Lease: that of its Pod.")] = None,
+    shard: Annotated[str, typer.Option(metavar="INDEX/COUNT", help="Part of the namespaces.")] = "0/1",
     trainer_image: Annotated[str | None, typer.Option(help="Trainer image of classes that name none.")] = None,
     gateway_image: Annotated[str | None, typer.Option(help="Image of gateways: the operator's own.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Objects that are reconciled at the same time.")] = 16,
@@ -71,15 +72,13 @@ def run(
     """Run the operator until it is told to stop."""
     if (progress_url is None) != (tls_directory is None):
         raise typer.BadParameter("--progress-url and --tls-directory go together")
-    if shard >= shards:
-        raise typer.BadParameter(f"--shard is {shard}; of --shards={shards}, the last one is {shards - 1}")
     _configure_logging(log_level)
     settings = Settings(
         kubeconfig=kubeconfig,
         namespace=namespace,
         leader_election=kubeconfig is None if leader_election is None else leader_election,
         identity=identity,
-        shard=Shard(shard, shards),
+        shard=_shard(shard),
         trainer_image=trainer_image,
         gateway_image=gateway_image,
         workers=workers,

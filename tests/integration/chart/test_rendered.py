@@ -94,7 +94,7 @@ def test_each_shard_has_its_own_pods_address_and_lease() -> None:
         ):
             assert [one for one in names if selector.items() <= pods[one]] == [name]
         (container,) = deployments[name]["template"]["spec"]["containers"]
-        assert {"--shards=3", f"--shard={names.index(name)}"} <= set(container["args"])
+        assert f"--shard={names.index(name)}/3" in container["args"]
         assert f"--progress-url=https://{name}.{NAMESPACE}.svc:8443" in container["args"]
     (role,) = [item for item in found if item["kind"] == "Role" and item["metadata"]["name"] == RELEASE]
     (leases,) = [rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule]

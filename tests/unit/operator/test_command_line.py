@@ -22,8 +22,7 @@ from finetune_operator.settings import Settings
         (["--progress-url=https://finetune.svc:8443"], "go together"),
         (["--tls-directory=/"], "go together"),
         (["--workers=0"], "workers"),
-        (["--shards=2", "--shard=2"], "the last one is 1"),
-        (["--shards=17"], "shards"),
+        *(([f"--shard={wrong}"], "INDEX/COUNT") for wrong in ("2/2", "0/0", "0/17", "1", "-1/2", "a/b", "0/2/3", "")),
         (["--resync-seconds=0"], "resync"),
     ],
 )
@@ -80,4 +79,4 @@ def test_pods_trust_the_ca_that_lies_beside_the_certificate(tmp_path: Path) -> N
 
 def test_an_operator_works_on_all_namespaces_or_on_its_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     assert started(monkeypatch)[1].shard == WHOLE
-    assert started(monkeypatch, "--shards=3", "--shard=2")[1].shard == Shard(2, 3)
+    assert started(monkeypatch, "--shard=2/3")[1].shard == Shard(2, 3)

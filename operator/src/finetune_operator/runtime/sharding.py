@@ -43,6 +43,17 @@ WHOLE = Shard()
 """All namespaces: that of an operator without shards."""
 
 
+def parse_shard(text: str) -> Shard:
+    """The shard of INDEX/COUNT, such as 0/3 for the first of three. Raises ValueError."""
+    found = re.fullmatch(r"(\d{1,2})/(\d{1,2})", text, re.ASCII)
+    shard = Shard(int(found[1]), int(found[2])) if found else Shard(0, 0)
+    if not shard.index < shard.count <= MOST_SHARDS:
+        raise ValueError(
+            f"{text!r} is not INDEX/COUNT, such as 0/3 for the first of three; there are at most {MOST_SHARDS}"
+        )
+    return shard
+
+
 def shards_of(lease: str) -> int:
     """How many shards there are by whoever holds the Lease of this name; 0 if it is not the operator's."""
     found = _ANY_LEASE.fullmatch(lease)

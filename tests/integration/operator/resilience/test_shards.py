@@ -18,7 +18,7 @@ from tests.integration.operator.jobs import JOB
 from tests.integration.operator.process import OperatorProcess
 from tests.integration.operator.resilience.test_high_availability import OPTIONS, TAKEN_OVER_SECONDS, leads
 
-SHARDS = [["--shards=2", f"--shard={index}"] for index in range(2)]
+SHARDS = [["--shard=0/2"], ["--shard=1/2"]]
 
 
 @pytest.fixture(scope="module")
