@@ -1,0 +1,1 @@
+"""What the end-to-end test of every grader puts into the cluster."""
