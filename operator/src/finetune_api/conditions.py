@@ -18,7 +18,7 @@ from finetune_api.kubernetes_types import keyed_by
 class ConditionType(StrEnum):
     """The condition types. Every kind has Ready and Stalled; only Evaluation has Passed.
 
-    Failed is set, to True, only on a FineTuneJob, Evaluation or FineTuneSweep whose run is over for good.
+    Failed is set, to True, only on a FineTuneJob, Evaluation, FineTuneSweep or Dataset whose run is over for good.
     """
 
     READY = "Ready"
@@ -50,6 +50,7 @@ class Reason(StrEnum):
     DELETING = "Deleting"
     GATES_PASSED = "GatesPassed"
     SEARCHING = "Searching"
+    BUILDING = "Building"
     # Diagnoses: the reason of Stalled while it is True, and where something is limited that does not stall it.
     INVALID_SPEC = "InvalidSpec"
     CLASS_NOT_FOUND = "ClassNotFound"
@@ -116,7 +117,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.STOPPING: "The Pods of a suspended or superseded run are saving what is done and shutting down.",
     Reason.SUSPENDED: "spec.suspend is true; no Pods are running.",
     Reason.SUCCEEDED: "The run is complete; the model is at status.result.uri, or is that of the FineTuneJob "
-    "in status.best.",
+    "in status.best; of a Dataset, the files are at status.revision.uri.",
     Reason.WAITING_FOR_MODEL: "The FineTuneJob that produces the model has not finished, or the ModelDeployment of one "
     "of the class's models does not serve.",
     Reason.CANCELLED: "spec.cancel is true; the run has ended for good, and what it saved stays.",
@@ -130,6 +131,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     "first.",
     Reason.GATES_PASSED: "Every gate passed.",
     Reason.SEARCHING: "Trials are running or about to start; the best so far is status.best.",
+    Reason.BUILDING: "The Pod that reads, cleans and splits the examples is starting or running.",
     Reason.INVALID_SPEC: "The spec contradicts itself; change it.",
     Reason.CLASS_NOT_FOUND: "The FineTuneClass does not exist, or there is no default class. Create it, or name "
     "another one.",
@@ -180,7 +182,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.OBJECT_REJECTED: "The API server rejects a Service, a ConfigMap, a FineTuneJob or an Evaluation that this "
     "object needs (admission, validation), or refuses to delete a Job or Pod that it no longer needs.",
     Reason.DEADLINE_EXCEEDED: "The run exceeded spec.activeDeadlineSeconds, or its own limit: 6 hours for "
-    "preflight, a day and at least the run's deadline for an Evaluation.",
+    "preflight and for a Dataset, a day and at least the run's deadline for an Evaluation.",
     Reason.RETRY_LIMIT_REACHED: "The run failed more times than spec.retryLimit allows.",
     Reason.GRADER_FAILED: "Too many outputs could not be graded; the message has the first one and its error.",
     Reason.SANDBOX_UNAVAILABLE: "The sandbox of Python graders does not hold on the Pod's node, or did not answer; "

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from finetune_api.base import GROUP, VERSION, ApiModel, cel
+from finetune_api.dataset import DatasetKindStatus, DatasetSpec
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassSpec, FineTuneClassStatus
 from finetune_api.finetunejob import SETTINGS, FineTuneJobSpec, FineTuneJobStatus, Method
@@ -184,7 +185,31 @@ FINE_TUNE_SWEEP = Kind(
         _MESSAGE,
     ),
 )
-KINDS = (FINE_TUNE_CLASS, FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT, FINE_TUNE_SWEEP)
+DATASET = Kind(
+    "Dataset",
+    "datasets",
+    "ftds",
+    "Namespaced",
+    DatasetSpec,
+    DatasetKindStatus,
+    (
+        ("Phase", "string", ".status.phase"),
+        ("Reason", "string", f"{_READY}.reason"),
+        ("Format", "string", ".status.revision.format"),
+        ("Examples", "integer", ".status.revision.examples"),
+        _CLASS,
+        _AGE,
+    ),
+    (
+        _RUN,
+        ("Try", "integer", ".status.try"),
+        ("Source", "string", ".spec.source.uri"),
+        ("Revision", "string", ".status.revision.digest"),
+        ("Files", "string", ".status.revision.uri"),
+        _MESSAGE,
+    ),
+)
+KINDS = (FINE_TUNE_CLASS, FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT, FINE_TUNE_SWEEP, DATASET)
 
 _NAME_RULE = (
     "self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",

@@ -22,6 +22,7 @@ from pydantic import (
 
 from finetune_api.base import REPORT, ApiModel, FiniteNumber, Line, Text
 from finetune_api.conditions import Reason
+from finetune_api.dataset import Revision
 from finetune_api.evaluation import (
     MOST_ASKED,
     MOST_GRADERS,
@@ -101,6 +102,13 @@ class PreflightReport(ApiModel):
     memory: MemoryEstimate | None = None
     calibration: RewardCalibration | None = None
     packing: bool | None = Field(None, description="Whether rows are packed, where the spec leaves that open.")
+
+
+class DatasetReport(ApiModel):
+    """The revision of a Dataset is committed."""
+
+    outcome: Literal["DatasetSucceeded"] = "DatasetSucceeded"
+    revision: Revision
 
 
 class TrainReport(ApiModel):
@@ -238,14 +246,16 @@ def _outcome_of(value: Any) -> Any:
 Outcome = Annotated[
     Annotated[Failure, Tag("Failed")]
     | Annotated[PreflightReport, Tag("PreflightSucceeded")]
+    | Annotated[DatasetReport, Tag("DatasetSucceeded")]
     | Annotated[TrainReport, Tag("TrainSucceeded")]
     | Annotated[EvaluationReport, Tag("EvaluateSucceeded")],
     Discriminator(_outcome_of),
 ]
-_OUTCOME: TypeAdapter[Failure | PreflightReport | TrainReport | EvaluationReport] = TypeAdapter(Outcome)
+AnyReport = Failure | PreflightReport | DatasetReport | TrainReport | EvaluationReport
+_OUTCOME: TypeAdapter[AnyReport] = TypeAdapter(Outcome)
 
 
-def to_termination_message(outcome: Failure | PreflightReport | TrainReport | EvaluationReport) -> str:
+def to_termination_message(outcome: AnyReport) -> str:
     """JSON of at most TERMINATION_MESSAGE_BYTES; errors, warnings and text are shortened until it fits."""
     encoded = _encode(outcome)
     while len(encoded.encode()) > TERMINATION_MESSAGE_BYTES:
@@ -259,7 +269,7 @@ def to_termination_message(outcome: Failure | PreflightReport | TrainReport | Ev
 
 def parse_termination_message(
     message: str,
-) -> Failure | PreflightReport | TrainReport | EvaluationReport | None:
+) -> AnyReport | None:
     """The outcome in a termination message; None if it contains something else (the end of a log, nothing).
 
     A trainer of another version may have written it: unknown fields are left out, and unknown enum values are kept.
@@ -274,12 +284,12 @@ def _encode(outcome: ApiModel) -> str:
     return outcome.model_dump_json(by_alias=True, exclude_none=True)
 
 
-def _shed(
-    outcome: Failure | PreflightReport | TrainReport | EvaluationReport,
-) -> Failure | PreflightReport | TrainReport | EvaluationReport | None:
+def _shed(outcome: AnyReport) -> AnyReport | None:
     """The same outcome with one part less, or None if nothing is left to drop."""
     if isinstance(outcome, EvaluationReport):
         return _shed_scores(outcome)
+    if isinstance(outcome, DatasetReport):
+        return _shed_details(outcome)
     if isinstance(outcome, TrainReport) and outcome.checkpoints:
         return outcome.model_copy(update={"checkpoints": outcome.checkpoints[1:]})
     if isinstance(outcome, Failure) and outcome.log:
@@ -298,6 +308,19 @@ def _shed(
     if isinstance(outcome, Failure) and outcome.suggestion:
         return outcome.model_copy(update={"suggestion": None})
     return None
+
+
+def _shed_details(report: DatasetReport) -> DatasetReport | None:
+    """Without the last source, then warnings, then lines that screening flags: the splits always stay."""
+    revision = report.revision
+    for field in ("sources", "warnings"):
+        items: list[object] = getattr(revision, field)
+        if items:
+            return report.model_copy(update={"revision": revision.model_copy(update={field: items[:-1]})})
+    screening = _shed_screening(revision.screening)
+    if screening is None:
+        return None
+    return report.model_copy(update={"revision": revision.model_copy(update={"screening": screening})})
 
 
 def _shed_screening(found: ScreeningStatus | None) -> ScreeningStatus | None:

@@ -18,8 +18,8 @@ _CONDITION_MEANINGS = {
     "state.",
     ConditionType.STALLED: "True when the object can't become ready unless something changes. The reason is the "
     "diagnosis; the message says what happened, where, and what to change.",
-    ConditionType.FAILED: "FineTuneJob, Evaluation and FineTuneSweep only: True once the run has failed for good "
-    "or was cancelled, until `runId` changes. Until then the condition is absent.",
+    ConditionType.FAILED: "Not on a FineTuneClass or ModelDeployment: True once the run has failed for good or "
+    "was cancelled, until `runId` changes. Until then the condition is absent.",
     ConditionType.PASSED: "Evaluation only: whether every gate passed.",
 }
 

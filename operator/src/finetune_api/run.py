@@ -1,6 +1,7 @@
 """The run configuration: run.json, which the operator passes to a Pod with every value resolved.
 
-Five commands of `finetune-trainer` read it, each with its own model: preflight, train, evaluate, fetch, delete.
+Six commands of `finetune-trainer` read it, each with its own model: preflight, train, evaluate, build-dataset, fetch,
+delete.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pydantic import Field, field_validator
 
 from finetune_api.base import ApiModel, Line, Name
 from finetune_api.benchmarks import Benchmark
+from finetune_api.dataset import Cleaning, DatasetPart, DatasetSplit
 from finetune_api.evaluation import Budget, Generation, OnError
 from finetune_api.evaluation_results import GatedSlice
 from finetune_api.finetuneclass import Prices, ServerSideEncryption
@@ -19,6 +21,7 @@ from finetune_api.finetunejob import (
     Adapter,
     Checkpoints,
     Dataset,
+    DatasetFormat,
     Hyperparameters,
     Method,
     Parallelism,
@@ -26,6 +29,7 @@ from finetune_api.finetunejob import (
 )
 from finetune_api.graders import Grader
 from finetune_api.safety.attack import Safety, SafetyGate
+from finetune_api.safety.screening import Screening
 from finetune_api.unions import OneOf
 
 RUN_CONFIG_DIRECTORY = "/etc/finetune"
@@ -287,6 +291,27 @@ class EvaluateRun(ApiModel):
     python_sandbox: Line | None = Field(
         None, description="Path of the Unix socket of the sandbox that runs Python graders, if there are any."
     )
+
+
+class DatasetRun(ApiModel):
+    """Builds a revision of a Dataset, and commits it below output_uri."""
+
+    command: Literal["BuildDataset"] = "BuildDataset"
+    job: JobIdentity
+    try_number: int
+    storage: StorageConfig
+    output_uri: Line
+    parts: list[DatasetPart] = Field(description="spec.merge; or spec.source alone, named SOURCE.")
+    allowed_datasets: list[Line] = Field(
+        default=["*"], description="Patterns that the class allows, enforced again for each file."
+    )
+    format: DatasetFormat | None = None
+    prepare: Cleaning = Cleaning()
+    screening: Screening | None = None
+    split: DatasetSplit = DatasetSplit()
+    seed: int
+    classifier: EndpointConfig | None = Field(None, description="The model of screening.classifier.")
+    answers_uri: Line | None = Field(None, description="s3:// folder with what the class's models answered before.")
 
 
 class DeleteRun(ApiModel):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from finetune_operator.core.kind_definition import Kind
+from finetune_operator.dataset.kind import dataset
 from finetune_operator.environment import Environment
 from finetune_operator.evaluation.kind import evaluation
 from finetune_operator.finetuneclass.kind import finetuneclass
@@ -15,11 +16,12 @@ from finetune_operator.finetunejob.kind import finetunejob
 from finetune_operator.finetunesweep.kind import finetunesweep
 from finetune_operator.modeldeployment.kind import modeldeployment
 
-# In the order in which they are listed at a start: jobs, and what evaluates, serves and searches among them.
+# In the order in which they are listed at a start: jobs, and what evaluates, serves and searches among them; datasets.
 KINDS: tuple[Callable[[Environment], Kind], ...] = (
     finetuneclass,
     finetunejob,
     evaluation,
     modeldeployment,
     finetunesweep,
+    dataset,
 )

@@ -115,6 +115,22 @@ def evaluate(file: RunFile) -> None:
 
 
 @app.command()
+def build_dataset(file: RunFile) -> None:
+    """Read, clean and split the examples of a Dataset, and commit them as a revision."""
+    environment.prepare()
+    from finetune_trainer.supervision.supervisor import supervise
+
+    def command() -> int:
+        from finetune_api.run import DatasetRun
+        from finetune_trainer.dataset.build import build
+        from finetune_trainer.supervision.termination_messages import run_command
+
+        return run_command(DatasetRun, file, build)
+
+    raise typer.Exit(supervise(command))
+
+
+@app.command()
 def fetch(file: RunFile) -> None:
     """Bring a model to where `serve` loads it from."""
     environment.prepare()

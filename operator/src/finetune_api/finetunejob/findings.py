@@ -18,7 +18,9 @@ MOST_EXAMPLES = 10**12
 class DatasetError(ApiModel):
     """An invalid line, described in the words of OpenAI's validator."""
 
-    file: Literal["training", "validation"] = Field(description="Set that contains the line.")
+    file: Literal["training", "validation", "source"] = Field(
+        description="Set that contains the line; source: of a Dataset."
+    )
     uri: Line | None = Field(None, description="File that contains the line, if the set has several.")
     line: int = Field(description="Line number, counting from 1.")
     message: Line = Field(description="What is wrong with the line.")

@@ -54,7 +54,9 @@ class Screening(ApiModel):
 class ScreeningFinding(ApiModel):
     """The examples of one set that one rule or category flags."""
 
-    file: Literal["training", "validation"] = Field(description="Set that contains them.")
+    file: Literal["training", "validation", "source"] = Field(
+        description="Set that contains them; source: of a Dataset."
+    )
     rule: Line = Field(
         description="Rule, or category of the classifier. Other: harmful by it, without a known category. "
         "Unclassified: it gave no verdict."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.base import API_VERSION
-from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, FINE_TUNE_SWEEP, MODEL_DEPLOYMENT
+from finetune_api.crd import DATASET, EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, FINE_TUNE_SWEEP, MODEL_DEPLOYMENT
 
 Object = dict[str, Any]
 FIELD_MANAGER = "finetune-operator"
@@ -37,6 +37,7 @@ FINE_TUNE_JOBS = Resource(API_VERSION, FINE_TUNE_JOB.name, FINE_TUNE_JOB.plural)
 EVALUATIONS = Resource(API_VERSION, EVALUATION.name, EVALUATION.plural)
 MODEL_DEPLOYMENTS = Resource(API_VERSION, MODEL_DEPLOYMENT.name, MODEL_DEPLOYMENT.plural)
 FINE_TUNE_SWEEPS = Resource(API_VERSION, FINE_TUNE_SWEEP.name, FINE_TUNE_SWEEP.plural)
+DATASETS = Resource(API_VERSION, DATASET.name, DATASET.plural)
 JOBS = Resource("batch/v1", "Job", "jobs")
 PODS = Resource("v1", "Pod", "pods")
 CONFIG_MAPS = Resource("v1", "ConfigMap", "configmaps")
@@ -55,6 +56,7 @@ RESOURCES = (
     EVALUATIONS,
     MODEL_DEPLOYMENTS,
     FINE_TUNE_SWEEPS,
+    DATASETS,
     JOBS,
     PODS,
     CONFIG_MAPS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_operator.metrics import evaluation_metrics, job_metrics, object_metrics, sweep_metrics
+from finetune_operator.metrics import dataset_metrics, evaluation_metrics, job_metrics, object_metrics, sweep_metrics
 from finetune_operator.metrics.operator_metrics import DECLARED, Declared
 
 FILE = "metrics.md"
@@ -20,13 +20,21 @@ disappear when it ends.
 
 
 def page() -> str:
-    """The page in Markdown: first the operator's metrics, then those of jobs, evaluations and sweeps."""
+    """The page in Markdown: first the operator's metrics, then those of jobs, evaluations, sweeps and datasets."""
     operators = [one for one in DECLARED if one.name.startswith("finetune_operator_")]
     jobs = [one for one in DECLARED if one not in operators]
-    modules = (evaluation_metrics, job_metrics, object_metrics, sweep_metrics)
+    modules = (dataset_metrics, evaluation_metrics, job_metrics, object_metrics, sweep_metrics)
     assert jobs, f"{[module.__name__ for module in modules]} declare theirs when they are imported"
     return "\n".join(
-        [_HEAD, "## The operator\n", *_table(operators), "", "## Jobs, evaluations and sweeps\n", *_table(jobs), ""]
+        [
+            _HEAD,
+            "## The operator\n",
+            *_table(operators),
+            "",
+            "## Jobs, evaluations, sweeps and datasets\n",
+            *_table(jobs),
+            "",
+        ]
     )
 
 

@@ -18,10 +18,8 @@ from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import (
     EXIT_DISRUPTED,
-    EvaluationReport,
+    AnyReport,
     Failure,
-    PreflightReport,
-    TrainReport,
     parse_termination_message,
 )
 from finetune_operator.core.conditions import MESSAGE_LENGTH
@@ -98,7 +96,7 @@ def sidecar_message(pods: Sequence[PodView]) -> str:
     return f" Container {names} of Pod {kept[0].name}, which was injected, still runs; it is stopped with the Pod."
 
 
-def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | EvaluationReport | Failure | None:
+def outcome(pods: Sequence[PodView]) -> AnyReport | None:
     """The report of a Job's Pods: a report of success first, or else that of the failure closest to the cause.
 
     Only a Pod that exited with 0 can report success, which counts only if its Job succeeded (job_succeeded).

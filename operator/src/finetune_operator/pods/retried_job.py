@@ -1,6 +1,6 @@
 """A Job of one Pod, or a Pod without one, that is retried with exponential backoff until it succeeds.
 
-Preflight, evaluation and deletion run as one, and share these rules:
+Preflight, evaluation, building a dataset and deletion run as one, and share these rules:
 - its Pod's report decides, since the Job controller notices the end a second later or more;
 - a disruption (eviction, preemption, a deleted Pod) is not a failure and never counts;
 - an image that can't be pulled for 15 minutes, and a Job or Pod that exceeds its activeDeadlineSeconds, are final;
@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption, FailureStatus
-from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
+from finetune_api.outcome import DatasetReport, EvaluationReport, Failure, PreflightReport, TrainReport
 from finetune_operator.core.backoff import retry_delay_seconds
 from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing, sentence, stalled
 from finetune_operator.kube.resources import PODS
@@ -45,7 +45,7 @@ from finetune_operator.pods.start_diagnosis import (
 )
 from finetune_operator.pods.warning_events import WarningEvent
 
-Report = PreflightReport | EvaluationReport | TrainReport
+Report = PreflightReport | DatasetReport | EvaluationReport | TrainReport
 
 
 @dataclass(frozen=True)

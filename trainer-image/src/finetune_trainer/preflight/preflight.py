@@ -34,11 +34,11 @@ from finetune_trainer.data.select.screening import screen
 from finetune_trainer.data.select.survey import refuse_invalid, refuse_nothing_left
 from finetune_trainer.data.select.token_record import store_tokens
 from finetune_trainer.distributed.batches import micro_batch_sizes
+from finetune_trainer.endpoints.screening_classifier import classifier_of
 from finetune_trainer.methods.method import formats_of, method_of
 from finetune_trainer.model import memory
 from finetune_trainer.model.loading import InspectedModel, find_model, inspect_model
 from finetune_trainer.preflight.calibration import calibrate
-from finetune_trainer.preflight.classifier import classifier_of
 from finetune_trainer.preflight.model_checks import CheckedModel, check_model
 from finetune_trainer.preflight.packing import choose_packing, with_packed_rows
 from finetune_trainer.preflight.teacher import check_teacher, parameters_of, refuse_short_context

@@ -24,6 +24,7 @@ from finetune_api.outcome import (
     EXIT_FAILED,
     EXIT_SUCCEEDED,
     TERMINATION_MESSAGE_PATH,
+    DatasetReport,
     EvaluationReport,
     Failure,
     PreflightReport,
@@ -35,7 +36,7 @@ from finetune_api.run import RUN_DIGEST_VARIABLE, TrainRun
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.supervision.diagnosis import diagnose
 
-Report = PreflightReport | TrainReport | EvaluationReport
+Report = PreflightReport | DatasetReport | TrainReport | EvaluationReport
 Run = TypeVar("Run", bound=ApiModel)
 
 LOG_LINES = 40

@@ -44,6 +44,8 @@ class MethodFormats:
 
 def wrong_file(found: Format, method: MethodFormats | None, expected: Format | None) -> str | None:
     """Why a file whose first example has this format can't be used, in OpenAI's wording; None if it can."""
+    if expected is not None and found != expected:
+        return f"Unexpected file format, expected {FORMAT_NAMES[expected]}, found {FORMAT_NAMES[found]}."
     if method is not None and found not in method.learned:
         fitting = " or ".join(f"'{name}'" for name in method.fitting(found))
         learned = " or ".join(FORMAT_NAMES[name] for name in method.learned)
@@ -51,8 +53,6 @@ def wrong_file(found: Format, method: MethodFormats | None, expected: Format | N
             f"Input file is in the {OPENAI_FORMATS[found]} format, but the specified fine-tuning job is not using "
             f"{fitting} as the training method (provided method={method.method}, which learns from {learned})."
         )
-    if expected is not None and found != expected:
-        return f"Unexpected file format, expected {FORMAT_NAMES[expected]}, found {FORMAT_NAMES[found]}."
     return None
 
 

@@ -83,7 +83,7 @@ def prepare(
         QualityIssue("conflicts", found.conflicts, settings.conflicts == "Drop"),
     ]
     dropped = {"screening": unwanted.count}
-    dropped |= {issue.kind: _drop(kept, issue.positions) for issue in issues if issue.dropped}
+    dropped |= {issue.kind: leave_out(kept, issue.positions) for issue in issues if issue.dropped}
     candidates = np.flatnonzero(kept)
     percent = dataset.validation.split_percent if dataset.validation is not None else None
     split = hold_out(len(candidates), seed=seed, percent=percent)
@@ -96,7 +96,7 @@ def prepare(
     leaks[rest] = find_leaks(training, of, held_out)[rest]
     issues.append(QualityIssue("leaks", leaks, settings.leaks == "Drop"))
     if settings.leaks == "Drop":
-        dropped["leaks"] = _drop(kept, issues[-1].positions)
+        dropped["leaks"] = leave_out(kept, issues[-1].positions)
         rest = rest[kept[rest]]
     return Prepared(
         training=_mask(len(training), take(rest, dataset.training.limit)),
@@ -136,7 +136,7 @@ def _wanted(count: int, unwanted: Mask | None) -> Mask:
     return np.ones(count, dtype=bool) if unwanted is None else ~unwanted
 
 
-def _drop(kept: Mask, positions: Positions) -> int:
+def leave_out(kept: Mask, positions: Positions) -> int:
     """Remove these from the mask. Returns how many of them were still in it."""
     count = int(kept[positions].sum())
     kept[positions] = False

@@ -1,4 +1,4 @@
-"""dataset.screening: which examples of both sets are flagged, by which rule or category. No flagged text is shown."""
+"""Screening: which examples of the sets are flagged, by which rule or category. No flagged text is shown."""
 
 from __future__ import annotations
 
@@ -77,6 +77,8 @@ class Screened:
     settings: Screening
     sets: tuple[SetFlags, ...]
     usage: ModelUsage | None = None
+    field: str = "dataset.screening"
+    """Of the spec, for messages."""
 
     @property
     def drops(self) -> bool:
@@ -110,7 +112,7 @@ class Screened:
             if count:
                 left_out = "; they are left out" if self.drops else ""
                 yield (
-                    f"{count} of {len(flags.survey)} {flags.survey.name} examples are flagged by dataset.screening"
+                    f"{count} of {len(flags.survey)} {flags.survey.name} examples are flagged by {self.field}"
                     f"{left_out}: {_by_rule(flags)}."
                 )
 
@@ -152,8 +154,10 @@ def _by_rule(flags: SetFlags) -> str:
     return ", ".join(parts)
 
 
-def screen(sets: Sequence[Survey], settings: Screening, classifier: Endpoint | None) -> Screened:
-    """Flag the examples of every set. `classifier`: the model that settings.classifier names.
+def screen(
+    sets: Sequence[Survey], settings: Screening, classifier: Endpoint | None, field: str = "dataset.screening"
+) -> Screened:
+    """Flag the examples of every set. `classifier`: the model that settings.classifier names; `field`: of the spec.
 
     Raises DiagnosedError: the classifier can't be asked, or does not reply in its format.
     """
@@ -164,16 +168,16 @@ def screen(sets: Sequence[Survey], settings: Screening, classifier: Endpoint | N
                 flags.add(position, rules_that_flag(item.example, settings.rules))
     usage = None
     if settings.classifier is not None and classifier is not None:
-        _refuse_too_slow(sum(len(survey) for survey in sets), classifier)
+        _refuse_too_slow(sum(len(survey) for survey in sets), classifier, field)
         with log_progress("screening by the classifier", lambda: {"requests": classifier.usage.requests}):
-            _classify(flagged, settings.classifier, classifier)
+            _classify(flagged, settings.classifier, classifier, field)
         usage = classifier.usage
-    found = Screened(settings, flagged, usage)
-    _log.info(f"{found.status.flagged} of {found.status.examples} examples are flagged by dataset.screening")
+    found = Screened(settings, flagged, usage, field)
+    _log.info(f"{found.status.flagged} of {found.status.examples} examples are flagged by {field}")
     return found
 
 
-def _refuse_too_slow(examples: int, classifier: Endpoint) -> None:
+def _refuse_too_slow(examples: int, classifier: Endpoint, field: str) -> None:
     config = classifier.config
     seconds = examples * 60 / config.requests_per_minute
     if seconds <= LONGEST_SECONDS:
@@ -182,7 +186,7 @@ def _refuse_too_slow(examples: int, classifier: Endpoint) -> None:
         Reason.LIMIT_EXCEEDED,
         f"The model {config.name!r} of the class may be asked {config.requests_per_minute} times a minute: for "
         f"{examples} examples that takes {seconds / 3600:.0f} hours, and screening has {LONGEST_SECONDS // 3600}. Ask "
-        "the platform team to raise its requestsPerMinute, or leave dataset.screening.classifier out.",
+        f"the platform team to raise its requestsPerMinute, or leave {field}.classifier out.",
     )
 
 
@@ -195,10 +199,10 @@ def _used_up(what: str, examples: int) -> DiagnosedError:
     )
 
 
-def _classify(flagged: Sequence[SetFlags], settings: Classifier, endpoint: Endpoint) -> None:
+def _classify(flagged: Sequence[SetFlags], settings: Classifier, endpoint: Endpoint, field: str) -> None:
     async def ask() -> None:
         async with endpoint.connected():
-            await try_classifier(endpoint, settings, "dataset.screening.classifier")
+            await try_classifier(endpoint, settings, f"{field}.classifier")
             for flags in flagged:
                 await _classify_set(flags, settings, endpoint)
 

@@ -17,7 +17,8 @@ from finetune_trainer.data.read.reader import LEAST_TRAINING_EXAMPLES, NumberedE
 from finetune_trainer.data.select.quality import ExampleIndex
 from finetune_trainer.process.failures import DiagnosedError
 
-SetName = Literal["training", "validation"]
+SetName = Literal["training", "validation", "source"]
+"""`source`: what a Dataset is made of, before it is split."""
 
 LISTED_ERRORS = 20
 KEPT_ERRORS = 10_000

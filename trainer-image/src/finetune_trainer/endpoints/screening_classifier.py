@@ -1,9 +1,9 @@
-"""The model of the class that dataset.screening asks."""
+"""The model of the class that screening asks: of a job's dataset, and of a Dataset."""
 
 from __future__ import annotations
 
 from finetune_api.evaluation import Budget
-from finetune_api.run import PreflightRun
+from finetune_api.run import DatasetRun, PreflightRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.endpoints.answer_cache import Answers
 from finetune_trainer.endpoints.endpoint import Endpoint
@@ -11,7 +11,7 @@ from finetune_trainer.endpoints.limits import Ledger, ledger_of
 from finetune_trainer.storage.storage import Storage
 
 
-def classifier_of(run: PreflightRun, storage: Storage) -> Endpoint | None:
+def classifier_of(run: PreflightRun | DatasetRun, storage: Storage) -> Endpoint | None:
     """None where rules alone screen. Sends nothing."""
     if run.classifier is None or run.answers_uri is None:
         return None

@@ -1,0 +1,111 @@
+"""The Job of the current try, and its result."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from finetune_api.dataset import DatasetKindStatus, DatasetSpec, Revision
+from finetune_api.outcome import DatasetReport
+from finetune_api.run import EndpointConfig
+from finetune_api.sources import is_below
+from finetune_operator.core.conditions import Readiness
+from finetune_operator.dataset.allowed_class import class_or_refusal
+from finetune_operator.dataset.objects import build_objects, run_digest, run_key
+from finetune_operator.dataset.observed import ObservedDataset
+from finetune_operator.finetuneclass.resolve import ResolvedClass
+from finetune_operator.kube.resources import Object
+from finetune_operator.pods.job_outcome import refused_report
+from finetune_operator.pods.leftovers import (
+    disowned_message,
+    is_outdated,
+    orphan_message,
+    orphans,
+    stuck_job_message,
+    stuck_jobs,
+)
+from finetune_operator.pods.observed import JobView, is_lost
+from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded
+
+
+def build_job(spec: DatasetSpec) -> RetriedJob:
+    """Only transient failures are retried, up to spec.retryLimit."""
+    return RetriedJob(accepts=lambda report: isinstance(report, DatasetReport), retry_limit=spec.retry_limit)
+
+
+def is_same_run(observed: ObservedDataset) -> bool:
+    """Whether the status describes the run that the spec asks for: a rollback may bring back a runId."""
+    spec, status = observed.spec, observed.status
+    if status.run_id != spec.run_id:
+        return False
+    if status.completion_time is not None and status.observed_generation == observed.generation:
+        return True  # A digest that differs is another version's.
+    return status.run_digest == run_digest(spec, status.run_number or 1)
+
+
+def current_job(observed: ObservedDataset) -> JobView | None:
+    """The Job of the try that is running or has just ended."""
+    status = observed.status
+    if status.retry_time is not None or not is_same_run(observed):
+        return None
+    return next((job for job in observed.jobs if job.name == status.job_name), None)
+
+
+def try_to_watch(observed: ObservedDataset) -> JobView | None:
+    """The current Job; None if it is outdated and has not started."""
+    job = current_job(observed)
+    if job is None:
+        return None
+    return None if is_outdated(job, observed.pods_of(job), lambda: _objects_now(observed)) else job
+
+
+def objects_of(observed: ObservedDataset, status: DatasetKindStatus, class_: ResolvedClass) -> list[Object]:
+    """The objects of the status's try, built from the current class and spec."""
+    classifier = observed.classifier if isinstance(observed.classifier, EndpointConfig) else None
+    return build_objects(observed.owner, observed.spec, class_, run_key(status), status.try_number or 1, classifier)
+
+
+def try_result(observed: ObservedDataset, job: JobView, now: datetime) -> Running | Succeeded | Disrupted | Failed:
+    """The result of a try. A report that is rejected is a final failure."""
+    pods, status = observed.pods_of(job), observed.status
+    result = build_job(observed.spec).result(
+        job, pods, observed.warnings, now, seen=status.disruption, before=status.failure
+    )
+    if not isinstance(result, Succeeded):
+        return result
+    assert isinstance(result.report, DatasetReport), "RetriedJob asks for one"
+    refusal = _refusal(status, result.report.revision)
+    return result if refusal is None else Failed(refused_report(pods, refusal), None, final=True)
+
+
+def still_there(observed: ObservedDataset, now: datetime) -> str | None:
+    """What has not ended yet; None if everything has."""
+    disowned, left = [job for job in observed.disowned if job.is_active], orphans(observed.pods)
+    if disowned:
+        return disowned_message(disowned[0])
+    if left:
+        return orphan_message(left, observed.owner.namespace)
+    if stuck := stuck_jobs(observed.jobs, observed.pods):
+        return stuck_job_message(stuck[0])
+    kept = {"", *(job.uid for job in observed.jobs if not job.deleting)}
+    ending = [pod for pod in observed.pods if pod.job_uid not in kept and not pod.is_terminal and not is_lost(pod, now)]
+    return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end." if ending else None
+
+
+def _objects_now(observed: ObservedDataset) -> list[Object] | None:
+    """The objects that the current try would have now; None while none may start."""
+    class_ = class_or_refusal(observed)
+    return None if isinstance(class_, Readiness) else objects_of(observed, observed.status, class_)
+
+
+def _refusal(status: DatasetKindStatus, revision: Revision) -> str | None:
+    """Why the report is rejected. It must be in the folder of the status: the class may have changed since."""
+    places = [revision.uri, *(split.uri for split in revision.splits if split.uri is not None)]
+    outside = next((uri for uri in places if not is_below(uri, status.storage_uri)), None)
+    if outside is not None:
+        return f"it names {outside}, which is not below {status.storage_uri}"
+    names = [split.name for split in revision.splits]
+    if "training" not in names or len(set(names)) < len(names) or any(one.uri is None for one in revision.splits):
+        return "its splits are not those of a dataset"
+    if sum(split.examples for split in revision.splits) != revision.examples:
+        return "its splits do not add up to its examples"
+    return None

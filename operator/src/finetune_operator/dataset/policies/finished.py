@@ -1,0 +1,24 @@
+"""A run that is over: it keeps its revision, or how it failed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from finetune_api.dataset import DatasetKindStatus
+from finetune_operator.core.conditions import missing_failure
+from finetune_operator.core.plan import ENDED_UNSUCCESSFULLY
+from finetune_operator.dataset.current_job import is_same_run
+from finetune_operator.dataset.ends import cancelled_run, end_run, succeeded
+from finetune_operator.dataset.observed import DatasetDecision, ObservedDataset
+
+
+def keep_finished(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+    """Keep a finished run; its conditions are restored if another version wrote something else there."""
+    if status.completion_time is None or not is_same_run(observed):
+        return None
+    if status.phase not in ENDED_UNSUCCESSFULLY and status.revision is not None:
+        return end_run(observed, status, succeeded(status.revision), now)
+    is_cancelled, missing = status.phase == "Cancelled", missing_failure(status.conditions, status.failure)
+    if missing is not None and is_cancelled:
+        missing = cancelled_run()
+    return end_run(observed, status, missing, now, at_once=is_cancelled)

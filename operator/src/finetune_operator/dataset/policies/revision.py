@@ -1,0 +1,25 @@
+"""status.revision: what the Pod has committed, and the end of the run with it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from finetune_api.base import whole_seconds
+from finetune_api.dataset import DatasetKindStatus
+from finetune_api.outcome import DatasetReport
+from finetune_operator.dataset.current_job import try_result, try_to_watch
+from finetune_operator.dataset.ends import end_run, succeeded
+from finetune_operator.dataset.observed import DatasetDecision, ObservedDataset
+from finetune_operator.pods.retried_job import Succeeded
+
+
+def take_revision(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+    """End the run with its revision."""
+    job = try_to_watch(observed)
+    result = None if job is None else try_result(observed, job, now)
+    if not isinstance(result, Succeeded):
+        return None
+    assert isinstance(result.report, DatasetReport), "RetriedJob asks for one"
+    revision = result.report.revision
+    update = {"revision": revision, "completion_time": whole_seconds(now), "failure": None}
+    return end_run(observed, status.model_copy(update=update), succeeded(revision), now)

@@ -1,0 +1,20 @@
+"""spec.runId: another one starts a new run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from finetune_api.base import whole_seconds
+from finetune_operator.dataset.current_job import is_same_run
+from finetune_operator.dataset.ends import new_run
+from finetune_operator.dataset.observed import DatasetPlan, ObservedDataset
+
+
+def begin_run(observed: ObservedDataset, plan: DatasetPlan, now: datetime) -> DatasetPlan:
+    """Forget the previous run, and start the new one."""
+    if is_same_run(observed):
+        return plan
+    start = whole_seconds(observed.server_times.no_earlier(now))
+    status = new_run(observed.spec, plan.status).model_copy(update={"start_time": start})
+    return replace(plan, status=status.over(plan.status))

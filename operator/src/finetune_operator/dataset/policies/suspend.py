@@ -1,0 +1,42 @@
+"""spec.suspend: the Pod ends, and another try begins anew. spec.cancel: the run ends for good."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import Reason
+from finetune_api.dataset import DatasetKindStatus
+from finetune_operator.core.conditions import progressing, suspended
+from finetune_operator.dataset.current_job import is_same_run, still_there
+from finetune_operator.dataset.ends import cancelled_run, end_run, new_run
+from finetune_operator.dataset.observed import DatasetDecision, ObservedDataset
+from finetune_operator.pods.leftovers import STOPPING_CHECK_SECONDS, jobs_to_delete
+
+
+def suspend(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+    """Stop the running Pod while spec.suspend is true, and start nothing."""
+    if not observed.spec.suspend:
+        return None
+    running = [job for job in observed.jobs if job.state == "Active"]
+    # The Job is forgotten, so that its deletion is not taken for a loss.
+    status = status.model_copy(update={"job_name": None, "retry_time": None})
+    message = still_there(observed, now)
+    if not running and message is None:
+        return DatasetDecision(status, suspended())
+    return DatasetDecision(
+        status,
+        progressing(Reason.STOPPING, f"spec.suspend is true. {message or 'Waiting for the Pod to end.'}"),
+        delete=jobs_to_delete(observed.owner.namespace, running, observed.pods),
+        requeue_at=now + timedelta(seconds=STOPPING_CHECK_SECONDS),
+    )
+
+
+def cancel(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+    """End the run as Cancelled, whatever it waits for."""
+    if not observed.spec.cancel:
+        return None
+    if not is_same_run(observed):
+        status = new_run(observed.spec, status).over(status)
+    status = status.model_copy(update={"completion_time": whole_seconds(now), "retry_time": None})
+    return end_run(observed, status, cancelled_run(), now, at_once=True)

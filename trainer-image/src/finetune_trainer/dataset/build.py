@@ -1,0 +1,216 @@
+"""The `build-dataset` command: reads all parts of a Dataset, cleans and splits the examples, and commits a revision."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from finetune_api.conditions import Reason
+from finetune_api.dataset import MOST_WARNINGS, SOURCE, RevisionContent, SourceFile, SplitStatus
+from finetune_api.outcome import DatasetReport
+from finetune_api.run import DATASET_DIRECTORY, DatasetRun
+from finetune_api.sources import StorageLocation, parse_location
+from finetune_trainer.data.read.data_files import DataFile, corrected, fetch_files
+from finetune_trainer.data.read.formats import MethodFormats
+from finetune_trainer.data.read.reader import unread_keys
+from finetune_trainer.data.select.filters import ISSUE_TEXTS, QualityIssue
+from finetune_trainer.data.select.findings import FINDINGS_NAME, store_findings
+from finetune_trainer.data.select.screening import Screened, screen
+from finetune_trainer.data.select.survey import Survey, survey
+from finetune_trainer.dataset.choice import Choice, Examples, choose
+from finetune_trainer.dataset.groups import NEW_RUN, Groups, groups_of
+from finetune_trainer.dataset.revision import commit_revision, find_revision, write_splits
+from finetune_trainer.endpoints.screening_classifier import classifier_of
+from finetune_trainer.methods.method import formats_of
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.process.progress_log import log_progress
+from finetune_trainer.storage.commits import claim
+from finetune_trainer.storage.open_storage import open_storage
+from finetune_trainer.storage.storage import Storage
+
+SHOWN = 5
+_READ_AS = {"Preference": "DPO", "Reinforcement": "RFT"}
+"""Formats that only a method tells from others: a pair may be a conversation as well."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The files of all parts, as one set, and the number of each file's part."""
+
+    examples: Survey
+    of_file: dict[Path, int]
+
+
+def build(run: DatasetRun, directory: Path) -> DatasetReport:
+    """Build and commit the revision of a run, or find what an earlier try has committed. Raises DiagnosedError."""
+    storage, output = open_storage(run.storage, reports_unanswered=True), parse_location(run.output_uri)
+    if (found := find_revision(storage, output)) is not None:
+        return DatasetReport(revision=found)
+    held = claim(storage, output, run.try_number)
+    parts = read_parts(run, storage, directory)
+    store_findings(storage, output, [parts.examples])
+    refuse_broken(parts.examples, output)
+    screened = _screen(run, parts.examples, storage)
+    with log_progress("splitting"):
+        groups = groups_of(parts.examples, run.split.by)
+        choice = _choose(run, parts, groups, screened)
+    store_findings(storage, output, [parts.examples], choice.issues, screened)
+    _refuse_empty(run, choice)
+    with log_progress("writing the splits"):
+        splits = write_splits(parts.examples, choice.splits, directory / "splits")
+        content = _content(run, parts, choice, screened, splits)
+    with log_progress("committing the revision"):
+        revision = commit_revision(storage, held, content, directory / "splits")
+    for warning in revision.warnings:
+        _log.warning(warning)
+    return DatasetReport(revision=revision)
+
+
+def read_parts(run: DatasetRun, storage: Storage, directory: Path) -> Parts:
+    """Fetch every file of every part, and read every line. Raises DiagnosedError as `fetch_files` does."""
+    files: list[DataFile] = []
+    of_file: dict[Path, int] = {}
+    for number, part in enumerate(run.parts):
+        with log_progress(f"fetching {part.name}"):
+            mounted = Path(DATASET_DIRECTORY) / part.name
+            found = fetch_files(storage, part, directory / part.name, allowed=run.allowed_datasets, mounted=mounted)
+        files += found
+        of_file |= {file.path: number for file in found}
+    with log_progress("reading every line"):
+        examples = survey("source", files, _method(run), run.format)
+    _log.info(f"{len(examples)} examples in {len(files)} file(s), {examples.error_count} broken lines")
+    return Parts(examples, of_file)
+
+
+def refuse_broken(examples: Survey, output: StorageLocation) -> None:
+    """Raises DiagnosedError (DatasetInvalid) if any line is broken."""
+    if not examples.error_count:
+        return
+    first = examples.errors[0]
+    uri = first.uri or examples.files[0].uri
+    more, place = examples.error_count - 1, output.join(FINDINGS_NAME).uri
+    raise DiagnosedError(
+        Reason.DATASET_INVALID,
+        f"Line {first.line} of {uri}: {first.message} "
+        + (f"{more} more line(s) are broken; {place} has them. " if more else "")
+        + f"{corrected(uri)}, {NEW_RUN}.",
+    )
+
+
+def _method(run: DatasetRun) -> MethodFormats | None:
+    name = _READ_AS.get(run.format or "")
+    return None if name is None else formats_of(name)
+
+
+def _screen(run: DatasetRun, examples: Survey, storage: Storage) -> Screened | None:
+    """What is flagged; None: nothing screens. Raises DiagnosedError (DatasetInvalid) with action Fail."""
+    if run.screening is None:
+        return None
+    screened = screen([examples], run.screening, classifier_of(run, storage), "spec.screening")
+    if run.screening.action == "Fail" and screened.status.flagged:
+        output = parse_location(run.output_uri)
+        store_findings(storage, output, [examples], screened=screened)
+        raise DiagnosedError(
+            Reason.DATASET_INVALID,
+            f"{' '.join(screened.sentences())} {output.join(FINDINGS_NAME).uri} has every line. Remove these lines, or "
+            f"leave them out by spec.screening.action Drop, {NEW_RUN}.",
+        )
+    return screened
+
+
+def _choose(run: DatasetRun, parts: Parts, groups: Groups, screened: Screened | None) -> Choice:
+    survey = parts.examples
+    numbers = (parts.of_file[file.path] for file, _ in survey.examples())
+    examples = Examples(
+        index=survey.example_index,
+        groups=groups,
+        parts=np.fromiter(numbers, np.int64, len(survey)),
+        weights=[part.weight for part in run.parts],
+        unwanted=None if screened is None else screened.unwanted(survey),
+    )
+    return choose(examples, run.prepare, run.split, run.seed)
+
+
+def _refuse_empty(run: DatasetRun, choice: Choice) -> None:
+    """Raises DiagnosedError (DatasetInvalid) if a split that is asked for has no example."""
+    asked = {"training": True, "validation": run.split.validation_percent, "test": run.split.test_percent}
+    empty = [name for name, positions in choice.splits.items() if asked[name] and not len(positions)]
+    if not empty:
+        return
+    counts = ", ".join(f"{name} {count}" for name, count in choice.left_out.to_wire().items() if count)
+    what = "documents" if run.split.by is not None else "conversations"
+    raise DiagnosedError(
+        Reason.DATASET_INVALID,
+        f"No example is left for {' and '.join(empty)}. There are {choice.groups} {what} to divide (spec.split.by), "
+        f"and left out are: {counts or 'none'}. Add examples, keep more of them (spec.prepare, spec.screening), or change "
+        f"spec.split{' or the weights of spec.merge' if len(run.parts) > 1 else ''}, {NEW_RUN}.",
+    )
+
+
+def _content(
+    run: DatasetRun, parts: Parts, choice: Choice, screened: Screened | None, splits: list[SplitStatus]
+) -> RevisionContent:
+    examples = parts.examples
+    assert examples.format is not None, "there are examples"
+    screening = None if screened is None else screened.status.model_copy(update={"usage": None})
+    warnings = [
+        *(() if screened is None else screened.sentences()),
+        *(_issue_warning(issue, examples) for issue in choice.issues if len(issue.positions)),
+        *([unread_keys(examples.unread)] if examples.unread else []),
+    ]
+    return RevisionContent(
+        example_format=examples.format,
+        examples=sum(split.examples for split in splits),
+        splits=splits,
+        left_out=choice.left_out if any(choice.left_out.to_wire().values()) else None,
+        screening=screening,
+        sources=list(_sources(run, parts, choice)),
+        warnings=warnings[:MOST_WARNINGS],
+        weights={part.name: part.weight for part in run.parts if part.name != SOURCE},
+        prepare=run.prepare,
+        split=run.split,
+        seed=run.seed,
+    )
+
+
+def _sources(run: DatasetRun, parts: Parts, choice: Choice) -> Iterator[SourceFile]:
+    """Every file, and how many of its examples are in the revision."""
+    taken = np.zeros(len(parts.examples), dtype=bool)
+    for positions in choice.splits.values():
+        taken[positions] = True
+    counts, used = Counter[Path](), Counter[Path]()
+    for position, (file, _) in enumerate(parts.examples.examples()):
+        counts[file.path] += 1
+        used[file.path] += int(taken[position])
+    for file in parts.examples.files:
+        yield SourceFile(
+            uri=file.uri,
+            sha256=file.sha256,
+            part=run.parts[parts.of_file[file.path]].name,
+            examples=counts[file.path],
+            taken=used[file.path],
+        )
+
+
+_TEXTS = ISSUE_TEXTS | {"leaks": "are also, or almost, in a split that is held out from theirs"}
+
+
+def _issue_warning(issue: QualityIssue, examples: Survey) -> str:
+    """How many examples have the issue, and the lines of the first ones."""
+    shown = _lines(issue, examples)
+    count = len(issue.positions)
+    more = f" and {count - SHOWN} more" if count > SHOWN else ""
+    left_out = "; they are left out" if issue.dropped else ""
+    return f"{count} example(s) {_TEXTS[issue.kind]}{left_out} (line {', '.join(shown)}{more})."
+
+
+def _lines(issue: QualityIssue, examples: Survey) -> Sequence[str]:
+    places = [examples.place(int(position)) for position in issue.positions[:SHOWN]]
+    return [f"{place.uri}:{place.line}" if len(examples.files) > 1 else str(place.line) for place in places]
