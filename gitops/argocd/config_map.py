@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 GROUP = "finetune.dev"
-KINDS = ("FineTuneJob", "FineTuneClass", "Evaluation", "ModelDeployment", "FineTuneSweep")
+KINDS = ("FineTuneJob", "FineTuneClass", "Evaluation", "ModelDeployment", "FineTuneSweep", "Dataset")
 FOLDER = Path(__file__).parent
 DISCOVERY = "discovery"
 

@@ -16,12 +16,12 @@ from finetune_operator.finetunejob.kind import finetunejob
 from finetune_operator.finetunesweep.kind import finetunesweep
 from finetune_operator.modeldeployment.kind import modeldeployment
 
-# In the order in which they are listed at a start: jobs, and what evaluates, serves and searches among them; datasets.
+# In the order in which they are listed at a start: datasets, jobs, and what evaluates, serves and searches among them.
 KINDS: tuple[Callable[[Environment], Kind], ...] = (
     finetuneclass,
+    dataset,
     finetunejob,
     evaluation,
     modeldeployment,
     finetunesweep,
-    dataset,
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from finetune_view.changes import next_run_id
 from finetune_view.object_view import ObjectView
-from finetune_view.resource import EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP, MODEL_DEPLOYMENT, WITH_PODS
+from finetune_view.resource import DATASET, EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP, MODEL_DEPLOYMENT, WITH_PODS
 
 OPERATOR_NAMESPACE = "finetune-system"
 Spelling = Callable[[ObjectView, str], str]
@@ -104,6 +104,8 @@ def _after_success(view: ObjectView) -> list[str]:
         best = view.status.text("best", "fineTuneJobName")
         use = f"Evaluate and serve it: model: {{sweepRef: {{name: {view.name}}}}} (docs/how-to/sweeps.md)."
         return [f"The best model is that of FineTuneJob {best}.", use] if best else []
+    if view.kind is DATASET:
+        return ["Train on its splits by their URIs: docs/how-to/datasets.md."]
     if view.kind is MODEL_DEPLOYMENT and view.fields.whole("spec", "replicas") == 0:
         scale = f"kubectl -n {view.namespace} scale mdep/{view.name} --replicas=1"
         return [f"Serve it again: {scale}"]

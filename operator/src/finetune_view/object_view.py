@@ -7,10 +7,24 @@ from datetime import datetime
 from typing import Literal
 
 from finetune_view.fields import Fields, Object
-from finetune_view.resource import EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP, KINDS, MODEL_DEPLOYMENT, Kind, Resource
+from finetune_view.resource import (
+    DATASET,
+    EVALUATION,
+    FINE_TUNE_JOB,
+    FINE_TUNE_SWEEP,
+    KINDS,
+    MODEL_DEPLOYMENT,
+    Kind,
+    Resource,
+)
 
 Outcome = Literal["Succeeded", "Failed"]
-_SUCCESS = {FINE_TUNE_JOB.name: "Succeeded", EVALUATION.name: "Passed", FINE_TUNE_SWEEP.name: "Succeeded"}
+_SUCCESS = {
+    FINE_TUNE_JOB.name: "Succeeded",
+    EVALUATION.name: "Passed",
+    FINE_TUNE_SWEEP.name: "Succeeded",
+    DATASET.name: "Succeeded",
+}
 
 _TRACES_OF_PODS = ("preflight", "dataset", "attempt", "endedAttempts", "served", "failure")
 

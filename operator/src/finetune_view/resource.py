@@ -30,8 +30,9 @@ FINE_TUNE_JOB = Kind("FineTuneJob", "finetunejobs", "ftj", ("preflight", "train"
 EVALUATION = Kind("Evaluation", "evaluations", "eval", ("evaluate",))
 MODEL_DEPLOYMENT = Kind("ModelDeployment", "modeldeployments", "mdep", ("serve",))
 FINE_TUNE_SWEEP = Kind("FineTuneSweep", "finetunesweeps", "fts", ())
-KINDS = (FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT, FINE_TUNE_SWEEP)
-RUNS = (FINE_TUNE_JOB, EVALUATION, FINE_TUNE_SWEEP)
+DATASET = Kind("Dataset", "datasets", "ftds", ("dataset",))
+KINDS = (FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT, FINE_TUNE_SWEEP, DATASET)
+RUNS = (FINE_TUNE_JOB, EVALUATION, FINE_TUNE_SWEEP, DATASET)
 """What is suspended, cancelled and run again."""
 WITH_PODS = tuple(kind for kind in KINDS if kind.roles)
 """Those that have Pods of their own; a sweep's are those of its trials."""

@@ -73,6 +73,15 @@ def test_an_evaluation_starts(release: Release, platform: None) -> None:
     release.wait_reason("eval/judge", "Evaluating")
 
 
+def test_a_dataset_starts_and_is_suspended(release: Release, platform: None) -> None:
+    apply(release, "Dataset", "tickets", source={"uri": DATA})
+    pods = ("pod", "-l", "finetune.dev/name=tickets,finetune.dev/role=dataset")
+    release.wait("-n", TEAM, *pods, until="create")
+    release.wait_reason("ftds/tickets", "Building")
+    release.kubectl("-n", TEAM, "patch", "ftds", "tickets", "--type=merge", "-p", '{"spec": {"suspend": true}}')
+    release.wait_reason("ftds/tickets", "Suspended")
+
+
 def test_the_trials_of_a_sweep_are_created_suspended_and_cancelled(release: Release, platform: None) -> None:
     dataset = {"training": {"uri": DATA}, "validation": {"splitPercent": 10}}
     search = {"algorithm": "Grid", "parameters": [{"path": "adapter.lora.rank", "numbers": [8, 16]}]}
@@ -249,6 +258,6 @@ def test_a_tenant_gets_no_token_to_report_with(release: Release, operator: Opera
 
 def test_the_operator_may_own_what_blocks_the_deletion_of_its_owner(release: Release) -> None:
     # Asked for only where admission checks it (OpenShift), and so by nothing above.
-    owners = ("finetunejobs", "evaluations", "modeldeployments", "finetunesweeps")
+    owners = ("finetunejobs", "evaluations", "modeldeployments", "finetunesweeps", "datasets")
     questions = [("update", "finetune.dev", f"{plural}/finalizers") for plural in owners]
     assert all(release.allowed(ACCOUNT, ACCOUNT_GROUPS, questions).values())

@@ -26,6 +26,7 @@ PLURALS = {
     "Evaluation": f"{OURS}/namespaces/{{}}/evaluations",
     "ModelDeployment": f"{OURS}/namespaces/{{}}/modeldeployments",
     "FineTuneSweep": f"{OURS}/namespaces/{{}}/finetunesweeps",
+    "Dataset": f"{OURS}/namespaces/{{}}/datasets",
     "Job": "/apis/batch/v1/namespaces/{}/jobs",
     "Pod": "/api/v1/namespaces/{}/pods",
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",

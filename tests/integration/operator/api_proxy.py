@@ -26,7 +26,7 @@ ADDRESS = "127.0.0.1"
 START_SECONDS = 20.0
 _EVERYWHERE = re.compile(r"(/api/v1|/apis/[^/]+/[^/]+)/([a-z]+)")
 _OF_NAMESPACES = frozenset(
-    {"pods", "jobs", "deployments", "finetunejobs", "evaluations", "modeldeployments", "finetunesweeps"}
+    {"pods", "jobs", "deployments", "finetunejobs", "evaluations", "modeldeployments", "finetunesweeps", "datasets"}
 )
 _NO_STATE_OF_A_JOB = ("/tokenreviews", "/leases", "/finetuneclasses/")
 

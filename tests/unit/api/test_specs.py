@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from finetune_api.base import ApiModel
+from finetune_api.dataset import DatasetSpec
 from finetune_api.evaluation import EvaluationSpec
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.finetunejob import FineTuneJobSpec
@@ -25,6 +26,7 @@ SWEEP = {
     "template": {"spec": {**JOB, "dataset": {**JOB["dataset"], "validation": {"splitPercent": 10}}}},
     "search": {"parameters": [{"path": "adapter.lora.rank", "numbers": [8, 16]}]},
 }
+DATASET = {"source": {"uri": "s3://data/tickets.jsonl"}}
 DEPLOYMENT = {"model": {"fineTuneJobRef": {"name": "router"}}}
 
 
@@ -36,8 +38,9 @@ DEPLOYMENT = {"model": {"fineTuneJobRef": {"name": "router"}}}
         (EvaluationSpec, EVALUATION),
         (ModelDeploymentSpec, DEPLOYMENT),
         (FineTuneSweepSpec, SWEEP),
+        (DatasetSpec, DATASET),
     ],
-    ids=["FineTuneJob", "FineTuneClass", "Evaluation", "ModelDeployment", "FineTuneSweep"],
+    ids=["FineTuneJob", "FineTuneClass", "Evaluation", "ModelDeployment", "FineTuneSweep", "Dataset"],
 )
 def test_the_shortest_spec_is_complete_and_survives_the_wire(kind: type[ApiModel], spec: dict[str, Any]) -> None:
     parsed = kind.from_wire(spec)

@@ -24,7 +24,7 @@ from finetune_api.finetunejob import (
     Result,
 )
 from finetune_api.outcome import (
-    EvaluationReport,
+    AnyReport,
     Failure,
     PreflightReport,
     TrainReport,
@@ -131,7 +131,7 @@ NETWORK_FAILURE = Failure(
 LOST_PEER = Failure(reason=Reason.FAILED, message="Another process of the gang ended.", retryable=True, lost_peer=True)
 
 
-def told(answer: PreflightReport | TrainReport | EvaluationReport | Failure) -> str:
+def told(answer: AnyReport) -> str:
     return to_termination_message(answer)
 
 
@@ -172,7 +172,7 @@ def pod(job_name: str, index: int = 0, phase: str = "Running", **changes: Any) -
     return replace(view, **changes)
 
 
-def succeeded_pod(job_name: str, answer: PreflightReport | TrainReport | EvaluationReport, index: int = 0) -> PodView:
+def succeeded_pod(job_name: str, answer: AnyReport, index: int = 0) -> PodView:
     return pod(job_name, index, "Succeeded", exit_code=0, message=told(answer))
 
 

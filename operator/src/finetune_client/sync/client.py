@@ -78,7 +78,7 @@ class FineTuneClient(Collection[FineTuneJob]):
     """A client of one namespace. Its own `create`, `get` and `list` are of FineTuneJobs.
 
     Its Collections `evaluations` and `deployments` have those of Evaluations and ModelDeployments. It has none of
-    FineTuneSweeps: `kubectl finetune` shows, suspends and cancels these.
+    FineTuneSweeps and Datasets: `kubectl finetune` shows, suspends and cancels these.
 
     `namespace`: that of the kubeconfig's context, or of the Pod, if it is not given. `kubeconfig` and `context` choose
     the cluster as kubectl's options do; in a Pod without a kubeconfig, its service account is used.

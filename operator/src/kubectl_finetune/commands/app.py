@@ -31,12 +31,14 @@ app = typer.Typer(
 NameArgument = Annotated[
     str,
     typer.Argument(
-        metavar="NAME", help="A FineTuneJob, or KIND/NAME: eval/NAME, mdep/NAME, fts/NAME.", show_default=False
+        metavar="NAME",
+        help="A FineTuneJob, or KIND/NAME: eval/NAME, mdep/NAME, fts/NAME, ftds/NAME.",
+        show_default=False,
     ),
 ]
 JobArgument = Annotated[str, typer.Argument(metavar="NAME", help="A FineTuneJob.", show_default=False)]
 RunArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="A FineTuneJob, or eval/NAME, fts/NAME.", show_default=False)
+    str, typer.Argument(metavar="NAME", help="A FineTuneJob, or eval/NAME, fts/NAME, ftds/NAME.", show_default=False)
 ]
 
 _CONNECTION = {

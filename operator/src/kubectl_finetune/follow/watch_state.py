@@ -14,10 +14,10 @@ from finetune_view.children import Event, Pod, is_about, sorted_pods
 from finetune_view.fields import Fields, Object
 from finetune_view.measures import measures
 from finetune_view.object_view import ObjectView, object_view
-from finetune_view.resource import FINE_TUNE_JOB, FINE_TUNE_SWEEP
+from finetune_view.resource import DATASET, FINE_TUNE_JOB, FINE_TUNE_SWEEP
 from kubectl_finetune.display.evaluation import score_line
 from kubectl_finetune.display.numbers import age, figure, sparkline
-from kubectl_finetune.display.status import progress_rows, trial_counts
+from kubectl_finetune.display.status import progress_rows, split_lines, trial_counts
 from kubectl_finetune.display.terminal import STYLES, Row, as_grid
 
 MOST_LOSSES = 4096
@@ -106,6 +106,8 @@ def headline(view: ObjectView) -> str:
     elif view.kind is FINE_TUNE_SWEEP:
         best = status.number("best", "score")
         parts += [trial_counts(status), f"best {figure(best)}" if best is not None else ""]
+    elif view.kind is DATASET:
+        parts += split_lines(status.at("revision")) if view.outcome == "Succeeded" else []
     elif view.outcome is None:
         parts += _progress(status.at("progress"))
     else:

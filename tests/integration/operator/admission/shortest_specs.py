@@ -30,6 +30,7 @@ GOOD = {
     "Evaluation": EVALUATION,
     "ModelDeployment": DEPLOYMENT,
     "FineTuneSweep": SWEEP,
+    "Dataset": {"source": {"uri": "s3://data/tickets.jsonl"}},
 }
 
 

@@ -113,9 +113,7 @@ def test_documents_and_conversations_stay_together(bucket: Bucket, storage: Stor
     assert sum(map(len, first.values())) == 20
 
 
-def test_what_is_trained_on_is_the_committed_copy(
-    bucket: Bucket, workplace: Workplace, tmp_path: Path
-) -> None:
+def test_what_is_trained_on_is_the_committed_copy(bucket: Bucket, workplace: Workplace, tmp_path: Path) -> None:
     part = source(bucket, "changes", [line(number) for number in range(50)])
     revision = build(run_of(bucket, "changes", part, split=SPLIT), tmp_path)
     source(bucket, "changes", [line(number) for number in range(1000, 1003)])
@@ -193,9 +191,7 @@ def test_parts_are_merged_by_their_weights_and_each_file_is_on_record(
     assert revision.left_out.weights == 110 - revision.examples
 
 
-def test_what_is_flagged_or_comes_twice_is_left_out_and_told(
-    bucket: Bucket, storage: Storage, tmp_path: Path
-) -> None:
+def test_what_is_flagged_or_comes_twice_is_left_out_and_told(bucket: Bucket, storage: Storage, tmp_path: Path) -> None:
     secret = chat("Which key?", "It is AKIAIOSFODNN7EXAMPLE.")
     part = source(bucket, "flagged", [*(line(number) for number in range(20)), secret, line(3)])
     screening = Screening(rules=["Secret"], action="Drop")

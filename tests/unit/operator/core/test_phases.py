@@ -10,6 +10,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.crd import KINDS
+from finetune_api.dataset import Phase as DatasetPhase
 from finetune_api.evaluation import Phase as EvaluationPhase
 from finetune_api.finetunejob import AttemptState, Phase
 from finetune_api.finetunesweep import Phase as SweepPhase
@@ -18,6 +19,7 @@ from finetune_api.modeldeployment import Phase as DeploymentPhase
 from finetune_operator import reference
 from finetune_operator.core.conditions import Readiness, cancelled, failed, progressing, stalled
 from finetune_operator.core.plan import Phases
+from finetune_operator.dataset.plan import PHASES as DATASET_PHASES
 from finetune_operator.evaluation.plan import PHASES as EVALUATION_PHASES
 from finetune_operator.finetunejob.attempt_state import progress_reason
 from finetune_operator.finetunejob.plan import PHASES
@@ -32,6 +34,7 @@ TABLES: dict[str, tuple[Phases[Any], tuple[str, ...]]] = {
     "Evaluation": (EVALUATION_PHASES, get_args(EvaluationPhase)),
     "ModelDeployment": (DEPLOYMENT_PHASES, get_args(DeploymentPhase)),
     "FineTuneSweep": (SWEEP_PHASES, get_args(SweepPhase)),
+    "Dataset": (DATASET_PHASES, get_args(DatasetPhase)),
 }
 each_kind = pytest.mark.parametrize("kind", TABLES)
 
@@ -67,7 +70,7 @@ def test_a_run_that_failed_is_failed_whatever_the_reason() -> None:
     assert {PHASES.of(failed(reason, "over"), Reason.TRAINING, "Training") for reason in Reason} == {"Failed"}
 
 
-@pytest.mark.parametrize("kind", ["FineTuneJob", "Evaluation", "FineTuneSweep"])
+@pytest.mark.parametrize("kind", ["FineTuneJob", "Evaluation", "FineTuneSweep", "Dataset"])
 def test_only_spec_cancel_makes_a_run_cancelled(kind: str) -> None:
     table, phases = TABLES[kind]
     meanwhile = next(iter(table.of_reason))

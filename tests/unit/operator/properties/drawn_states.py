@@ -14,6 +14,7 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_api.failure import FailureStatus
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.plan import Plan
+from finetune_operator.dataset.observed import ObservedDataset
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
@@ -47,7 +48,7 @@ from tests.unit.operator.states import (
 ROUNDS_TO_SETTLE = 6
 """The longest way: an attempt's success is written, what runs is ended, the next run begins, its preflight has reported
 already, the attempt is made, it is seen to wait, and nothing is left to do."""
-Observed = TypeVar("Observed", ObservedFineTuneJob, ObservedEvaluation, ObservedModelDeployment)
+Observed = TypeVar("Observed", ObservedFineTuneJob, ObservedEvaluation, ObservedModelDeployment, ObservedDataset)
 moments = st.integers(-100_000, 100_000).map(lambda seconds: NOW + timedelta(seconds=seconds))
 small = st.integers(0, 5)
 

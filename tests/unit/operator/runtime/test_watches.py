@@ -272,6 +272,7 @@ async def test_what_decides_about_an_object_is_known_before_it_is_looked_at() ->
     """Children, or what it made before the operator started would be looked for in vain; and what it refers to."""
     first, *then = watches.informers(FakeKube(), Cache({}, "owner"), WorkQueue(), KINDS, 600.0, WHOLE.reads)
     assert [[informer.resource.plural for informer in group] for group in then] == [
+        ["datasets"],
         ["finetunejobs"],
         ["evaluations"],
         ["modeldeployments"],

@@ -149,8 +149,8 @@ def _refuse_empty(run: DatasetRun, choice: Choice) -> None:
     raise DiagnosedError(
         Reason.DATASET_INVALID,
         f"No example is left for {' and '.join(empty)}. There are {choice.groups} {what} to divide (spec.split.by), "
-        f"and left out are: {counts or 'none'}. Add examples, keep more of them (spec.prepare, spec.screening), or change "
-        f"spec.split{' or the weights of spec.merge' if len(run.parts) > 1 else ''}, {NEW_RUN}.",
+        f"and left out are: {counts or 'none'}. Add examples, keep more of them (spec.prepare, spec.screening), or "
+        f"change spec.split{' or the weights of spec.merge' if len(run.parts) > 1 else ''}, {NEW_RUN}.",
     )
 
 
