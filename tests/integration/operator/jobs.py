@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_api.conditions import Reason
+from finetune_api.dataset import Revision, SplitStatus
 from finetune_api.evaluation_results import Score
 from finetune_api.finetunejob import CheckpointStatus, DatasetError, DatasetStatus, FileStatistics, ModelStatus, Result
-from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
+from finetune_api.outcome import DatasetReport, EvaluationReport, Failure, PreflightReport, TrainReport
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object
 
@@ -24,6 +25,7 @@ EVALUATION: Object = {
     "graders": [{"name": "exact", "type": "StringCheck", "stringCheck": {}}],
     "gates": [{"grader": "exact", "minimumDelta": 0.2}],
 }
+DATASET: Object = {"className": "cpu", "source": {"uri": "s3://data/tickets.jsonl"}}
 DEPLOYMENT: Object = {
     "className": "cpu",
     "model": {"fineTuneJobRef": {"name": "router"}},
@@ -74,6 +76,25 @@ def evaluation_report(tuned: float) -> EvaluationReport:
         delta_high=gain + 0.05,
     )
     return EvaluationReport(scores=[baseline, candidate], report_uri="s3://models/finetune/report.json")
+
+
+DATASET_REPORT = DatasetReport(
+    revision=Revision(
+        digest="sha256:aa",
+        uri="s3://models/finetune/result/claim-000001",
+        format="Chat",
+        examples=90,
+        splits=[
+            SplitStatus(
+                name="training",
+                uri="s3://models/finetune/result/claim-000001/training.jsonl",
+                examples=90,
+                size=4000,
+                sha256="bb",
+            )
+        ],
+    )
+)
 
 
 def preflight_succeeds(api: Api, job: Object) -> Object:

@@ -12,9 +12,10 @@ from typing import Any
 
 from finetune_api.outcome import (
     EXIT_DISRUPTED,
+    AnyReport,
+    DatasetReport,
     EvaluationReport,
     Failure,
-    PreflightReport,
     TrainReport,
     to_termination_message,
 )
@@ -70,9 +71,7 @@ def ready(api: Api, pod: Object) -> None:
     _container(api, pod, "Running", {"running": {"startedAt": MOMENT}}, conditions)
 
 
-def ends(
-    api: Api, pod: Object, answer: PreflightReport | TrainReport | EvaluationReport | Failure | str, exit_code: int = 0
-) -> None:
+def ends(api: Api, pod: Object, answer: AnyReport | str, exit_code: int = 0) -> None:
     """The container ended, and left this in its termination message."""
     if isinstance(answer, Failure):
         exit_code = 1
@@ -121,11 +120,9 @@ def has_stopped(api: Api, pod: Object) -> None:
         api.request("DELETE", api.path("Pod", pod["metadata"]["name"]), {"gracePeriodSeconds": 0})
 
 
-def in_its_folder(
-    api: Api, pod: Object, answer: PreflightReport | TrainReport | EvaluationReport | Failure
-) -> PreflightReport | TrainReport | EvaluationReport | Failure:
+def in_its_folder(api: Api, pod: Object, answer: AnyReport) -> AnyReport:
     """The report with the URIs that the trainer would write: below the folder that its run configuration names."""
-    if not isinstance(answer, TrainReport | EvaluationReport):
+    if not isinstance(answer, DatasetReport | TrainReport | EvaluationReport):
         return answer
     folder = json.loads(run_files(api, pod)["run.json"])["outputUri"]
     text = answer.model_dump_json(by_alias=True).replace(f"{ANY_FOLDER}/", f"{folder}/")

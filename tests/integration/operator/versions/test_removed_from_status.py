@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import KindStatus
+from finetune_api.dataset import DatasetKindStatus
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.finetunesweep import FineTuneSweepStatus
@@ -17,6 +18,7 @@ from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.connection import connected
 from finetune_operator.kube.resources import (
+    DATASETS,
     EVALUATIONS,
     FINE_TUNE_JOBS,
     FINE_TUNE_SWEEPS,
@@ -28,7 +30,15 @@ from finetune_operator.runtime.reconciler.reconcile import reconcile
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, condition, namespace
 from tests.integration.operator.finetunesweeps.trials import SWEEP
-from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, JOB, PREFLIGHT_REPORT, starts_training, trains
+from tests.integration.operator.jobs import (
+    DATASET,
+    DEPLOYMENT,
+    EVALUATION,
+    JOB,
+    PREFLIGHT_REPORT,
+    starts_training,
+    trains,
+)
 from tests.integration.operator.lives import Stage
 from tests.unit.api.wire.full_statuses import UNKNOWN, full_status, objects_within, with_unknown_fields, without
 
@@ -52,8 +62,9 @@ async def written(kube: Kube, resource: Resource, key: ObjectKey, status: type[K
         (EVALUATIONS, EVALUATION, EvaluationStatus),
         (MODEL_DEPLOYMENTS, DEPLOYMENT, ModelDeploymentStatus),
         (FINE_TUNE_SWEEPS, SWEEP, FineTuneSweepStatus),
+        (DATASETS, DATASET, DatasetKindStatus),
     ],
-    ids=["FineTuneJob", "Evaluation", "ModelDeployment", "FineTuneSweep"],
+    ids=["FineTuneJob", "Evaluation", "ModelDeployment", "FineTuneSweep", "Dataset"],
 )
 async def test_an_object_leaves_the_status_with_what_others_wrote_into_it(
     quiet_stage: Stage, resource: Resource, spec: Object, kind: type[KindStatus]

@@ -14,6 +14,8 @@ from tests.integration.operator.api import Api, Object, condition, stalled, wait
 from tests.integration.operator.conftest import CLASS
 from tests.integration.operator.finetunesweeps.trials import SWEEP, has_ended, wait_trial
 from tests.integration.operator.jobs import (
+    DATASET,
+    DATASET_REPORT,
     DEPLOYMENT,
     EVALUATION,
     JOB,
@@ -37,7 +39,7 @@ UNKNOWN_CONDITION = {
     "observedGeneration": 1,
     "lastTransitionTime": "2026-11-22T12:00:00Z",
 }
-KINDS = ("FineTuneJob", "Evaluation", "ModelDeployment", "FineTuneClass", "FineTuneSweep")
+KINDS = ("FineTuneJob", "Evaluation", "ModelDeployment", "FineTuneClass", "FineTuneSweep", "Dataset")
 
 
 def settled(api: Api, kind: str) -> str:
@@ -50,6 +52,11 @@ def settled(api: Api, kind: str) -> str:
     if kind == "FineTuneSweep":
         api.create(kind, "router", {**SWEEP, "budget": {"trials": 1}})
         has_ended(api, wait_trial(api, 1))
+        api.wait_reason(kind, "router", "Succeeded")
+        return "router"
+    if kind == "Dataset":
+        (pod,) = api.wait_children(api.create(kind, "router", DATASET), "dataset", "Pod")
+        played.ends(api, pod, DATASET_REPORT)
         api.wait_reason(kind, "router", "Succeeded")
         return "router"
     trains(api, api.create("FineTuneJob", "router", JOB))
@@ -97,6 +104,7 @@ def looked(api: Api, kind: str, name: str, operator: OperatorProcess) -> Object:
         "FineTuneClass": {"limits": {"nodes": 7}},
         "FineTuneJob": {"ttlSecondsAfterFinished": 86400},
         "FineTuneSweep": {"parallel": 7},
+        "Dataset": {"ttlSecondsAfterFinished": 86400},
     }
     changed = {"Evaluation": {"gates": [{"grader": "exact", "minimumDelta": 0.2}, {"grader": "exact", "minimum": 0.1}]}}
     spec = {**change, **changed}.get(kind)
@@ -155,6 +163,8 @@ def test_what_a_newer_version_added_is_kept_field_by_field(api: Api, operator: O
         ("Evaluation", {"completionTime": "soon"}),
         ("ModelDeployment", {"phase": "Levitating"}),
         ("FineTuneSweep", {"phase": "Levitating"}),
+        ("Dataset", {"phase": "Levitating"}),
+        ("Dataset", {"revision": {"addedLater": LATER, "format": "Chat"}}),
         ("FineTuneSweep", {"trials": [{"number": 1, "fineTuneJobName": "router-trial-1", "state": "Paused"}]}),
     ],
 )
