@@ -34,7 +34,7 @@ def class_of(api: Api, bucket: Bucket) -> str:
     """A class whose storage is that S3."""
     name = f"s3-{secrets.token_hex(4)}"
     storage = {
-        "serviceAccountName": "trainer",
+        "serviceAccountName": "default",
         "bucket": bucket.name,
         "endpoint": bucket.storage.endpoint,
         "region": bucket.storage.region,
@@ -120,7 +120,7 @@ def test_merged_parts_are_built_and_a_new_run_commits_beside_the_first(
     bucket.put_lines("data/rare.jsonl", lines(30, begin=200))
     api.patch("Dataset", "tickets", {"spec": {"runId": "2"}})
     second = another_pod(api, dataset, first)
-    assert "revision" not in api.get("Dataset", "tickets")["status"]
+    api.wait("Dataset", "tickets", lambda found: "revision" not in found["status"])
     runs_for_real(api, second, tmp_path / "second")
     after = api.wait_reason("Dataset", "tickets", "Succeeded")["status"]["revision"]
     assert after["examples"] == 90
