@@ -12,7 +12,7 @@ from kubectl_finetune.display.terminal import Row
 def evaluation_rows(status: Fields) -> Iterator[Row]:
     """How far it is, what it measured, and what its gates say."""
     yield from _progress(status.at("progress"))
-    yield Row("Tries", list(_tries(status)))
+    yield Row("Tries", list(tries(status)))
     yield Row("Scores", [score_line(score) for score in status.at("results")])
     yield Row("Best", [_best_checkpoint(best) for best in status.at("bestCheckpoints")])
     yield Row("Gates", [_gate(gate) for gate in status.at("gates")])
@@ -43,7 +43,8 @@ def _progress(progress: Fields) -> Iterator[Row]:
     yield Row("Models", models)
 
 
-def _tries(status: Fields) -> Iterator[str]:
+def tries(status: Fields) -> Iterator[str]:
+    """How often it was tried, and how these tries ended."""
     if number := status.text("try"):
         retries, disruptions = status.text("retries") or "0", status.text("disruptions") or "0"
         yield f"{number}, {retries} failed, {disruptions} disrupted"

@@ -10,6 +10,7 @@ from finetune_view.measures import measures
 from finetune_view.next_step import next_steps
 from finetune_view.object_view import ObjectView
 from finetune_view.resource import DATASET, EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP
+from kubectl_finetune.display.dataset import dataset_rows
 from kubectl_finetune.display.evaluation import evaluation_rows
 from kubectl_finetune.display.numbers import BAR_WIDTH, age, bar, counted, duration, figure, size
 from kubectl_finetune.display.terminal import STYLES, Row
@@ -82,8 +83,7 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
         return
     if view.kind is DATASET:
         yield from _run(view, now)
-        yield Row("Tries", list(_tries(status)))
-        yield from _revision(status.at("revision"))
+        yield from dataset_rows(status)
         return
     wanted = view.fields.text("spec", "replicas") or "1"
     pods = status.text("replicas") or "0"
@@ -270,24 +270,6 @@ def _checkpoints(status: Fields, now: datetime) -> Iterator[Row]:
         yield Row("Checkpoints", [f"{len(checkpoints)}, {', '.join(details)}"])
     corrupt = [f"step {one.text('step')}: {one.text('message')}" for one in status.at("corruptCheckpoints")]
     yield Row("Corrupt", corrupt, "yellow")
-
-
-def _revision(revision: Fields) -> Iterator[Row]:
-    """What a Dataset consists of, and what is not in it."""
-    if not revision:
-        return
-    yield Row("Revision", [revision.text("digest"), *split_lines(revision)], "green")
-    causes = ("screening", "duplicates", "nearDuplicates", "conflicts", "leaks", "weights")
-    left_out = [
-        f"{cause} {count}" for cause in causes if (count := revision.at("leftOut").text(cause)) not in ("", "0")
-    ]
-    yield Row("Left out", [", ".join(left_out)] if left_out else [])
-    yield Row("Warnings", [one.text() for one in revision.at("warnings")], "yellow")
-
-
-def split_lines(revision: Fields) -> list[str]:
-    """How many examples each split of a Dataset has, and where."""
-    return [f"{one.text('name')}: {one.text('examples')} examples, {one.text('uri')}" for one in revision.at("splits")]
 
 
 def _budget(status: Fields, budget_hours: float | None) -> Iterator[str]:

@@ -15,9 +15,10 @@ from finetune_view.fields import Fields, Object
 from finetune_view.measures import measures
 from finetune_view.object_view import ObjectView, object_view
 from finetune_view.resource import DATASET, FINE_TUNE_JOB, FINE_TUNE_SWEEP
+from kubectl_finetune.display.dataset import split_lines
 from kubectl_finetune.display.evaluation import score_line
 from kubectl_finetune.display.numbers import age, figure, sparkline
-from kubectl_finetune.display.status import progress_rows, split_lines, trial_counts
+from kubectl_finetune.display.status import progress_rows, trial_counts
 from kubectl_finetune.display.terminal import STYLES, Row, as_grid
 
 MOST_LOSSES = 4096

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from finetune_api.conditions import KindStatus
+from finetune_api.dataset import DatasetKindStatus
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.finetunesweep import FineTuneSweepStatus
@@ -35,6 +36,7 @@ KINDS = {
     "Evaluation": EvaluationStatus,
     "ModelDeployment": ModelDeploymentStatus,
     "FineTuneSweep": FineTuneSweepStatus,
+    "Dataset": DatasetKindStatus,
 }
 
 
@@ -338,3 +340,20 @@ def test_what_others_changed_is_told_by_who_it_was_and_in_short() -> None:
     told = "Service spec.a, Service spec.b, Service spec.c and 5 more by before-first-apply"
     assert f"Drift        {told}\n             Service spec by an unknown manager" in shown(found)
     assert "Service spec.h by before-first-apply" in shown(found, width=200, all_lines=True)
+
+
+def test_a_dataset_is_told_by_its_splits_and_by_what_is_left_out() -> None:
+    revision = {
+        "digest": "sha256:aa",
+        "splits": [{"name": "training", "examples": 80, "uri": "s3://finetune/team-a/tickets/training.jsonl"}],
+        "leftOut": {"duplicates": 3, "leaks": 2, "conflicts": 0},
+        "warnings": ["3 example(s) are the same as an earlier one; they are left out (line 4, 5, 6)."],
+    }
+    status = {"phase": "Succeeded", "runId": "1", "try": 2, "retries": 1, "revision": revision, "observedGeneration": 1}
+    meta = {"name": "tickets", "namespace": "team-a", "generation": 1}
+    found = object_view({"kind": "Dataset", "metadata": meta, "spec": {}, "status": status})
+    text = shown(found, width=200)
+    assert "training: 80 examples, s3://finetune/team-a/tickets/training.jsonl" in text
+    assert "duplicates 3, leaks 2\n" in text
+    assert "2, 1 failed, 0 disrupted" in text
+    assert "(line 4, 5, 6)" in text

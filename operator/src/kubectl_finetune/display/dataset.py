@@ -1,0 +1,29 @@
+"""What `status` shows of a Dataset: its tries, and what its revision consists of. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from finetune_view.fields import Fields
+from kubectl_finetune.display.evaluation import tries
+from kubectl_finetune.display.terminal import Row
+
+_CAUSES = ("screening", "duplicates", "nearDuplicates", "conflicts", "leaks", "weights")
+
+
+def dataset_rows(status: Fields) -> Iterator[Row]:
+    """The rows between those of the run and those of a failure."""
+    yield Row("Tries", list(tries(status)))
+    revision = status.at("revision")
+    if not revision:
+        return
+    yield Row("Revision", [revision.text("digest"), *split_lines(revision)], "green")
+    counts = {cause: revision.at("leftOut").text(cause) for cause in _CAUSES}
+    left_out = ", ".join(f"{cause} {count}" for cause, count in counts.items() if count not in ("", "0"))
+    yield Row("Left out", [left_out] if left_out else [])
+    yield Row("Warnings", [one.text() for one in revision.at("warnings")], "yellow")
+
+
+def split_lines(revision: Fields) -> list[str]:
+    """How many examples each split has, and where."""
+    return [f"{one.text('name')}: {one.text('examples')} examples, {one.text('uri')}" for one in revision.at("splits")]
