@@ -99,9 +99,9 @@ class DatasetSpec(OneOf, RunSpec):
 class SplitStatus(ApiModel):
     """One split of the revision."""
 
-    name: SplitName
+    name: SplitName = Field(description="Name of the split.")
     uri: Line | None = Field(None, description="Its file, in JSON Lines.")
-    examples: int
+    examples: int = Field(description="Number of examples.")
     size: int = Field(description="Size in bytes.")
     sha256: Line = Field(description="SHA-256 of the file.")
 
@@ -109,8 +109,8 @@ class SplitStatus(ApiModel):
 class SourceFile(ApiModel):
     """A file that was read."""
 
-    uri: Line
-    sha256: Line
+    uri: Line = Field(description="URI of the file.")
+    sha256: Line = Field(description="SHA-256 of the file as it was read.")
     part: Line = Field(description="Name of its part of spec.merge, or source.")
     examples: int = Field(description="Valid examples in it.")
     taken: int = Field(description="Those of them in the revision.")
@@ -151,9 +151,11 @@ class Revision(ApiModel):
 
     digest: Line = Field(description="sha256:... of its revision.json, which has the digests of all files and sources.")
     uri: Line = Field(description="Folder of the revision, which is never written again.")
-    format: DatasetFormat
+    format: DatasetFormat = Field(description="Format of every line.")
     examples: int = Field(description="Examples of all splits.")
-    splits: list[SplitStatus] = Field(max_length=3, json_schema_extra=keyed_by("name"))
+    splits: list[SplitStatus] = Field(
+        max_length=3, json_schema_extra=keyed_by("name"), description="Those that have examples."
+    )
     left_out: LeftOut | None = Field(None, description="Absent: nothing was left out.")
     screening: ScreeningStatus | None = None
     sources: list[SourceFile] = Field(

@@ -179,7 +179,7 @@ def test_a_rule_names_a_field_that_is_there(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_enum_values_are_pascal_case_and_fields_camel_case(kind: Kind) -> None:
-    names = {"training", "validation", *PATHS, *BENCHMARK_TASKS}  # of fields, and of lm-eval's tasks
+    names = {"training", "validation", "test", "source", *PATHS, *BENCHMARK_TASKS}  # fields, splits, lm-eval's tasks
     for path, schema in of(kind):
         name = path.rsplit(".", 1)[-1].removesuffix("[]")
         assert name[0].islower() and "_" not in name, path

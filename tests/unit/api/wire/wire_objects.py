@@ -24,9 +24,10 @@ def objects_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         unique = schema["x-kubernetes-list-type"] == "set"
         least = schema.get("minItems", 0)
         most = min(schema["maxItems"], max(3, least))
-        items = st.lists(objects_of(schema["items"]), min_size=least, max_size=most, unique=unique)
-        keys = schema.get("x-kubernetes-list-map-keys")
-        return items if keys is None else items.map(lambda found: [*{_key(one, keys): one for one in found}.values()])
+        keys, items = schema.get("x-kubernetes-list-map-keys"), objects_of(schema["items"])
+        if keys is not None:
+            return st.lists(items, min_size=least, max_size=most, unique_by=lambda one: _key(one, keys))
+        return st.lists(items, min_size=least, max_size=most, unique=unique)
     if kind == "string":
         return _texts(schema)
     if kind == "boolean":
