@@ -113,7 +113,8 @@ def _screen(run: DatasetRun, examples: Survey, storage: Storage) -> Screened | N
     """What is flagged; None: nothing screens. Raises DiagnosedError (DatasetInvalid) with action Fail."""
     if run.screening is None:
         return None
-    screened = screen([examples], run.screening, classifier_of(run, storage), "spec.screening")
+    classifier = classifier_of(run, run.screening, storage, "spec.screening")
+    screened = screen([examples], run.screening, classifier, "spec.screening")
     if run.screening.action == "Fail" and screened.status.flagged:
         output = parse_location(run.output_uri)
         store_findings(storage, output, [examples], screened=screened)

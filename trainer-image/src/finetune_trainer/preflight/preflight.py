@@ -98,7 +98,7 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     refuse_invalid(surveyed.sets)
     screened = None
     if run.dataset.screening is not None:
-        screened = screen(surveyed.sets, run.dataset.screening, classifier_of(run, storage))
+        screened = screen(surveyed.sets, run.dataset.screening, classifier_of(run, run.dataset.screening, storage))
         store_findings(storage, output, surveyed.sets, screened=screened)
         screened.refuse_flagged()
     with log_progress(f"reading what {run.model.uri} is"):
