@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.metrics import operator_metrics, reference
+from finetune_operator.metrics.dataset_metrics import DatasetMetrics
 from finetune_operator.metrics.evaluation_metrics import EvaluationMetrics
 from finetune_operator.metrics.job_metrics import JobMetrics
 from finetune_operator.metrics.object_metrics import ObjectMetrics
@@ -95,7 +96,7 @@ def test_the_reference_page_is_what_the_code_says() -> None:
 
 def test_every_metric_is_declared_as_it_is_served() -> None:
     declared = {one.name.removesuffix("_total"): one.type for one in operator_metrics.DECLARED}
-    of_kinds = (JobMetrics(), EvaluationMetrics(), SweepMetrics(), ObjectMetrics())
+    of_kinds = (DatasetMetrics(), JobMetrics(), EvaluationMetrics(), SweepMetrics(), ObjectMetrics())
     served: list[Metric] = [*operator_collector([]).collect(), *(one for found in of_kinds for one in found.collect())]
     served += [one for one in REGISTRY.collect() if one.name.startswith("finetune_")]
     assert {one.name: one.type for one in served} == declared
