@@ -12,8 +12,9 @@ from finetune_grading.grade_rows import grade_rows
 from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
 from finetune_grading.graders.multi import MultiGrader, compile_multi
 from finetune_grading.registered_graders import check_graders, is_binary
-from finetune_grading.sample import Item, Row
+from finetune_grading.sample import REFERENCE_TOOLS, Item, Row
 from finetune_grading.scores import OF_THE_OUTPUT
+from finetune_grading.tool_calls import problem_of_calls
 
 REWARD = "reward"
 
@@ -39,12 +40,24 @@ class Reward:
 
     graders: Sequence[CompiledGrader]
     total: str | MultiGrader
+    of_calls: Sequence[str] = ()
+    """The graders that read an item's tool calls, by name."""
 
     def missing_from(self, item: Item) -> Iterator[tuple[str, str]]:
         """Each variable that a grader reads and the item lacks: the grader's name, and the variable."""
         for grader in self.graders:
             for name in grader.missing_from(item):
                 yield grader.name, name
+
+    def problem_of(self, item: Item) -> str | None:
+        """Why the item's tool calls are none, with the grader that reads them; None if there is nothing wrong."""
+        if not self.of_calls:
+            return None
+        calls = item[REFERENCE_TOOLS]
+        problem = problem_of_calls(calls)
+        if problem is None and calls and not item.get("tools"):
+            problem = "the example has no 'tools' that the model could call"
+        return None if problem is None else f"Grader {self.of_calls[0]!r} reads {REFERENCE_TOOLS}: {problem}."
 
     async def of(self, rows: Sequence[Row]) -> list[Rewarded]:
         """The reward of each row, in their order."""
@@ -67,13 +80,14 @@ def compile_reward(spec: RFT) -> Reward:
     except InvalidGraderError as error:
         raise InvalidRewardError(str(error).replace("spec.graders", "spec.method.rft.graders", 1)) from error
     names = [grader.name for grader in graders]
+    of_calls = [grader.name for grader in given if grader.type == "ToolCall"]
     wanted = spec.reward if spec.reward is not None else names[0]
     if wanted in names:
-        return Reward(graders, wanted)
+        return Reward(graders, wanted, of_calls)
     formula = Grader(name=REWARD, type="Multi", multi=Multi(calculate_output=wanted))
     try:
         binary = [grader.name for grader in given if is_binary(grader)]
-        return Reward(graders, compile_multi(formula, 0.5, names, binary=binary, as_reward=True))
+        return Reward(graders, compile_multi(formula, 0.5, names, binary=binary, as_reward=True), of_calls)
     except InvalidGraderError as error:
         problem = error.problem.replace("multi.calculateOutput: ", "", 1)
         raise InvalidRewardError(f"spec.method.rft.reward: {problem}") from error

@@ -27,6 +27,21 @@ class ToolCall:
         return cls(value["function"]["name"], parse_json(value["function"]["arguments"]))
 
 
+def problem_of_calls(value: Any) -> str | None:
+    """What keeps a value that nothing has checked from being calls as OpenAI's messages have them; None if nothing."""
+    if not isinstance(value, list):
+        return "it must be a list of tool calls"
+    for number, call in enumerate(value, start=1):
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            return f"call {number} must be an object with function.name"
+        try:
+            parse_json(function["arguments"])
+        except (KeyError, TypeError, ValueError, RecursionError):
+            return f"call {number}: function.arguments must be JSON in a string"
+    return None
+
+
 def matched_calls(found: Sequence[ToolCall], expected: Sequence[ToolCall], match: ToolCallMatch) -> int:
     """How many of the expected calls are among those found, each call taken once: in their order, or in any."""
     accepted = [[_accepts(want, call, match) for call in found] for want in expected]

@@ -13,6 +13,7 @@ from finetune_grading.grade_rows import grade_rows
 from finetune_grading.registered_graders import check_graders
 from finetune_grading.rewards import Rewarded, compile_reward, reward_problem
 from finetune_grading.sample import Row, Sample
+from finetune_grading.tool_calls import ToolCall
 
 EXACT: dict[str, Any] = {
     "name": "exact-match",
@@ -88,3 +89,38 @@ def test_an_output_that_lacks_what_is_asked_for_has_no_reward_but_one_that_cant_
 )
 def test_a_reward_that_cant_work_is_refused_with_its_field(settings: RFT, told: str) -> None:
     assert told in str(reward_problem(settings))
+
+
+ADD = {"type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}
+
+
+@pytest.mark.parametrize(
+    ("made", "reward"),
+    [([ToolCall("add", {"a": 2})], 1.0), ([ToolCall("add", {"a": 2}), ToolCall("add", {})], 2 / 3), ([], 0.0)],
+    ids=["right", "one too many", "none"],
+)
+def test_tool_calls_are_rewarded_by_those_of_the_line(made: list[ToolCall], reward: float) -> None:
+    compiled = compile_reward(spec({"name": "calls", "type": "ToolCall", "toolCall": {"partialCredit": True}}))
+    row = Row({"reference_tools": [ADD], "tools": [{}]}, Sample(output_text="", tool_calls=tuple(made)))
+    (found,) = asyncio.run(compiled.of([row]))
+    assert found.reward == pytest.approx(reward)
+
+
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        ({"reference_tools": "add", "tools": [{}]}, "it must be a list of tool calls"),
+        ({"reference_tools": [7], "tools": [{}]}, "call 1 must be an object with function.name"),
+        ({"reference_tools": [ADD, {"function": {"name": "add"}}], "tools": [{}]}, "call 2: function.arguments must"),
+        ({"reference_tools": [ADD]}, "the example has no 'tools'"),
+        ({"reference_tools": []}, None),
+        ({"reference_tools": [ADD], "tools": [{}]}, None),
+    ],
+)
+def test_a_line_whose_calls_are_none_is_told(item: dict[str, Any], told: str | None) -> None:
+    problem = compile_reward(spec({"name": "calls", "type": "ToolCall"})).problem_of(item)
+    assert problem is None if told is None else problem is not None and told in problem
+
+
+def test_a_line_without_a_grader_of_calls_may_hold_anything() -> None:
+    assert compile_reward(spec(EXACT)).problem_of({"reference_tools": 7}) is None

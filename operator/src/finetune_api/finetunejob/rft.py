@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import ApiModel, cel
 from finetune_api.finetunejob.method_rules import MethodRules
-from finetune_api.graders import Grader, JsonSchema, ShortName, StringCheck, TextSimilarity
+from finetune_api.graders import Grader, JsonSchema, ShortName, StringCheck, TextSimilarity, ToolCallMatch
 from finetune_api.kubernetes_types import keyed_by
 from finetune_api.unions import TypedUnion
 
@@ -29,10 +29,11 @@ class RewardGrader(TypedUnion):
     )
 
     name: ShortName = Field(description="Its name in reward.")
-    type: Literal["StringCheck", "TextSimilarity", "JsonSchema"] = Field(description="As in an Evaluation.")
+    type: Literal["StringCheck", "TextSimilarity", "JsonSchema", "ToolCall"] = Field(description="As in an Evaluation.")
     string_check: StringCheck | None = None
     text_similarity: TextSimilarity | None = None
     json_schema: JsonSchema | None = None
+    tool_call: ToolCallMatch | None = None
 
     def as_grader(self) -> Grader:
         """The same as an Evaluation's."""

@@ -58,8 +58,11 @@ class RFTMethod(Method):
         if not isinstance(example, ReinforcementExample):
             found = FORMAT_NAMES[example.format]
             raise FormatError(f"method.type RFT learns from {FORMAT_NAMES['Reinforcement']}, not from {found}.")
-        for grader, variable in self.reward.missing_from(parse_json(example.item)):
+        item = parse_json(example.item)
+        for grader, variable in self.reward.missing_from(item):
             raise FormatError(f"Grader {grader!r} reads {{{{{variable}}}}}, which this example does not have.")
+        if (problem := self.reward.problem_of(item)) is not None:
+            raise FormatError(problem)
         room = self.spec.max_completion_tokens
         return [tokenize_prompt(processor, example.prompt, example.tools, room=room, only_text=ONLY_TEXT)]
 
