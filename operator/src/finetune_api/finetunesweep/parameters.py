@@ -22,7 +22,18 @@ _SEARCHED = ("method.", "adapter.", "hyperparameters.")
 """What makes another model of the same model and data; all else decides where and how long it trains."""
 _DECIDING = (".type", ".inherited")
 """Fields that decide which others there may be."""
-_OF_THE_MEASURE = frozenset({"method.dpo.beta", "method.dpo.lossType", "hyperparameters.maxLength"})
+_OF_THE_MEASURE = frozenset(
+    {
+        "method.dpo.beta",
+        "method.dpo.lossType",
+        "method.distillation.divergence",
+        "method.distillation.maxCompletionTokens",
+        "method.distillation.teacher.fineTuneJobRef.name",
+        "method.distillation.teacher.uri",
+        "method.distillation.temperature",
+        "hyperparameters.maxLength",
+    }
+)
 """Fields that change what the validation loss is, so that losses of different values can't be compared."""
 _WITHOUT_MEASURE = tuple(
     f"method.{Method.members()[kind]}." for kind, settings in SETTINGS.items() if not settings.rules.has_validation_loss

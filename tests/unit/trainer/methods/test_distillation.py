@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from finetune_api.finetunejob import Distillation
+from finetune_api.finetunesweep.parameters import PATHS
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.reader import NumberedExample, read_examples
 from finetune_trainer.methods.distillation.method import DistillationMethod
@@ -98,3 +99,9 @@ def test_tokenizers_with_the_same_tokens_and_other_rules_differ() -> None:
     assert first_difference(make_tokenizer(), other) == (
         "the tokens are the same, and the normalizer of its tokenizer.json is not."
     )
+
+
+def test_a_sweep_searches_nothing_that_changes_what_the_divergence_is() -> None:
+    """Losses of trials with different teachers, divergences or temperatures can't be compared."""
+    assert [path for path in PATHS if path.startswith("method.distillation")] == []
+    assert "method.sft.promptLossWeight" in PATHS
