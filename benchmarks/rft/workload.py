@@ -18,7 +18,7 @@ PROMPTS = 8
 """Of a step, each answered COMPLETIONS times."""
 COMPLETIONS = 8
 TOKENS = 32
-STEPS, WARM_UP = 15, 3
+STEPS, WARM_UP = 8, 2
 LEARNING_RATE = 1e-4
 SEED = 17
 _WORDS = ("red", "green", "blue", "black", "white", "brown", "grey", "pink")
