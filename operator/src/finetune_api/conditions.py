@@ -179,8 +179,9 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.QUOTA_EXCEEDED: "A ResourceQuota in the namespace does not allow the Pods.",
     Reason.VOLUME_NOT_MOUNTED: "A Pod's volume does not exist or can't be mounted.",
     Reason.POD_REJECTED: "The API server rejects the Pods (Pod Security, admission), or their node can't start them.",
-    Reason.OBJECT_REJECTED: "The API server rejects a Service, a ConfigMap, a FineTuneJob or an Evaluation that this "
-    "object needs (admission, validation), or refuses to delete a Job or Pod that it no longer needs.",
+    Reason.OBJECT_REJECTED: "The API server rejects a Service, a ConfigMap, a PodDisruptionBudget, a FineTuneJob or an "
+    "Evaluation that this object needs (admission, validation), or refuses to delete a Job or Pod that it no longer "
+    "needs.",
     Reason.DEADLINE_EXCEEDED: "The run exceeded spec.activeDeadlineSeconds, or its own limit: 6 hours for "
     "preflight and for a Dataset, a day and at least the run's deadline for an Evaluation.",
     Reason.RETRY_LIMIT_REACHED: "The run failed more times than spec.retryLimit allows.",

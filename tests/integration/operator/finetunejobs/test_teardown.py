@@ -76,6 +76,7 @@ def test_everything_of_a_job_goes_with_it_and_a_successor_adopts_nothing(api: Ap
         "ConfigMap": 0,
         "Service": 1,
         "Deployment": 0,
+        "PodDisruptionBudget": 0,
     }
     api.delete("FineTuneJob", "router")
     second = api.create("FineTuneJob", "router", JOB)

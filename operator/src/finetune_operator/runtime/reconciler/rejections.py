@@ -18,7 +18,8 @@ from finetune_operator.pods.start_diagnosis import PATIENCE_SECONDS, refusal
 
 _REFUSED = frozenset({400, 403, 422})
 _NO_DEFAULT_ACCOUNT = 'serviceaccount "default" not found'
-_WITHOUT_PODS = ("Service", "ConfigMap", "FineTuneJob", "Evaluation")
+_RUN_NOTHING = ("Service", "ConfigMap", "PodDisruptionBudget")
+_WITHOUT_PODS = (*_RUN_NOTHING, "FineTuneJob", "Evaluation")
 REFUSED_RETRY_SECONDS = 60
 OUTAGE_RETRY_SECONDS = PATIENCE_SECONDS
 _WEBHOOK_OUTAGE = "failed calling webhook"
@@ -108,7 +109,7 @@ def may_run(item: Object) -> bool:
     if item["kind"] == "Job":
         ended = ("Complete", "Failed")
         return not any(one["type"] in ended and one["status"] == "True" for one in status.get("conditions", []))
-    return item["kind"] not in ("ConfigMap", "Service")
+    return item["kind"] not in _RUN_NOTHING
 
 
 def kept_child_plan(before: KindStatus, parent: Object, kept: KeptChild, now: datetime) -> Plan[KindStatus]:

@@ -150,6 +150,7 @@ async def test_one_that_is_refused_keeps_back_only_what_needs_it(creates_each: b
     [
         ("Service", "ObjectRejected"),
         ("ConfigMap", "ObjectRejected"),
+        ("PodDisruptionBudget", "ObjectRejected"),
         ("FineTuneJob", "ObjectRejected"),
         ("Evaluation", "ObjectRejected"),
         ("Deployment", "PodRejected"),
@@ -157,7 +158,7 @@ async def test_one_that_is_refused_keeps_back_only_what_needs_it(creates_each: b
 )
 async def test_a_refused_object_without_pods_of_its_own_is_not_called_a_pod(kind: str, reason: str) -> None:
     ours = dict.fromkeys(("FineTuneJob", "Evaluation"), "finetune.dev/v1alpha1")
-    version = {"Deployment": "apps/v1", **ours}.get(kind, "v1")
+    version = {"Deployment": "apps/v1", "PodDisruptionBudget": "policy/v1", **ours}.get(kind, "v1")
     body = {"apiVersion": version, "kind": kind, "metadata": PARENT["metadata"]}
     group = "api/v1" if version == "v1" else f"apis/{version}"
     path = f"PATCH /{group}/namespaces/team-a/{kind.lower()}s/router"

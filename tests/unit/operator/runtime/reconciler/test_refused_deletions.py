@@ -120,6 +120,7 @@ async def test_of_a_run_that_is_over_an_event_says_that_a_deletion_is_refused() 
         ({"kind": "Pod", "status": {"phase": "Succeeded"}}, False),
         ({"kind": "Deployment"}, True),
         ({"kind": "ConfigMap"}, False),
+        ({"kind": "PodDisruptionBudget"}, False),
     ],
     ids=str,
 )
