@@ -22,11 +22,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 EXAMPLES = QUICKSTART.parent / "capabilities"
 NAMESPACE = "examples"
-PLURALS = {"FineTuneJob": JOBS, "Evaluation": EVALUATIONS, "ModelDeployment": DEPLOYMENTS}
+DATASETS = "datasets.finetune.dev"
+PLURALS = {"FineTuneJob": JOBS, "Evaluation": EVALUATIONS, "ModelDeployment": DEPLOYMENTS, "Dataset": DATASETS}
 READY_SECONDS = 720.0
 POLL_SECONDS = 1.0
 FAILED = frozenset(
-    {(JOBS, "Failed"), (EVALUATIONS, "Failed"), (EVALUATIONS, "GateFailed"), (EVALUATIONS, "Inconclusive")}
+    {(plural, "Failed") for plural in (JOBS, EVALUATIONS, DATASETS)}
+    | {(EVALUATIONS, phase) for phase in ("GateFailed", "Inconclusive")}
 )
 """The phases that nothing changes by itself."""
 

@@ -98,7 +98,8 @@ def test_each_shard_has_its_own_pods_address_and_lease() -> None:
         assert f"--progress-url=https://{name}.{NAMESPACE}.svc:8443" in container["args"]
     (role,) = [item for item in found if item["kind"] == "Role" and item["metadata"]["name"] == RELEASE]
     (leases,) = [rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule]
-    assert leases == [WHOLE.lease, *(Shard(index, 3).lease for index in range(3))]
+    every = [Shard(index, count).lease for count in range(1, MOST_SHARDS + 1) for index in range(count)]
+    assert leases == every, "a change of the number takes nothing from who still leads"
 
 
 def test_the_certificate_of_shards_names_each_of_the_most_that_there_can_be() -> None:

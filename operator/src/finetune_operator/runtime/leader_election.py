@@ -125,7 +125,8 @@ class Election:
             if await self._most_shards_of_others() > self._shard.count:
                 await self.release()
                 return False
-            return await self._try() and await self._most_shards_of_others() == 0
+            # The list may take its time: what is renewed after it lasts as long as any renewal.
+            return await self._try() and await self._most_shards_of_others() == 0 and await self._try()
         except (ApiError, TimeoutError) as error:
             log.warning("leases not listed", error=str(error) or "timed out")
             return False
