@@ -16,7 +16,7 @@ from e2e.cluster.binaries import binaries
 from e2e.cluster.machine.commands import run
 from finetune_operator.metrics import job_metrics, object_metrics  # noqa: F401 - they declare their metrics
 from finetune_operator.metrics.operator_metrics import DECLARED
-from finetune_operator.runtime.sharding import MOST_SHARDS, WHOLE, Shard
+from finetune_operator.runtime.sharding import MOST_SHARDS, Shard
 from tests.integration.chart.release import CHART, NAMESPACE, RELEASE, Release, rendered
 
 CRDS = frozenset({"CustomResourceDefinition"})

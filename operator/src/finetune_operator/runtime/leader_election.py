@@ -125,8 +125,10 @@ class Election:
             if await self._most_shards_of_others() > self._shard.count:
                 await self.release()
                 return False
-            # The list may take its time: what is renewed after it lasts as long as any renewal.
-            return await self._try() and await self._most_shards_of_others() == 0 and await self._try()
+            if not (await self._try() and await self._most_shards_of_others() == 0):
+                return False
+            # After a slow list the time for the first renewal would be over soon, or already.
+            return _clock() < self._renewed_at + self._timing.retry or await self._try()
         except (ApiError, TimeoutError) as error:
             log.warning("leases not listed", error=str(error) or "timed out")
             return False

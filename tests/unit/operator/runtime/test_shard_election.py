@@ -88,3 +88,17 @@ def test_of_candidates_that_divide_the_namespaces_in_two_ways_those_of_one_lead(
             task.cancel()
 
     simulate(scenario())
+
+
+def test_who_leads_after_slow_requests_has_the_whole_time_to_renew() -> None:
+    """The list beside the Lease must not use up the time of the first renewal."""
+
+    async def scenario() -> None:
+        server = Server(slow=1.9)
+        first = candidate(server)
+        task = asyncio.create_task(first.run())
+        await asyncio.sleep(40)
+        assert first.led and not first.lost
+        task.cancel()
+
+    simulate(scenario())
