@@ -64,10 +64,11 @@ class Bodies:
                     if len(reading.received) > LONGEST_BYTES:
                         raise _too_long()
                     self._make_room()
+            if reading.gave_way:  # Its end came before the deadline could be told.
+                raise _gave_way()
         except TimeoutError:
             if reading.gave_way:
-                message = "The body took the longest of many that are being sent. Try again later."
-                raise RefusedError(408, message) from None
+                raise _gave_way() from None
             raise RefusedError(408, f"The body was not complete within {MOST_SECONDS:g} seconds.") from None
         finally:
             self._readings.pop(reading, None)
@@ -80,6 +81,10 @@ class Bodies:
             slowest.gave_way = True
             slowest.received.clear()
             slowest.deadline.reschedule(asyncio.get_running_loop().time())
+
+
+def _gave_way() -> RefusedError:
+    return RefusedError(408, "The body took the longest of many that are being sent. Try again later.")
 
 
 def _too_long() -> RefusedError:

@@ -54,6 +54,9 @@ class Pool:
         if address is not None:
             return self._taken(address)
         if len(self._waiting) >= self._limits.queue:
+            if not self._addresses:
+                message = "No server is ready, and as many requests wait as may. Try again later."
+                raise RefusedError(503, message, "no_server_ready")
             message = "The servers have no room, and as many requests wait as may. Try again later."
             raise RefusedError(429, message, "queue_full")
         place: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, web
-from aiohttp.client_exceptions import ClientConnectorError, ConnectionTimeoutError
+from aiohttp.client_exceptions import ClientConnectorError, ConnectionTimeoutError, ServerTimeoutError
 from yarl import URL
 
 from finetune_gateway.bodies import Bodies
@@ -97,9 +97,10 @@ class Proxy:
             assert address is not None
             tried.append(address)
             try:
-                url = URL(address + exchange.request.raw_path, encoded=True)
+                url = URL(address + exchange.request.rel_url.raw_path_qs, encoded=True)
+                # Where a server redirects to is the client's to ask: the gateway reaches nothing but servers.
                 async with self._session.request(
-                    exchange.request.method, url, data=exchange.body, headers=headers
+                    exchange.request.method, url, data=exchange.body, headers=headers, allow_redirects=False
                 ) as answer:
                     other = self._pool.another(tried) if answer.status == SERVICE_UNAVAILABLE else None
                     if other is None:
@@ -112,12 +113,13 @@ class Proxy:
                     _log.warning("no server takes a connection", tried=tried, error=str(error))
                     raise RefusedError(503, "No server takes a connection. Try again later.", "unreachable") from None
                 self._metrics.retries.labels("connection").inc()
+            except ServerTimeoutError:  # It is a ClientError, too.
+                _log.warning("a server was silent", server=address, seconds=SILENT_SECONDS)
+                message = f"The server was silent for {SILENT_SECONDS:g} seconds."
+                raise RefusedError(504, message, "timeout") from None
             except ClientError as error:
                 _log.warning("a server gave no answer", server=address, error=str(error))
                 raise RefusedError(502, "The server ended without an answer.", "bad_gateway") from None
-            except TimeoutError:
-                message = f"The server was silent for {SILENT_SECONDS:g} seconds."
-                raise RefusedError(504, message, "timeout") from None
             finally:
                 self._pool.release(address)
             address = other
@@ -139,13 +141,19 @@ class Proxy:
                     await response.write(chunk)
             exchange.status = answer.status
             self._metrics.generated(exchange.revision, end)
+        except ServerTimeoutError as error:  # It is a TimeoutError, too.
+            _broke_off(exchange, error)
         except (TimeoutError, ConnectionError):  # The client takes nothing, or left.
             _cut(exchange.request)
         except ClientError as error:
-            _log.warning("an answer broke off", error=str(error))
-            exchange.status = BROKEN
-            _cut(exchange.request)
+            _broke_off(exchange, error)
         return response
+
+
+def _broke_off(exchange: _Exchange, error: ClientError) -> None:
+    _log.warning("an answer broke off", error=str(error))
+    exchange.status = BROKEN
+    _cut(exchange.request)
 
 
 def _cut(request: web.Request) -> None:

@@ -26,6 +26,8 @@ class Fake:
     """Of its answers; not 200: with OpenAI's error object."""
     cuts_after: int | None = None
     """It ends the connection after so many events of a stream; 0: before the head of its answer."""
+    location: str | None = None
+    """Where its answers that are not 200 lead."""
     go: asyncio.Event = field(default_factory=asyncio.Event)
     """A stream goes on after its first event, and an answer comes at all, once this is set."""
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -49,7 +51,8 @@ class Fake:
             return web.Response()
         if self.status != 200:
             error = {"error": {"message": "not now", "type": "server_error", "param": None, "code": "of_the_server"}}
-            return web.json_response(error, status=self.status, headers=headers)
+            leads = {"location": self.location} if self.location else {}
+            return web.json_response(error, status=self.status, headers={**headers, **leads})
         try:
             if body and json.loads(body).get("stream"):
                 return await self._stream(request, headers)

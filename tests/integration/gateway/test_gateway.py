@@ -12,7 +12,7 @@ from aiohttp import ClientPayloadError
 from openai import APIStatusError
 
 from e2e.cluster.machine.ports import free_ports
-from finetune_gateway import bodies
+from finetune_gateway import bodies, proxy
 from finetune_gateway.bodies import LONGEST_BYTES
 from tests.integration.gateway.fake_openai import EVENTS, HOST, fake_openai
 from tests.integration.gateway.gateways import CHAT, QUESTION, gateway
@@ -135,7 +135,9 @@ async def test_no_more_requests_reach_a_server_than_it_may_have_and_no_more_wait
 
 
 async def test_requests_wait_for_a_server_to_come() -> None:
-    async with fake_openai() as server, gateway([]) as found:
+    async with fake_openai() as server, gateway([server.url]) as found:
+        found.servers = frozenset()
+        await found.until("finetune_gateway_servers", 0)
         asking = asyncio.create_task(found.ask())
         await found.until("finetune_gateway_queued", 1)
         found.servers = frozenset({server.url})
@@ -186,6 +188,46 @@ async def test_the_bodies_of_those_that_wait_are_bounded_together(monkeypatch: p
         server.go.set()
         assert [(await one)[0] for one in asked] == [200] * 2
         assert (await found.ask(user="x" * 300))[0] == 200, "what was answered is held no more"
+
+
+async def test_a_body_that_gave_way_is_refused_even_if_its_end_came_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MOST_BYTES_AT_ONCE", 100)
+    async with fake_openai() as server, gateway([server.url]) as found:
+        assert (await found.ask(user="x" * 300))[0] == 408
+        assert server.requests == []
+
+
+async def test_a_redirection_is_the_clients_to_follow() -> None:
+    async with fake_openai() as other, fake_openai(status=307) as server, gateway([server.url]) as found:
+        server.location = other.url + "/inside"
+        async with found.session.post(found.url + CHAT, json=QUESTION, allow_redirects=False) as response:
+            assert (response.status, response.headers["location"]) == (307, server.location)
+        assert other.requests == []
+
+
+async def test_a_request_in_absolute_form_reaches_the_server_and_no_other() -> None:
+    async with fake_openai() as server, gateway([server.url]) as found:
+        reader, writer = await asyncio.open_connection(HOST, int(found.url.rpartition(":")[2]))
+        writer.write(b"GET http://example.com:81/v1/models?a=%2F HTTP/1.1\r\nHost: example.com\r\n\r\n")
+        assert b"200" in await reader.readline()
+        writer.close()
+        assert [seen["path"] for seen in server.requests] == ["/v1/models"]
+
+
+@pytest.mark.parametrize(("stream", "code", "revision"), [(False, 504, ""), (True, 502, "sha256:aa")])
+async def test_a_server_that_falls_silent_is_at_fault(
+    monkeypatch: pytest.MonkeyPatch, stream: bool, code: int, revision: str
+) -> None:
+    monkeypatch.setattr(proxy, "SILENT_SECONDS", 0.5)
+    async with fake_openai() as server, gateway([server.url]) as found:
+        server.go.clear()
+        async with found.session.post(found.url + CHAT, json={**QUESTION, "stream": stream}) as response:
+            if stream:
+                with pytest.raises((ClientPayloadError, ConnectionResetError)):
+                    await response.content.read()
+            else:
+                assert (response.status, (await response.json())["error"]["code"]) == (504, "timeout")
+        await found.until(REQUESTS % (code, revision), 1)
 
 
 async def test_half_sent_bodies_take_no_place_of_others() -> None:

@@ -113,6 +113,12 @@ async def test_who_waits_too_long_is_told_what_for(servers: list[str], status: i
     assert pool.waiting == 0
 
 
+async def test_who_finds_no_place_to_wait_while_no_server_is_ready_is_told_so() -> None:
+    with pytest.raises(RefusedError) as refused:
+        await Pool(Limits(in_flight=1, queue=0, queue_seconds=600)).acquire()
+    assert (refused.value.status, refused.value.code) == (503, "no_server_ready")
+
+
 async def test_a_server_that_is_gone_gets_nothing_new_and_completes_what_it_has() -> None:
     pool = Pool(LIMITS)
     pool.update([A, B])

@@ -67,14 +67,14 @@ def _deployment(owner: Owner, gateway: Gateway, class_spec: FineTuneClassSpec, i
 
 
 def _container(owner: Owner, gateway: Gateway, image: str) -> Object:
-    """It has no credential, no volume and no token: it knows the servers by the cluster's DNS."""
+    """It has no credential, no volume and no token: the servers' name is of any cluster domain."""
     probe = {"httpGet": {"path": "/healthz", "port": "metrics"}, "timeoutSeconds": 5}
     return {
         "name": "gateway",
         "image": image,
         "command": [COMMAND],
         "args": [
-            f"--servers={child_name(owner, SERVERS)}.{owner.namespace}.svc.cluster.local.",
+            f"--servers={child_name(owner, SERVERS)}.{owner.namespace}.svc",
             f"--servers-port={SERVING_PORT}",
             f"--port={SERVING_PORT}",
             f"--metrics-port={METRICS_PORT}",
