@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 EXAMPLES = QUICKSTART.parent / "capabilities"
 NAMESPACE = "examples"
-DATASETS = "datasets.finetune.dev"
+DATASETS = "datasets"
 PLURALS = {"FineTuneJob": JOBS, "Evaluation": EVALUATIONS, "ModelDeployment": DEPLOYMENTS, "Dataset": DATASETS}
 READY_SECONDS = 720.0
 POLL_SECONDS = 1.0
