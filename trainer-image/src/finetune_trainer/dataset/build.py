@@ -16,7 +16,6 @@ from finetune_api.outcome import DatasetReport
 from finetune_api.run import DATASET_DIRECTORY, DatasetRun
 from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.data.read.data_files import DataFile, corrected, fetch_files
-from finetune_trainer.data.read.formats import MethodFormats
 from finetune_trainer.data.read.reader import unread_keys
 from finetune_trainer.data.select.filters import ISSUE_TEXTS, QualityIssue
 from finetune_trainer.data.select.findings import FINDINGS_NAME, store_findings
@@ -26,7 +25,7 @@ from finetune_trainer.dataset.choice import Choice, Examples, choose
 from finetune_trainer.dataset.groups import NEW_RUN, Groups, groups_of
 from finetune_trainer.dataset.revision import commit_revision, find_revision, write_splits
 from finetune_trainer.endpoints.screening_classifier import classifier_of
-from finetune_trainer.methods.method import formats_of
+from finetune_trainer.methods.method import formats_read_as
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.commits import claim
@@ -34,8 +33,6 @@ from finetune_trainer.storage.open_storage import open_storage
 from finetune_trainer.storage.storage import Storage
 
 SHOWN = 5
-_READ_AS = {"Preference": "DPO", "Reinforcement": "RFT"}
-"""Formats that only a method tells from others: a pair may be a conversation as well."""
 
 _log = structlog.get_logger()
 
@@ -84,7 +81,7 @@ def read_parts(run: DatasetRun, storage: Storage, directory: Path) -> Parts:
         files += found
         of_file |= {file.path: number for file in found}
     with log_progress("reading every line"):
-        examples = survey("source", files, _method(run), run.format)
+        examples = survey("source", files, formats_read_as(run.format), run.format)
     _log.info(f"{len(examples)} examples in {len(files)} file(s), {examples.error_count} broken lines")
     return Parts(examples, of_file)
 
@@ -102,11 +99,6 @@ def refuse_broken(examples: Survey, output: StorageLocation) -> None:
         + (f"{more} more line(s) are broken; {place} has them. " if more else "")
         + f"{corrected(uri)}, {NEW_RUN}.",
     )
-
-
-def _method(run: DatasetRun) -> MethodFormats | None:
-    name = _READ_AS.get(run.format or "")
-    return None if name is None else formats_of(name)
 
 
 def _screen(run: DatasetRun, examples: Survey, storage: Storage) -> Screened | None:

@@ -236,3 +236,12 @@ def method_of(spec: api.Method) -> Method:
 def formats_of(method: str) -> MethodFormats:
     """What a method learns from, and what the other methods do."""
     return MethodFormats(method, {name: registered.formats for name, registered in METHODS.items()})
+
+
+def formats_read_as(format: str | None) -> MethodFormats | None:
+    """The formats of the method that alone tells this one from others: a pair may be a conversation as well.
+
+    None: no method is needed.
+    """
+    method = {"Preference": "DPO", "Reinforcement": "RFT"}.get(format or "")
+    return None if method is None else formats_of(method)
