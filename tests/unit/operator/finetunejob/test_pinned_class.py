@@ -12,10 +12,21 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.deletion.plan import holds_storage
 from finetune_operator.finetunejob.observe import observe
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, FINE_TUNE_CLASSES, JOBS, PODS, REPLICA_SETS
+from finetune_operator.kube.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    FINE_TUNE_CLASSES,
+    JOBS,
+    POD_DISRUPTION_BUDGETS,
+    PODS,
+    REPLICA_SETS,
+    SERVICES,
+)
 from finetune_operator.modeldeployment.observe import observe as observe_deployment
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.states import CLASS_WIRE, JOB_WIRE, NOW, OWNER, job_status, merged
+
+CHILDREN = (CONFIG_MAPS, DEPLOYMENTS, JOBS, POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, SERVICES)
 
 METADATA = {
     "name": OWNER.name,
@@ -39,7 +50,7 @@ def kube(**pinned: Any) -> FakeKube:
         {
             f"GET {FINE_TUNE_CLASSES.path(None)}": {"items": [default, before]},
             **{f"GET {FINE_TUNE_CLASSES.path(None, one['metadata']['name'])}": one for one in (default, before)},
-            **{f"GET {kind.path('team-a')}": {"items": []} for kind in (CONFIG_MAPS, JOBS, PODS, REPLICA_SETS)},
+            **{f"GET {kind.path('team-a')}": {"items": []} for kind in CHILDREN},
         }
     )
 
