@@ -6,10 +6,13 @@ import os
 import ssl
 import subprocess
 import sys
+import time
 from base64 import b64decode
+from typing import Any
 
 import aiohttp
 
+from e2e.cluster.machine.ports import free_ports
 from finetune_api.crd import KINDS
 from finetune_api.progress import PROGRESS_AUDIENCE
 from finetune_operator.core.ownership import Owner, labels
@@ -71,6 +74,23 @@ def test_a_job_is_validated_and_suspended(release: Release, platform: None) -> N
 def test_an_evaluation_starts(release: Release, platform: None) -> None:
     start_evaluation(release, "judge")
     release.wait_reason("eval/judge", "Evaluating")
+
+
+def test_a_deletion_that_is_refused_is_told(release: Release, platform: None) -> None:
+    """Somebody's webhook guards the Job and does not answer; what is left of the Job is read to see if it may run."""
+    start_evaluation(release, "guarded")
+    release.wait_reason("eval/guarded", "Evaluating")
+    (job,) = release.get("-n", TEAM, "job", "-l", "finetune.dev/name=guarded")["items"]
+    name = job["metadata"]["name"]
+    release.kubectl("create", "-f", "-", stdin=unanswered_webhook("guarded"))
+    try:
+        assert deletion_comes_to_be_refused(release, name)
+        release.kubectl("-n", TEAM, "patch", "eval", "guarded", "--type=merge", "-p", '{"spec": {"suspend": true}}')
+        release.wait_reason("eval/guarded", "ObjectRejected")
+    finally:
+        release.kubectl("delete", "validatingwebhookconfiguration", "guarded")
+    told = release.get("-n", TEAM, "eval", "guarded")["status"]["conditions"]
+    assert any(f"refuses to delete Job {name}, which may still run" in one["message"] for one in told)
 
 
 def test_a_dataset_starts_and_is_suspended(release: Release, platform: None) -> None:
@@ -207,6 +227,37 @@ def operator_image() -> str:
     (deployment,) = [one for one in rendered() if one["kind"] == "Deployment" and one["metadata"]["name"] == RELEASE]
     image: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
     return image
+
+
+def unanswered_webhook(name: str) -> dict[str, Any]:
+    """Judges the deletion of the Jobs of one object."""
+    (port,) = free_ports(1)
+    rule = {"apiGroups": ["batch"], "apiVersions": ["*"], "operations": ["DELETE"], "resources": ["jobs"]}
+    webhook = {
+        "name": "guard.example.com",
+        "clientConfig": {"url": f"https://127.0.0.1:{port}/"},
+        "rules": [rule],
+        "objectSelector": {"matchLabels": {"finetune.dev/name": name}},
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "failurePolicy": "Fail",
+        "timeoutSeconds": 1,
+    }
+    head = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
+    return {**head, "metadata": {"name": name}, "webhooks": [webhook]}
+
+
+def deletion_comes_to_be_refused(release: Release, job: str) -> bool:
+    """The API server hears of a webhook a moment after it was made."""
+    access = [str(release.commands["kubectl"]), f"--kubeconfig={release.plane.kubeconfig}", "-n", TEAM]
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        asked = [*access, "delete", "job", job, "--dry-run=server"]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+        if "failed calling webhook" in done.stderr:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def served(release: Release) -> list[str]:

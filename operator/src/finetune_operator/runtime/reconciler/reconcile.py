@@ -141,9 +141,10 @@ async def _delete(kube: Kube, child: Child, parent: Object, now: datetime) -> Ke
     except ApiError as error:
         if not is_refusal(error, parent, now):
             raise
-        item = await kube.get(child.resource, child.namespace, child.name)
         log.warning("deletion refused", kind=parent["kind"], name=parent["metadata"]["name"], error=str(error))
-        return KeptChild(child, error, may_run=item is not None and may_run(item))
+        # By list: the operator may not `get` Jobs, ConfigMaps or PodDisruptionBudgets.
+        found = await kube.list(child.resource, child.namespace, fields={"metadata.name": child.name})
+        return KeptChild(child, error, may_run=any(may_run(item) for item in found))
     for one in child.then:
         if (kept := await _delete(kube, one, parent, now)) is not None:
             return kept

@@ -126,7 +126,7 @@ async def test_a_job_that_can_not_be_deleted_holds_no_object_for_ever(conditions
     """A policy keeps Jobs: the finalizer goes in time all the same, or its namespace could never go."""
     answers = {
         f"GET {PARENT_PATH}": parent_that(deletionTimestamp=DELETED, finalizers=[FINALIZER]),
-        f"GET {JOBS_PATH}/old": {"kind": "Job", "metadata": {"name": "old"}, "status": {"conditions": conditions}},
+        f"GET {JOBS_PATH}": {"items": [{"metadata": {"name": "old"}, "status": {"conditions": conditions}}]},
         f"DELETE {JOBS_PATH}/old": ApiError(403, "Forbidden", "denied the request: keep jobs"),
     }
     kube = FakeKube(answers)

@@ -38,7 +38,8 @@ def guarded(before: FineTuneJobStatus, job: dict[str, Any]) -> FakeKube:
     """The API server refuses to delete the Job `old`."""
     stored = {name: value for name, value in before.to_wire().items() if value not in ([], {})}
     parent = {**PARENT, "status": stored}
-    return FakeKube({f"GET {PARENT_PATH}": parent, f"GET {JOBS_PATH}/old": job, f"DELETE {JOBS_PATH}/old": KEPT})
+    jobs = {"items": [job]}
+    return FakeKube({f"GET {PARENT_PATH}": parent, f"GET {JOBS_PATH}": jobs, f"DELETE {JOBS_PATH}/old": KEPT})
 
 
 def status_written(kube: FakeKube) -> dict[str, Any]:
