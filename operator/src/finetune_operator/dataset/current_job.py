@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import NamedTuple
 
 from finetune_api.dataset import DatasetKindStatus, DatasetSpec, Revision
 from finetune_api.outcome import DatasetReport
@@ -10,7 +11,7 @@ from finetune_api.run import EndpointConfig
 from finetune_api.sources import is_below
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.dataset.allowed_class import class_or_refusal
-from finetune_operator.dataset.objects import build_objects, run_digest, run_key
+from finetune_operator.dataset.objects import build_job_name, build_objects, run_digest, run_key
 from finetune_operator.dataset.observed import ObservedDataset
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.resources import Object
@@ -20,11 +21,20 @@ from finetune_operator.pods.leftovers import (
     is_outdated,
     orphan_message,
     orphans,
+    other_active_jobs,
     stuck_job_message,
     stuck_jobs,
 )
 from finetune_operator.pods.observed import JobView, is_lost
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded
+
+
+class NextTry(NamedTuple):
+    """A try that may start."""
+
+    number: int
+    name: str
+    """Of its Job."""
 
 
 def build_job(spec: DatasetSpec) -> RetriedJob:
@@ -77,8 +87,14 @@ def try_result(observed: ObservedDataset, job: JobView, now: datetime) -> Runnin
     return result if refusal is None else Failed(refused_report(pods, refusal), None, final=True)
 
 
-def still_there(observed: ObservedDataset, now: datetime) -> str | None:
-    """What has not ended yet; None if everything has."""
+def next_try(observed: ObservedDataset, status: DatasetKindStatus) -> NextTry:
+    """Deterministic, so that a Job that a crash left behind is found by its name."""
+    number = (status.try_number or 0) + 1
+    return NextTry(number, build_job_name(observed.owner, run_key(status), number))
+
+
+def still_there(observed: ObservedDataset, now: datetime, *, keep: str | None = None) -> str | None:
+    """What has not ended yet, except the Job to keep and its Pods; None if everything has."""
     disowned, left = [job for job in observed.disowned if job.is_active], orphans(observed.pods)
     if disowned:
         return disowned_message(disowned[0])
@@ -86,9 +102,12 @@ def still_there(observed: ObservedDataset, now: datetime) -> str | None:
         return orphan_message(left, observed.owner.namespace)
     if stuck := stuck_jobs(observed.jobs, observed.pods):
         return stuck_job_message(stuck[0])
-    kept = {"", *(job.uid for job in observed.jobs if not job.deleting)}
+    kept = {"", *(job.uid for job in observed.jobs if job.name == keep and not job.deleting)}
     ending = [pod for pod in observed.pods if pod.job_uid not in kept and not pod.is_terminal and not is_lost(pod, now)]
-    return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end." if ending else None
+    if ending:
+        return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end."
+    active = other_active_jobs(observed.jobs, observed.pods, keep=keep)
+    return f"Waiting for Job {active[0].name} of an earlier try to be deleted." if active else None
 
 
 def _objects_now(observed: ObservedDataset) -> list[Object] | None:

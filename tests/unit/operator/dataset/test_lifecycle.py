@@ -188,6 +188,24 @@ def test_nothing_starts_beside_a_pod_that_is_still_ending() -> None:
     assert f"Waiting for Pod {pod(JOB).name}" in waits.message
 
 
+def test_a_new_run_stops_the_one_before_it_and_never_takes_its_job_for_its_own() -> None:
+    """While run 1's Pod ends, run 2 has started none, and then the runId is changed once more."""
+    first, second = pod(JOB, deletion_time=later(20)), dataset_job(run=run_of(2, runId="2"))
+    runs = dataset_status(
+        conditions=BUILDING, run_id="2", run_number=2, run_digest=None, job_name=second, observed_generation=2
+    )
+    third = observed_dataset(runs, job(second), pods=(first, pod(second)), spec=dataset_spec(runId="3"), generation=3)
+    waits = decide(third)
+    assert (waits.decision.reason, waits.decision.writes) == ("Stopping", ())
+    assert waits.decision.deletes == (f"Job/{second}",)
+    assert waits.status.job_name is None
+    failed = replace(third, status=waits.status, jobs=(job(second, "Failed"),), pods=(failed_pod(second, LINE_7),))
+    starts = decide(failed)
+    assert (starts.decision.phase, starts.status.try_number) == ("Building", 1)
+    assert starts.decision.writes == (f"Job/{starts.status.job_name}",)
+    assert starts.status.failure is None
+
+
 # What the spec and the class say.
 
 

@@ -9,8 +9,8 @@ from finetune_api.conditions import Reason
 from finetune_api.dataset import DatasetKindStatus
 from finetune_operator.core.plan import earliest
 from finetune_operator.dataset.allowed_class import allowed_class
-from finetune_operator.dataset.current_job import objects_of, try_result, try_to_watch
-from finetune_operator.dataset.objects import build_job_name, output_uri, run_key
+from finetune_operator.dataset.current_job import next_try, objects_of, try_result, try_to_watch
+from finetune_operator.dataset.objects import output_uri, run_key
 from finetune_operator.dataset.observed import DatasetDecision, DatasetPlan, ObservedDataset
 from finetune_operator.pods.job_outcome import first_disruption, next_sidecar_check
 from finetune_operator.pods.leftovers import jobs_to_delete
@@ -52,8 +52,7 @@ def watch_try(observed: ObservedDataset, status: DatasetKindStatus, now: datetim
 def start_try(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision:
     """Create the Job of the next try, also in place of an outdated one."""
     owner, class_ = observed.owner, allowed_class(observed)
-    number = (status.try_number or 0) + 1
-    name = build_job_name(owner, run_key(status), number)
+    number, name = next_try(observed, status)
     update = {
         "try_number": number,
         "job_name": name,
