@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from finetune_api.base import ApiModel, Line, LocalObjectReference, Name, Timestamp
+from finetune_api.base import ApiModel, Line, LocalObjectReference, Name, Timestamp, cel
 from finetune_api.conditions import KindStatus
 from finetune_api.evaluated_models import ModelReference
 from finetune_api.kubernetes_types import keyed_by
@@ -15,6 +15,8 @@ from finetune_api.run import ModelSource
 Phase = Literal["Waiting", "RollingOut", "Available", "Blocked"]
 UNKNOWN_REVISION = "unknown"
 """Of Pods whose run configuration was deleted."""
+MOST_CONNECTIONS = 512
+"""Of a serving Pod, which closes the oldest of more: each request of a gateway is one."""
 
 
 class Runtime(ApiModel):
@@ -66,12 +68,23 @@ class ModelDeploymentSpec(ApiModel):
 class Gateway(ApiModel):
     """One address in front of the serving Pods: it bounds what reaches them, and lets only the API's routes through."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                f"self.replicas * self.inFlightLimit <= {MOST_CONNECTIONS}",
+                f"a serving Pod has {MOST_CONNECTIONS} connections: replicas times inFlightLimit must not exceed that",
+                "inFlightLimit",
+            )
+        )
+    )
+
     replicas: int = Field(2, ge=1, le=16, description="Number of gateway Pods. They need no accelerator.")
     in_flight_limit: int = Field(
         64,
         ge=1,
-        le=4096,
-        description="Maximum number of requests at a time at one serving Pod, from each gateway Pod.",
+        le=MOST_CONNECTIONS,
+        description="Maximum number of requests at a time at one serving Pod, from each gateway Pod. Times `replicas`, "
+        f"at most {MOST_CONNECTIONS}, the connections of a serving Pod.",
     )
     queue_limit: int = Field(
         256,

@@ -77,6 +77,8 @@ TONE: Object = {
             ["spec.model", "exactly one of uri, fineTuneJobRef and sweepRef"],
         ),
         ("ModelDeployment", {"model": {}}, ["exactly one of uri, fineTuneJobRef and sweepRef"]),
+        ("ModelDeployment", {"gateway": {"replicas": 9}}, ["spec.gateway.inFlightLimit", "has 512 connections"]),
+        ("ModelDeployment", {"gateway": {"inFlightLimit": 257}}, ["spec.gateway.inFlightLimit", "has 512 connections"]),
         (
             "Evaluation",
             {"gates": [{"grader": "exact", "maximum": 0.5, "decision": "LowerBound"}]},
