@@ -299,7 +299,15 @@ def test_when_nothing_changes_nothing_is_written_though_a_webhook_and_others_hav
     )
     for kind in ("Deployment", "Service"):
         api.patch(kind, "router", {"metadata": {"labels": {"team": "a"}, "annotations": {"note": "x"}}})
-    becomes_available(api, deployment)
+
+    def is_rolled_out() -> bool:
+        becomes_available(api, deployment)
+        found = api.get("Deployment", "router")
+        told = found["status"]
+        counts = [told.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")]
+        return told.get("observedGeneration") == found["metadata"]["generation"] and counts == [1, 1, 1]
+
+    wait_for(is_rolled_out, "the restart's Pod serves alone")
     api.wait_children(deployment, "serve", "Pod", 1)
     api.wait_reason("ModelDeployment", "router", "Available")
 
