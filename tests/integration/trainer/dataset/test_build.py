@@ -179,7 +179,7 @@ def test_parts_are_merged_by_their_weights_and_each_file_is_on_record(
 ) -> None:
     common = bucket.put_lines("data/common.jsonl", [line(number, part="common") for number in range(90)])
     rare = bucket.put_lines("data/rare.jsonl", [line(number, part="rare") for number in range(500, 520)])
-    parts = (DatasetPart(name="common", weight=3, uri=common), DatasetPart(name="rare", weight=1, uri=rare))
+    parts = (DatasetPart(name=SOURCE, weight=3, uri=common), DatasetPart(name="rare", weight=1, uri=rare))
     revision = build(run_of(bucket, "merged", *parts, split=DatasetSplit(test_percent=20)), tmp_path)
     for split in revision.splits:
         named = [one["part"] for one in content(storage, revision, split.name)]
@@ -189,6 +189,8 @@ def test_parts_are_merged_by_their_weights_and_each_file_is_on_record(
     assert sum(count for _, _, count in taken.values()) == revision.examples
     assert revision.left_out is not None
     assert revision.left_out.weights == 110 - revision.examples
+    record = RevisionContent.from_bytes(storage.read(parse_s3(f"{revision.uri}/revision.json")))
+    assert record.weights == {SOURCE: 3, "rare": 1}
 
 
 def test_what_is_flagged_or_comes_twice_is_left_out_and_told(bucket: Bucket, storage: Storage, tmp_path: Path) -> None:

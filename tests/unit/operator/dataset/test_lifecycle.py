@@ -199,6 +199,9 @@ def test_a_new_run_stops_the_one_before_it_and_never_takes_its_job_for_its_own()
     assert (waits.decision.reason, waits.decision.writes) == ("Stopping", ())
     assert waits.decision.deletes == (f"Job/{second}",)
     assert waits.status.job_name is None
+    without_pods = decide(replace(third, pods=()))
+    assert (without_pods.decision.writes, without_pods.decision.deletes) == ((), (f"Job/{second}",))
+    assert f"Waiting for Job {second} of an earlier try to be deleted." in without_pods.message
     failed = replace(third, status=waits.status, jobs=(job(second, "Failed"),), pods=(failed_pod(second, LINE_7),))
     starts = decide(failed)
     assert (starts.decision.phase, starts.status.try_number) == ("Building", 1)

@@ -11,7 +11,7 @@ import numpy as np
 import structlog
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset import MOST_WARNINGS, SOURCE, RevisionContent, SourceFile, SplitStatus
+from finetune_api.dataset import MOST_WARNINGS, RevisionContent, SourceFile, SplitStatus
 from finetune_api.outcome import DatasetReport
 from finetune_api.run import DATASET_DIRECTORY, DatasetRun
 from finetune_api.sources import StorageLocation, parse_location
@@ -166,7 +166,7 @@ def _content(
         screening=screening,
         sources=list(_sources(run, parts, choice)),
         warnings=warnings[:MOST_WARNINGS],
-        weights={part.name: part.weight for part in run.parts if part.name != SOURCE},
+        weights={part.name: part.weight for part in run.parts} if len(run.parts) > 1 else {},
         prepare=run.prepare,
         split=run.split,
         seed=run.seed,
