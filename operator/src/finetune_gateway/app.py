@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from finetune_gateway.connections import IDLE_SECONDS, MOST_HEADERS, Connection, Connections, raise_open_files
 from finetune_gateway.metrics import GatewayMetrics
 from finetune_gateway.policy import Limits
 from finetune_gateway.pool import Pool
@@ -31,16 +33,19 @@ class Settings:
 
 async def run(settings: Settings, resolve: Resolve, stop: asyncio.Event) -> None:
     """Serve until told to stop, and complete what was begun."""
+    raise_open_files()
     pool, known = Pool(settings.limits), asyncio.Event()
     metrics = GatewayMetrics(pool)
-    proxy = Proxy(pool, metrics)
+    connections = Connections(metrics.cut)
+    metrics.count_connections(connections)
+    proxy = Proxy(pool, metrics, connections)
     api = web.Application()
     api.router.add_route("*", "/{path:.*}", proxy.handle)
     looking = asyncio.create_task(follow(pool, resolve, known))
     try:
         async with (
-            _listening(_around(metrics, known), settings.host, settings.metrics_port, 0),
-            _listening(api, settings.host, settings.port, settings.drain_seconds),
+            _listening(_around(metrics, known), Connections(metrics.cut), settings.host, settings.metrics_port, 0),
+            _listening(api, connections, settings.host, settings.port, settings.drain_seconds),
         ):
             await stop.wait()
             await asyncio.sleep(settings.linger_seconds)
@@ -67,12 +72,35 @@ def _around(metrics: GatewayMetrics, known: asyncio.Event) -> web.Application:
 
 
 @contextlib.asynccontextmanager
-async def _listening(app: web.Application, host: str | None, port: int, drain_seconds: float) -> AsyncIterator[None]:
+async def _listening(
+    app: web.Application, connections: Connections, host: str | None, port: int, drain_seconds: float
+) -> AsyncIterator[None]:
+    @web.middleware
+    async def marked(request: web.Request, handler: Handler) -> web.StreamResponse:
+        connection = connections.of(request)
+        with contextlib.nullcontext() if connection is None else connection.asked(request):
+            return await handler(request)
+
+    app.middlewares.append(marked)
     # The end of a client's connection cancels its handler, and so ends the request at the server.
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=drain_seconds, handler_cancellation=True)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=drain_seconds,
+        handler_cancellation=True,
+        keepalive_timeout=IDLE_SECONDS,
+        max_headers=MOST_HEADERS,
+    )
     await runner.setup()
+    made = runner.server
+    assert made is not None
     try:
-        await web.TCPSite(runner, host, port).start()
-        yield
+        listening = await asyncio.get_running_loop().create_server(
+            lambda: Connection(made(), connections), host, port, backlog=128
+        )
+        try:
+            yield
+        finally:
+            listening.close()
     finally:
         await runner.cleanup()

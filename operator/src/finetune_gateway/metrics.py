@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sized
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -61,6 +62,22 @@ class GatewayMetrics:
             ("servers", "Servers that are ready.", lambda: pool.servers),
         ):
             Gauge(f"{name}_{gauge}", text, registry=self._registry).set_function(value)
+
+        self._cut = Counter(
+            f"{name}_connections_cut",
+            "Connections of clients without a whole request that were cut.",
+            ["cause"],
+            registry=self._registry,
+        )
+
+    def count_connections(self, connections: Sized) -> None:
+        """Those of clients, of the port of the API."""
+        gauge = Gauge("finetune_gateway_connections", "Connections of clients.", registry=self._registry)
+        gauge.set_function(lambda: len(connections))
+
+    def cut(self, cause: str) -> None:
+        """A client's connection was cut."""
+        self._cut.labels(cause).inc()
 
     def exposition(self) -> bytes:
         """All of them, in Prometheus's text format."""

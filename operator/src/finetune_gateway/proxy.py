@@ -14,6 +14,7 @@ from aiohttp.client_exceptions import ClientConnectorError, ConnectionTimeoutErr
 from yarl import URL
 
 from finetune_gateway.bodies import Bodies
+from finetune_gateway.connections import Connections
 from finetune_gateway.errors import RefusedError
 from finetune_gateway.metrics import BROKEN, CLIENT_LEFT, OTHER, GatewayMetrics, kept_end
 from finetune_gateway.policy import SERVICE_UNAVAILABLE
@@ -54,8 +55,9 @@ class _Exchange:
 class Proxy:
     """The handler of every request."""
 
-    def __init__(self, pool: Pool, metrics: GatewayMetrics) -> None:
+    def __init__(self, pool: Pool, metrics: GatewayMetrics, connections: Connections) -> None:
         self._pool = pool
+        self._connections = connections
         self._metrics = metrics
         self._bodies = Bodies()
         # A connection for each request: one that a server is about to close is never taken for a request.
@@ -78,6 +80,9 @@ class Proxy:
         exchange = _Exchange(request, route, time.monotonic())
         try:
             async with self._bodies.held(request) as exchange.body:
+                connection = self._connections.of(request)
+                if connection is not None:
+                    connection.has_whole_request()
                 return await self._asked(exchange)
         except RefusedError as refused:
             exchange.status = refused.status

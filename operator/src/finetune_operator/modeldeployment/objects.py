@@ -48,8 +48,8 @@ _MODELS_VOLUME = {"name": "models", "mountPath": SERVED_MODEL_DIRECTORY}
 
 
 def service_url(owner: Owner) -> str:
-    """Base URL of the OpenAI routes inside the cluster."""
-    return f"http://{owner.name}.{owner.namespace}.svc.cluster.local/v1"
+    """Base URL of the OpenAI routes inside the cluster, whatever its domain is: each Pod's search list completes it."""
+    return f"http://{owner.name}.{owner.namespace}.svc/v1"
 
 
 def selector_text(owner: Owner) -> str:

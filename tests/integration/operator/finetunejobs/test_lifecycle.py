@@ -108,7 +108,7 @@ def test_a_job_is_trained_evaluated_and_served(api: Api) -> None:
     played.ready(api, server)
     available = api.wait_reason("ModelDeployment", "router", "Available")
     assert condition(available, "Ready")["status"] == "True"
-    assert available["status"]["url"] == f"http://router.{api.namespace}.svc.cluster.local/v1"
+    assert available["status"]["url"] == f"http://router.{api.namespace}.svc/v1"
     assert available["status"]["readyReplicas"] == 1
     assert available["status"]["revision"] == RESULT.digest
 

@@ -66,7 +66,7 @@ def test_the_current_revision_is_served_while_the_next_one_waits(changes: dict[s
     observed = serving(spec=deployment_spec(**GATED), gate=verdict(True))
     result = decide(replace(observed, **changes))
     assert (result.decision.ready, result.decision.writes, result.decision.deletes) == (False, (), ())
-    assert result.status.url == "http://router.team-a.svc.cluster.local/v1"
+    assert result.status.url == "http://router.team-a.svc/v1"
     assert result.status.revision == "sha256:aa"
     assert result.status.ready_replicas == 1
 

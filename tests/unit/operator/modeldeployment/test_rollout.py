@@ -51,7 +51,7 @@ def test_without_a_gate_a_model_is_served_at_once() -> None:
         again_in=15,
         event="Normal RollingOut",
     )
-    assert result.status.url == "http://router.team-a.svc.cluster.local/v1"
+    assert result.status.url == "http://router.team-a.svc/v1"
     assert result.status.model_name == "router"
     assert result.status.class_name == resolved_class().name
     assert result.status.applied == tuned().source
@@ -82,7 +82,7 @@ def test_it_is_available_when_every_replica_is_new_and_ready(status: dict[str, i
 def test_what_is_available_says_what_to_ask_for() -> None:
     result = decide(serving())
     assert result.decision == Decision("Available", "Available", ready=True)
-    assert result.message == "Model 'router' is served at http://router.team-a.svc.cluster.local/v1."
+    assert result.message == "Model 'router' is served at http://router.team-a.svc/v1."
     assert (result.status.replicas, result.status.ready_replicas) == (1, 1)
 
 
@@ -223,7 +223,7 @@ def test_an_autoscaler_that_asks_for_more_than_the_class_allows_blocks_nothing()
     assert result.message == (
         "spec.replicas is 9; FineTuneClass 'cpu' allows 8. Lower it, or ask the platform team to raise "
         "limits.replicas of the class. "
-        "Model 'router' is served at http://router.team-a.svc.cluster.local/v1."
+        "Model 'router' is served at http://router.team-a.svc/v1."
     )
     rolled = decide(replace(observed, model=tuned("sha256:bb")))
     assert rolled.status.applied == tuned("sha256:bb").source
