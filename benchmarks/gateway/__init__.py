@@ -1,0 +1,1 @@
+"""What the gateway of a ModelDeployment costs beside Envoy and Traefik."""
