@@ -216,6 +216,7 @@ _NAME_RULE = (
     "metadata.name must have at most 63 lower-case letters, digits and '-', because other objects refer to it",
 )
 _LARGEST_INT32 = 2**31 - 1
+_CONDITION_KEYS = ["type"]
 _WIDEST = {"integer": "int64", "number": "double"}
 
 
@@ -315,8 +316,11 @@ def open_schema(node: Any) -> Any:
     }
     if node.get("type") in _WIDEST:
         kept["format"] = _WIDEST[node["type"]]
-    if "x-kubernetes-list-map-keys" in node:
+    keys = node.get("x-kubernetes-list-map-keys")
+    if keys == _CONDITION_KEYS:
         return {**kept, "items": {**node["items"], "x-kubernetes-preserve-unknown-fields": True}}
+    if keys is not None:
+        return {**kept, "items": {**open_schema(node["items"]), "required": [*keys]}}
     if "properties" in node:
         kept["properties"] = {name: open_schema(child) for name, child in node["properties"].items()}
     if node.get("type") == "object" and "additionalProperties" not in node:

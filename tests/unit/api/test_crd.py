@@ -203,6 +203,19 @@ def test_a_status_has_no_defaults() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_status_takes_any_value_that_another_version_writes(kind: Kind) -> None:
+    """Also in the lists that are maps: of their items the keys alone are required."""
+    limits = {"enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"}
+    for path, schema in of(kind):
+        if not path.startswith("status") or path.startswith("status.conditions"):
+            continue
+        assert not limits & schema.keys(), path
+        keys = schema.get("x-kubernetes-list-map-keys")
+        assert keys is None or schema["items"]["required"] == keys, path
+        assert "required" not in schema or path.endswith("[]"), path
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_what_kubectl_shows_is_there(kind: Kind) -> None:
     paths = {path for path, _ in of(kind)}
     for _, _, column in (*kind.columns, *kind.wide_columns):

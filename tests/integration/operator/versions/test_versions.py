@@ -165,6 +165,8 @@ def test_what_a_newer_version_added_is_kept_field_by_field(api: Api, operator: O
         ("FineTuneSweep", {"phase": "Levitating"}),
         ("Dataset", {"phase": "Levitating"}),
         ("Dataset", {"revision": {"addedLater": LATER, "format": "Chat"}}),
+        ("Dataset", {"revision": {"splits": [{"name": "calibration"}]}}),
+        ("Evaluation", {"progress": {"candidates": [{"candidate": "Tuned_1"}]}}),
         ("FineTuneSweep", {"trials": [{"number": 1, "fineTuneJobName": "router-trial-1", "state": "Paused"}]}),
     ],
 )

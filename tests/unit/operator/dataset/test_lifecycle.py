@@ -257,6 +257,23 @@ def test_cancel_is_for_good_until_another_run_id() -> None:
     assert decide(observed_dataset(kept.status, spec=dataset_spec(runId="2"))).decision.phase == "Building"
 
 
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ({"phase": "Failed", "failure": FailureStatus(reason="DatasetInvalid", message="Line 7.")}, "DatasetInvalid"),
+        ({"phase": "Cancelled"}, "Failed"),
+    ],
+)
+def test_a_run_that_is_asked_for_again_ended_as_it_did(end: dict[str, Any], told: str) -> None:
+    """Another runId was suspended and taken back before it began."""
+    ended = built_status(**{"revision": None, "conditions": BUILT, **end})
+    stopped = decide(observed_dataset(ended, spec=dataset_spec(runId="2", suspend=True), generation=2))
+    assert stopped.decision.phase == "Suspended"
+    again = decide(observed_dataset(stopped.status, generation=3))
+    assert (again.decision.phase, again.decision.reason, again.decision.writes) == ("Failed", told, ())
+    assert "spec.suspend" not in again.message
+
+
 def test_the_deadline_counts_the_run_but_not_while_it_was_suspended() -> None:
     spec = dataset_spec(activeDeadlineSeconds=50)
     over = decide(observed_dataset(RUNS, job(JOB), pods=(pod(JOB),), spec=spec))
