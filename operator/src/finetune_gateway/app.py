@@ -90,6 +90,7 @@ async def _listening(
         handler_cancellation=True,
         keepalive_timeout=IDLE_SECONDS,
         max_headers=MOST_HEADERS,
+        auto_decompress=False,  # A body of kilobytes would become megabytes, which all others wait for.
     )
     await runner.setup()
     made = runner.server

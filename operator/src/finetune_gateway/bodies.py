@@ -53,6 +53,8 @@ class Bodies:
             self._held -= len(body)
 
     async def _read(self, request: web.Request) -> bytes:
+        if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise RefusedError(415, "The body is compressed. Send it as it is, without Content-Encoding.")
         if (request.content_length or 0) > LONGEST_BYTES:
             raise _too_long()
         reading = _Reading(asyncio.timeout(MOST_SECONDS))

@@ -177,6 +177,18 @@ async def test_a_body_that_is_too_long_or_no_body_is_refused() -> None:
         assert server.requests == []
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP, identity"])
+async def test_a_compressed_body_is_refused_and_never_unpacked(encoding: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Megabytes would come out of kilobytes, while everybody else waits; whoever unpacks this one fails."""
+    async with fake_openai() as server, gateway([server.url]) as found:
+        asked = found.session.post(found.url + CHAT, data=b"not packed", headers={"Content-Encoding": encoding})
+        async with asked as answer:
+            assert (answer.status, (await answer.json())["error"]["type"]) == (415, "invalid_request_error")
+        assert server.requests == []
+        assert (await found.ask())[0] == 200
+    assert [one for one in caplog.records if one.name.startswith("aiohttp")] == []
+
+
 async def test_the_bodies_of_those_that_wait_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "MOST_BYTES_HELD", 1000)
     async with fake_openai() as server, gateway([server.url], in_flight=1, queue=8) as found:
