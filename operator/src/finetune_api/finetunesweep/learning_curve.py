@@ -55,12 +55,15 @@ class CurveStatus(ApiModel):
 
     verdict: Literal["WorthIt", "NotWorthIt", "CantTell"] = Field(
         "CantTell",
-        description="WorthIt, NotWorthIt: the gain is at least worthwhileGain with a probability of 90 % or more, 10 % "
-        "or less.",
+        description="WorthIt, NotWorthIt: new trainings would measure a gain of worthwhileGain or more with a "
+        "probability of 90 % or more, 10 % or less.",
     )
     message: Line = Field(description="The verdict in a sentence, with its numbers.")
-    gain: FiniteNumber = Field(None, description="Median of the improvement of the score, if WorthIt.")
-    gain_low: FiniteNumber = Field(None, description="Lower bound of its 90 % interval, if WorthIt.")
+    gain: FiniteNumber = Field(
+        None,
+        description="Median of the improvement of the mean score of learningCurve.seeds new trainings, if WorthIt.",
+    )
+    gain_low: FiniteNumber = Field(None, description="Lower bound of its 90 % prediction interval, if WorthIt.")
     gain_high: FiniteNumber = Field(None, description="Upper bound of it.")
     probability: FiniteNumber = Field(None, description="Probability that it is at least worthwhileGain.")
     points: list[CurvePoint] = Field(default=[], max_length=10, description="The measured sizes, the smallest first.")

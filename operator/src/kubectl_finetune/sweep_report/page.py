@@ -82,7 +82,7 @@ def _curve(found: Fields, *, is_highest: bool) -> Iterator[Element]:
     yield _element("h2", "Score by the number of training examples")
     expected = _expected(found, *points[-1], sign=1 if is_highest else -1)
     yield curve("Score by the number of training examples", points, expected)
-    dashed = " Dashed: what twice the data is expected to bring, with its 90 % interval." if expected else ""
+    dashed = " Dashed: what new trainings on twice the data would measure, with its 90 % interval." if expected else ""
     yield _element(
         "p",
         "The band has the 90 % intervals of the means over the seeds. The number of examples is on a log scale."

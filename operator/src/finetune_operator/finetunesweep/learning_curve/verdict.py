@@ -17,14 +17,13 @@ from finetune_api.finetunesweep import (
 )
 from finetune_operator.finetunesweep.learning_curve.curve import (
     FEWEST_SIZES,
-    Doubled,
     Measured,
-    doubled,
     errors_by_size,
     fits,
     grows,
     variances,
 )
+from finetune_operator.finetunesweep.learning_curve.prediction import Doubled, doubled
 
 PERCENT, SEED = "dataset.training.limit.percent", "hyperparameters.seed"
 SURE = 0.9
@@ -63,13 +62,13 @@ def learning_curve(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> Cu
             "smallest parts may be the cause: leave these out of spec.learningCurve.percents, or train more epochs."
         )
         return CurveStatus(message=message, points=points)
-    worthwhile = (spec.learning_curve or LearningCurve()).worthwhile_gain
-    gain = doubled(measured, variance, worthwhile)
+    curve = spec.learning_curve or LearningCurve()
+    gain = doubled(measured, variance, curve.worthwhile_gain, curve.seeds)
     unlikely, likely = gain.probability <= 1 - SURE, gain.probability >= SURE
     return CurveStatus(
         verdict="WorthIt" if likely else "NotWorthIt" if unlikely else "CantTell",
-        message=_sentence(spec, max(by_size), gain, worthwhile),
-        # The curve can't rise, so that its lower bound is above 0 even where there is no gain.
+        message=_sentence(spec, curve, max(by_size), gain),
+        # The curve can't rise, so that its median gain is above 0 even where there is none.
         gain=_rounded(gain.gain) if likely else None,
         gain_low=_rounded(gain.low) if likely else None,
         gain_high=_rounded(gain.high),
@@ -108,22 +107,22 @@ def _point(spec: FineTuneSweepSpec, size: int, errors: Sequence[float], variance
     )
 
 
-def _sentence(spec: FineTuneSweepSpec, size: int, gain: Doubled, worthwhile: float) -> str:
-    """A gain only where there is one for sure: the curve can't rise, so that its lower bound is above 0 by itself."""
+def _sentence(spec: FineTuneSweepSpec, curve: LearningCurve, size: int, gain: Doubled) -> str:
+    """A gain only where there is one for sure: the curve can't rise, so that its median is above 0 by itself."""
     measured = spec.measured
     what = "the validation loss" if measured is None else f"the score from grader {measured.grader!r}"
     change = "improve" if measured is not None else "lower"
-    wanted = f"worthwhileGain is {worthwhile:g}"
-    twice, high = f"{size:,} to {2 * size:,} training examples", f"{gain.high:.3g}"
+    wanted, means = f"worthwhileGain is {curve.worthwhile_gain:g}", f"mean of {curve.seeds} seeds"
+    twice, high = f"{size:,} to {2 * size:,} training examples", f"{max(gain.high, 0.0):.3g}"
     if gain.probability >= SURE:
-        numbers = f"by {gain.gain:.3g} (90 %: {gain.low:.3g} to {high})"
+        numbers = f"by {gain.gain:.3g} (90 %, {means}: {gain.low:.3g} to {high})"
         return f"Twice the data, {twice}, would {change} {what} {numbers}: worth it ({wanted})."
     if gain.probability <= 1 - SURE:
-        return f"Twice the data, {twice}, would {change} {what} by at most {high}: not worth it ({wanted})."
-    chance = f"{worthwhile:g} or more has a probability of {gain.probability:.0%}"
+        return f"Twice the data, {twice}, would {change} {what} by at most {high} ({means}): not worth it ({wanted})."
+    chance = f"{curve.worthwhile_gain:g} or more has a probability of {gain.probability:.0%}"
     more = "seeds" if measured is None else "seeds, or more examples to evaluate,"
     return (
-        f"Twice the data, {twice}, would {change} {what} by at most {high}, and {chance}: "
+        f"Twice the data, {twice}, would {change} {what} by at most {high} ({means}), and {chance}: "
         f"inconclusive. Use more {more} to decide."
     )
 

@@ -1,89 +1,21 @@
-"""The learning curve's interval: simulated trainings, of which the truth is known."""
+"""Whether scores follow a learning curve, and how much they vary: simulated trainings, of which the truth is known."""
 
 from __future__ import annotations
 
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 
 from finetune_operator.finetunesweep.learning_curve.curve import (
     Measured,
-    doubled,
     errors_by_size,
     fits,
     grows,
     variances,
 )
-from finetune_operator.finetunesweep.learning_curve.verdict import SURE
-
-SIZES = (94, 188, 375, 750, 1500)
-DRAWS = 60
-EXAMPLES = 250
-SEED_NOISE = 0.01
-"""What the research behind this measured: one point."""
-WORTHWHILE = 0.01
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The error is floor + slope * (n / 1500) ** -exponent."""
-
-    floor: float
-    slope: float
-    exponent: float
-
-    def error(self, examples: int) -> float:
-        return self.floor + self.slope * (examples / SIZES[-1]) ** -self.exponent
-
-    @property
-    def gain(self) -> float:
-        return self.error(SIZES[-1]) - self.error(2 * SIZES[-1])
-
-
-TRUTHS = {
-    "steep": Truth(0.25, 0.11, 0.5),
-    "medium": Truth(0.25, 0.06, 0.4),
-    "flat": Truth(0.30, 0.005, 0.5),
-}
-
-
-def trained(truth: Truth, chance: random.Random, seeds: int) -> list[Measured]:
-    """Each seed differs, and each Evaluation has so many examples."""
-    found = []
-    for size in SIZES:
-        for _ in range(seeds):
-            error = min(max(truth.error(size) + chance.gauss(0, SEED_NOISE), 0.0), 1.0)
-            wrong = sum(chance.random() < error for _ in range(EXAMPLES)) / EXAMPLES
-            found.append(Measured(size, wrong, (wrong * (1 - wrong) / EXAMPLES) ** 0.5))
-    return found
-
-
-@pytest.mark.parametrize("seeds", [2, 3])
-@pytest.mark.parametrize("name", TRUTHS)
-def test_the_interval_of_ninety_percent_holds_the_truth_about_so_often(name: str, seeds: int) -> None:
-    truth, chance, held = TRUTHS[name], random.Random(f"{name} {seeds}"), 0
-    for _ in range(DRAWS):
-        measured = trained(truth, chance, seeds)
-        variance = variances(measured)
-        assert variance is not None
-        found = doubled(measured, variance, WORTHWHILE)
-        held += found.low <= truth.gain <= found.high
-    assert held >= 0.88 * DRAWS, f"{held} of {DRAWS}"
-
-
-@pytest.mark.parametrize("noise", [0.003, 0.02])
-@pytest.mark.parametrize("name", TRUTHS)
-def test_the_interval_of_a_loss_holds_the_truth_as_often_however_little_seeds_differ(name: str, noise: float) -> None:
-    """Nothing but the seeds tells how certain a validation loss is. A lower bound is named only with a sure gain."""
-    truth, chance, held = TRUTHS[name], random.Random(f"{name} {noise}"), 0
-    for _ in range(DRAWS):
-        measured = [Measured(size, truth.error(size) + chance.gauss(0, noise)) for size in SIZES for _ in range(2)]
-        found = doubled(measured, variances(measured) or {}, WORTHWHILE)
-        held += truth.gain <= found.high and (found.probability < SURE or found.low <= truth.gain)
-    assert held >= 0.88 * DRAWS, f"{held} of {DRAWS}"
+from tests.unit.operator.finetunesweep.learning_curve.simulated import DRAWS, SEED_NOISE, SIZES, TRUTHS, Truth, trained
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
@@ -135,23 +67,6 @@ def test_scores_of_another_shape_are_no_curve(name: str) -> None:
         measured = [Measured(n, OTHER_SHAPES[name](n) + chance.gauss(0, SEED_NOISE)) for n in SIZES for _ in range(2)]
         found += not fits(measured)
     assert found >= 0.8 * DRAWS, f"{found} of {DRAWS}"
-
-
-@pytest.mark.parametrize(("name", "is_likely"), [("steep", True), ("flat", False)])
-def test_a_steep_curve_is_told_from_a_flat_one(name: str, is_likely: bool) -> None:
-    """By thirty trainings without noise of their measurement, which are as good as it gets."""
-    truth, chance = TRUTHS[name], random.Random(17)
-    measured = [Measured(size, truth.error(size) + chance.gauss(0, SEED_NOISE / 5)) for size in SIZES for _ in range(6)]
-    variance = variances(measured)
-    assert variance is not None
-    probability = doubled(measured, variance, WORTHWHILE).probability
-    assert probability > 0.9 if is_likely else probability < 0.1
-
-
-def test_the_same_trainings_have_the_same_interval() -> None:
-    measured = trained(TRUTHS["medium"], random.Random(5), 2)
-    variance = variances(measured) or {}
-    assert doubled(measured, variance, 0.01) == doubled(list(reversed(measured)), variance, 0.01)
 
 
 def test_seeds_tell_how_uncertain_a_loss_is() -> None:
