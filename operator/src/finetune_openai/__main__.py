@@ -76,7 +76,10 @@ async def _serve(
     async with connected(kubeconfig, field_manager="finetune-openai") as kube:
         platform = Platform(kube, class_name, namespace, credentials)
         app = application(Context(namespace, kube, Access(kube, namespace, api_keys), platform))
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS, read_bufsize=2**18)
+        # Nothing is unpacked: a body of kilobytes would become megabytes, which all others wait for.
+        runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=STOP_SECONDS, read_bufsize=2**18, auto_decompress=False
+        )
         await runner.setup()
         try:
             await web.TCPSite(runner, None, port, ssl_context=context_tls).start()

@@ -61,6 +61,8 @@ def _add_routes(app: web.Application, prefix: str) -> None:
 async def _in_the_envelope(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error in OpenAI's form; internal ones reveal nothing."""
     try:
+        if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise RefusedError(415, "The body is compressed. Send it as it is, without Content-Encoding.")
         return await handler(request)
     except RefusedError as error:
         refused = error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 
+import httpx2
 import openai
 import pytest
 
@@ -18,6 +19,16 @@ def test_a_wrong_key_is_refused(service: Service, key: str) -> None:
     with pytest.raises(openai.AuthenticationError) as refused:
         service.client(key, max_retries=0).files.list()
     assert key[:100] not in str(refused.value)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+def test_a_compressed_body_is_refused_and_never_unpacked(service: Service, encoding: str) -> None:
+    """Nobody needs a key to send one, and all others would wait while it is unpacked; whoever unpacks this one fails."""
+    before = service.log.read_text()
+    asked = httpx2.post(f"{service.url}/v1/files", content=b"not packed", headers={"Content-Encoding": encoding})
+    assert (asked.status_code, asked.json()["error"]["type"]) == (415, "invalid_request_error")
+    assert httpx2.get(f"{service.url}/healthz").is_success
+    assert "Error" not in service.log.read_text().removeprefix(before)
 
 
 def test_a_token_for_something_else_is_refused(service: Service) -> None:
