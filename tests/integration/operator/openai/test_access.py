@@ -23,7 +23,7 @@ def test_a_wrong_key_is_refused(service: Service, key: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "br"])
 def test_a_compressed_body_is_refused_and_never_unpacked(service: Service, encoding: str) -> None:
-    """Nobody needs a key to send one, and all others would wait while it is unpacked; whoever unpacks this one fails."""
+    """Nobody needs a key to send one, and all others wait while it is unpacked; whoever unpacks this one fails."""
     before = service.log.read_text()
     asked = httpx2.post(f"{service.url}/v1/files", content=b"not packed", headers={"Content-Encoding": encoding})
     assert (asked.status_code, asked.json()["error"]["type"]) == (415, "invalid_request_error")
