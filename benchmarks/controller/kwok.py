@@ -24,8 +24,9 @@ from finetune_api.finetunejob import (
     ModelStatus,
     Result,
 )
-from finetune_api.outcome import PreflightReport, TrainReport, to_termination_message
+from finetune_api.outcome import PreflightReport, TrainReport
 from finetune_api.run import run_folder
+from finetune_api.termination_message import to_termination_message
 from finetune_operator.finetunejob.objects import run_digest
 
 PROCESS = "kwok"

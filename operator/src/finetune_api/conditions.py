@@ -102,6 +102,7 @@ class Reason(StrEnum):
     NAME_CONFLICT = "NameConflict"
     DRIFT_CONTESTED = "DriftContested"
     REPORT_REFUSED = "ReportRefused"
+    REPORT_UNDELIVERED = "ReportUndelivered"
     STATUS_UNREADABLE = "StatusUnreadable"
     FAILED = "Failed"
 
@@ -202,6 +203,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.DRIFT_CONTESTED: "Another client keeps changing fields of the serving objects after the operator corrects "
     "them.",
     Reason.REPORT_REFUSED: "A Pod reported something that does not match its run; the result was rejected.",
+    Reason.REPORT_UNDELIVERED: "An evaluation has too many scores for a termination message, and its Pod could not "
+    "send them to the operator.",
     Reason.STATUS_UNREADABLE: "Another version of the operator wrote a status that this one can't read; nothing "
     "starts.",
     Reason.FAILED: "The Pod failed; the message has the end of its log.",

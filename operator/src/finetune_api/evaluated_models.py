@@ -13,6 +13,8 @@ from finetune_api.sources import DatasetUri, ModelUri
 from finetune_api.unions import OneOf
 
 BASELINE = "baseline"
+MOST_CANDIDATES = 8
+"""Each checkpoint of a job is one."""
 ALL = "All"
 """The CheckpointChoice of every kept checkpoint."""
 

@@ -16,7 +16,7 @@ from finetune_api.base import (
     cel,
 )
 from finetune_api.benchmarks import MOST_BENCHMARKS, Benchmark
-from finetune_api.evaluated_models import Baseline, Candidate
+from finetune_api.evaluated_models import MOST_CANDIDATES, Baseline, Candidate
 from finetune_api.evaluation_gates import MOST_GATES, Gate, GateResult
 from finetune_api.evaluation_progress import EvaluationProgress
 from finetune_api.evaluation_results import (
@@ -27,6 +27,7 @@ from finetune_api.evaluation_results import (
     ModelUsage,
     OutputsStatus,
     Score,
+    SentReport,
     SliceScore,
 )
 from finetune_api.failure import Disruption, FailureStatus
@@ -43,16 +44,15 @@ Phase = Literal[
 OnError = Literal["Zero", "Exclude", "Fail"]
 Reducer = Literal["Mean", "Median", "Max", "Min", "Majority", "PassAtK", "PassK"]
 MOST_GRADERS = 8
-MOST_CANDIDATES = 8
-"""Each checkpoint of a job is one."""
 MOST_MODELS = MOST_CANDIDATES + 1
 """With the baseline."""
-MOST_SCORES = 32
-"""Models times graders and benchmarks: as many fit into a termination message."""
+MOST_SCORES = MOST_MODELS * (MOST_GRADERS + MOST_BENCHMARKS)
+MOST_SCORES_IN_A_MESSAGE = 32
+"""As many fit into a termination message; if there are more, the Pod must reach the operator."""
 MOST_ASKED = MOST_GRADERS + 5
 """Models of the class in one evaluation."""
 MOST_WARNINGS = 16
-MOST_SLICE_SCORES = 48
+MOST_SLICE_SCORES = 512
 """In the status."""
 
 
@@ -127,7 +127,7 @@ class ComparingSpec(RunSpec):
 
     run_id: RunId = Field("1", description="Change it to run the evaluation again.")
     candidates: list[Candidate] = Field(
-        min_length=1, max_length=3, json_schema_extra=keyed_by("name"), description="Models to evaluate."
+        min_length=1, max_length=MOST_CANDIDATES, json_schema_extra=keyed_by("name"), description="Models to evaluate."
     )
     baseline: Baseline | None = Field(None, description="Omitted: the base model of the first candidate's FineTuneJob.")
 
@@ -279,7 +279,7 @@ class EvaluationStatus(RunStatus):
     )
     best_checkpoints: list[BestCheckpoint] = Field(
         default=[],
-        max_length=3,
+        max_length=MOST_CANDIDATES,
         json_schema_extra=keyed_by("candidate"),
         description="For each candidate with checkpoint All.",
     )
@@ -320,7 +320,10 @@ class EvaluationStatus(RunStatus):
     )
     safety: SafetyStatus | None = None
     warnings: list[Line] = Field(default=[], max_length=MOST_WARNINGS, description="What makes the scores doubtful.")
-    gates: list[GateResult] = Field(default=[], max_length=30, description="Result of every gate for every candidate.")
+    gates: list[GateResult] = Field(
+        default=[], max_length=MOST_CANDIDATES * MOST_GATES, description="Result of every gate for every candidate."
+    )
+    sent_report: SentReport | None = None
     failure: FailureStatus | None = None
     summary: Line | None = Field(
         None, description="First candidate compared with the baseline by the first grader, for `kubectl get`."

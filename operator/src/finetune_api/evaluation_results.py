@@ -7,9 +7,11 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from finetune_api.base import ANOTHER_VERSION, REPORT, ApiModel, FiniteNumber, Line
+from finetune_api.base import ANOTHER_VERSION, REPORT, ApiModel, FiniteNumber, Line, Name
 from finetune_api.graders import ShortName
 from finetune_api.model_graders import Template
+
+SENT_REPORT_BYTES = 256 * 1024
 
 
 class Score(ApiModel):
@@ -96,14 +98,20 @@ class GatedSliceStatus(GatedSlice):
     """What the run found of a slice that a gate was about when it began."""
 
     examples: int = Field(description="Number of the dataset's examples for which the template renders the text.")
-    left_out: bool | None = Field(
-        None, description="Whether the Pod's report had no room for a score; report.json has it."
-    )
+    left_out: bool | None = Field(None, description="Whether the status had no room for a score; report.json has it.")
 
     @property
     def about(self) -> GatedSlice:
         """What a gate names, without what was found."""
         return GatedSlice(by=self.by, value=self.value, grader=self.grader)
+
+
+class SentReport(ApiModel):
+    """What the Pod has sent before its end. It counts once the Pod has ended with its digest."""
+
+    job_name: Name = Field(description="Job of the Pod.")
+    digest: Line = Field(description="Digest of the content.")
+    content: str = Field(max_length=SENT_REPORT_BYTES, description="JSON with the scores.")
 
 
 class GradingErrors(ApiModel):

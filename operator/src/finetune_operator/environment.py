@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from finetune_operator.progress.endpoint import ProgressEndpoint
+from finetune_operator.progress.sent_reports import SentReports
 from finetune_operator.progress.store import ProgressStore
 
 
@@ -21,3 +22,4 @@ class Environment:
     progress_endpoint: ProgressEndpoint | None = None
     """How Pods reach this operator, as soon as it leads; None: they can't."""
     progress: ProgressStore = field(default_factory=ProgressStore)
+    sent_reports: SentReports = field(default_factory=SentReports)

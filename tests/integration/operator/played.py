@@ -17,8 +17,8 @@ from finetune_api.outcome import (
     EvaluationReport,
     Failure,
     TrainReport,
-    to_termination_message,
 )
+from finetune_api.termination_message import to_termination_message
 from tests.integration.operator.api import Api, Object, RefusedError, condition
 
 ANY_FOLDER = "s3://models/finetune"

@@ -15,8 +15,9 @@ from finetune_api.evaluated_models import BASELINE
 from finetune_api.evaluation import Budget, Generation
 from finetune_api.finetuneclass import Prices
 from finetune_api.graders import Grader
-from finetune_api.outcome import Failure, parse_termination_message, to_termination_message
+from finetune_api.outcome import Failure, parse_termination_message
 from finetune_api.run import EndpointConfig, EvaluateRun, ModelSource, NamedModel
+from finetune_api.termination_message import to_termination_message
 from finetune_trainer.endpoints import endpoint as endpoint_module
 from finetune_trainer.evaluation import endpoint_outputs
 from finetune_trainer.evaluation.endpoint_outputs import to_messages

@@ -14,8 +14,9 @@ from finetune_api.evaluated_models import BASELINE
 from finetune_api.evaluation import Generation
 from finetune_api.evaluation_results import Score
 from finetune_api.graders import Grader
-from finetune_api.outcome import parse_termination_message, to_termination_message
+from finetune_api.outcome import parse_termination_message
 from finetune_api.run import EvaluateRun, JobIdentity, ModelSource, NamedModel
+from finetune_api.termination_message import to_termination_message
 from finetune_grading.statistics.intervals import wilson
 from finetune_trainer.evaluation.evaluate import evaluate, fetch_held_out
 from finetune_trainer.process.failures import DiagnosedError

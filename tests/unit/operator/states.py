@@ -23,14 +23,9 @@ from finetune_api.finetunejob import (
     ResolvedHyperparameters,
     Result,
 )
-from finetune_api.outcome import (
-    AnyReport,
-    Failure,
-    PreflightReport,
-    TrainReport,
-    to_termination_message,
-)
+from finetune_api.outcome import AnyReport, Failure, PreflightReport, TrainReport
 from finetune_api.run import ModelSource
+from finetune_api.termination_message import to_termination_message
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import Owner
 from finetune_operator.core.plan import Plan

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, cel
+from finetune_api.evaluated_models import MOST_CANDIDATES
 from finetune_api.graders import ShortName
 from finetune_api.kubernetes_types import SET, keyed_by
 from finetune_api.safety.classifier import CONTROVERSIAL, Classifier
@@ -22,7 +23,7 @@ ALL = "All"
 OWN_CATEGORIES = ("Weapons", "Cybercrime", "Fraud", "Drugs", "Hate and harassment", "Self-harm")
 """Of the harmful requests that come with the trainer."""
 MOST_SAFETY_GATES = 6
-MOST_SAFETY_SCORES = 36
+MOST_SAFETY_SCORES = 96
 """In a report: two of each model, and one of each gate for each."""
 
 
@@ -167,5 +168,7 @@ class SafetyStatus(ApiModel):
         default=[], max_length=MOST_SAFETY_SCORES, description="Of every model, and those that gates are about."
     )
     gates: list[SafetyGateResult] = Field(
-        default=[], max_length=3 * MOST_SAFETY_GATES, description="Result of every gate for every candidate."
+        default=[],
+        max_length=MOST_CANDIDATES * MOST_SAFETY_GATES,
+        description="Result of every gate for every candidate.",
     )

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluated_models import ALL, BASELINE, Candidate, Endpoint, Outputs
-from finetune_api.evaluation import MOST_CANDIDATES, MOST_SCORES, EvaluationSpec, EvaluationStatus
+from finetune_api.evaluated_models import ALL, BASELINE, MOST_CANDIDATES, Candidate, Endpoint, Outputs
+from finetune_api.evaluation import MOST_SCORES, MOST_SCORES_IN_A_MESSAGE, EvaluationSpec, EvaluationStatus
 from finetune_api.evaluation_gates import Gate
 from finetune_api.evaluation_results import BestCheckpoint, Score
 from finetune_api.run import NamedModel
@@ -34,8 +34,10 @@ def models_to_evaluate(observed: ObservedEvaluation) -> list[NamedModel] | Readi
         models.append(_named(name, model))
         if baseline is None and isinstance(model, ResolvedModel) and model.base is not None:
             baseline = ResolvedModel(model.base)
-    if len(found) > MOST_CANDIDATES or (len(found) + 1) * graders > MOST_SCORES:
-        return _too_many(len(found), graders)
+    # Where Pods can't reach the operator, every score must fit into a termination message.
+    most_scores = MOST_SCORES if observed.progress_endpoint is not None else MOST_SCORES_IN_A_MESSAGE
+    if len(found) > min(MOST_CANDIDATES, most_scores // graders - 1):
+        return _too_many(len(found), graders, most_scores)
     assert not isinstance(baseline, Readiness)
     if baseline is not None:
         models.insert(0, _without_digest(_named(BASELINE, baseline)))
@@ -102,14 +104,19 @@ def _named(name: str, model: Answering) -> NamedModel:
             return NamedModel(name=name, model=model.source)
 
 
-def _too_many(candidates: int, graders: int) -> Readiness:
+def _too_many(candidates: int, graders: int, most_scores: int) -> Readiness:
     """All may be many checkpoints; every score of each must fit into one report."""
-    most = min(MOST_CANDIDATES, MOST_SCORES // graders - 1)
+    most = min(MOST_CANDIDATES, most_scores // graders - 1)
+    why = (
+        ""
+        if most_scores == MOST_SCORES
+        else " while its Pod can't send its report (the operator has no --progress-url)"
+    )
     return stalled(
         Reason.INVALID_SPEC,
         f"spec.candidates are {candidates} models, one for each checkpoint, and with {graders} graders and benchmarks "
-        f"an Evaluation compares {most}. Name steps instead of All (checkpoint: 100), use fewer graders, or keep fewer "
-        "checkpoints (checkpoints.keep of the FineTuneJob).",
+        f"an Evaluation compares {most}{why}. Name steps instead of All (checkpoint: 100), use fewer graders, or keep "
+        "fewer checkpoints (checkpoints.keep of the FineTuneJob).",
     )
 
 

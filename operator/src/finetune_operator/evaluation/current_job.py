@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
-from finetune_api.conditions import ConditionType
+from finetune_api.conditions import ConditionType, Reason
 from finetune_api.evaluated_models import BASELINE
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
+from finetune_api.failure import FailureStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import NamedModel
+from finetune_api.sent_report import digest_of, read_report
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.candidates import candidate_digests, models_to_evaluate, names_in_results
 from finetune_operator.evaluation.class_limits import class_or_refusal, endpoints
@@ -130,8 +133,11 @@ def try_result(
     if not isinstance(result, Succeeded):
         return result
     assert isinstance(result.report, EvaluationReport), "RetriedJob asks for one"
-    refusal = _refusal(observed, status, result.report)
-    return result if refusal is None else Failed(refused_report(pods, refusal), None, final=True)
+    report = _whole_report(observed, job, result.report)
+    if report.sent_digest is not None and not report.scores:
+        return Failed(_lost_report(report.sent_digest), None, final=False)
+    refusal = _refusal(observed, status, report)
+    return Succeeded(report) if refusal is None else Failed(refused_report(pods, refusal), None, final=True)
 
 
 def still_there(observed: ObservedEvaluation, now: datetime, *, keep: str | None = None) -> str | None:
@@ -149,6 +155,23 @@ def still_there(observed: ObservedEvaluation, now: datetime, *, keep: str | None
         return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end."
     active = other_active_jobs(observed.jobs, observed.pods, keep=keep)
     return f"Waiting for Job {active[0].name} of an earlier try to be deleted." if active else None
+
+
+def _whole_report(observed: ObservedEvaluation, job: JobView, said: EvaluationReport) -> EvaluationReport:
+    """What the Pod sent before it ended, if its termination message names that; otherwise what this one says."""
+    for sent in (observed.status.sent_report, observed.arrived_report):
+        if sent is not None and (sent.job_name, digest_of(sent.content)) == (job.name, said.sent_digest):
+            with suppress(ValueError):
+                return read_report(sent.content)
+    return said
+
+
+def _lost_report(digest: str) -> FailureStatus:
+    return FailureStatus(
+        reason=Reason.REPORT_UNDELIVERED,
+        message=f"The Pod has sent its report ({digest}), but the status does not have it any more.",
+        suggestion="Nothing: the next try sends it again, and does not generate or pay for anything twice.",
+    )
 
 
 def _is_recorded(status: EvaluationStatus, generation: int) -> bool:

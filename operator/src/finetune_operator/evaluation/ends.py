@@ -70,7 +70,7 @@ def end_run(
     if due is not None and now >= due and observed.status.completion_time == status.completion_time:
         rest, due = tries_to_delete(observed.owner.namespace, observed.jobs, observed.pods), None
     return EvaluationDecision(
-        without_remaining_time(status),
+        without_remaining_time(status).model_copy(update={"sent_report": None}),
         readiness,
         delete=rest,
         requeue_at=earliest([check, due]),

@@ -65,6 +65,7 @@ async def observe(reader: Reader, parent: Object, *, environment: Environment) -
         candidate_progress=tuple(shown.candidates or ()) if shown else (),
         newer_report_time=None if newer_in is None else datetime.now(UTC) + timedelta(seconds=newer_in),
         progress_endpoint=environment.progress_endpoint,
+        arrived_report=environment.sent_reports.find(owner.namespace, job_name),
     )
 
 

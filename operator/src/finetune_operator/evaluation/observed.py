@@ -8,6 +8,7 @@ from datetime import datetime
 from finetune_api.evaluated_models import Endpoint, Outputs
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.evaluation_progress import CandidateProgress
+from finetune_api.evaluation_results import SentReport
 from finetune_api.finetunejob import Progress
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
@@ -56,6 +57,8 @@ class ObservedEvaluation:
     newer_report_time: datetime | None = None
     """When the status may show the next report that has already arrived; None if there is none."""
     progress_endpoint: ProgressEndpoint | None = None
+    arrived_report: SentReport | None = None
+    """The whole report of the newest try, if it has arrived and the status may not have it yet."""
 
     @property
     def server_times(self) -> ServerTimes:

@@ -21,7 +21,7 @@ from finetune_operator.evaluation.policies.earlier_pods import wait_for_earlier_
 from finetune_operator.evaluation.policies.evaluating import record_disruption, start_try, watch_try
 from finetune_operator.evaluation.policies.finished import keep_finished
 from finetune_operator.evaluation.policies.progress import record_progress, wake_at_newer_report
-from finetune_operator.evaluation.policies.results import take_scores
+from finetune_operator.evaluation.policies.results import keep_sent_report, take_scores
 from finetune_operator.evaluation.policies.retry import (
     fail_at_retry_limit,
     record_failure,
@@ -40,6 +40,7 @@ EvaluationDecider = Decider[ObservedEvaluation, EvaluationStatus]
 POLICIES: tuple[EvaluationMutator | EvaluationDecider, ...] = (
     Mutator(correct_times),  # times written by a wrong clock
     Mutator(record_progress),  # outputs and grades, as the Pod of the newest try reports them
+    Mutator(keep_sent_report),  # its whole report, which is too large for a termination message
     Decider(keep_finished),  # a finished run, judged by the current gates, until its runId or a model changes
     Decider(take_scores),  # Passed or GateFailed: the newest try has the scores, whatever the spec says by now
     Mutator(record_failure),  # the newest try failed, which counts

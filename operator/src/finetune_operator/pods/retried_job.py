@@ -143,7 +143,13 @@ class RetriedJob:
 
 
 PASSING = frozenset(
-    {Reason.STORAGE_UNREACHABLE, Reason.HUB_UNREACHABLE, Reason.ENDPOINT_UNREACHABLE, Reason.GRADER_FAILED}
+    {
+        Reason.STORAGE_UNREACHABLE,
+        Reason.HUB_UNREACHABLE,
+        Reason.ENDPOINT_UNREACHABLE,
+        Reason.GRADER_FAILED,
+        Reason.REPORT_UNDELIVERED,
+    }
 )
 """Failures that usually pass by themselves; if one lasts, the run ends with it after the last try."""
 

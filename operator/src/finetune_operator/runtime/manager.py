@@ -24,7 +24,7 @@ from finetune_operator.kube.cache import Cache
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.connection import connected_with_cache
 from finetune_operator.kube.errors import ApiError
-from finetune_operator.kube.resources import RESOURCES
+from finetune_operator.kube.resources import EVALUATIONS, RESOURCES
 from finetune_operator.metrics import operator_metrics
 from finetune_operator.metrics.object_metrics import ObjectMetrics
 from finetune_operator.progress import server as progress_server
@@ -188,7 +188,13 @@ async def _tidy_ledgers(parts: Parts) -> None:
 async def _serve_progress(parts: Parts) -> None:
     settings = parts.settings
     assert settings.tls_directory is not None
-    app = progress_server.application(TokenAuthenticator(parts.kube), parts.environment.progress, parts.queue.add_after)
+    app = progress_server.application(
+        TokenAuthenticator(parts.kube),
+        parts.environment.progress,
+        parts.environment.sent_reports,
+        parts.queue.add_after,
+        partial(parts.kube.get, EVALUATIONS),
+    )
     tls = progress_server.server_tls(settings.tls_directory)
     async with serving(app, settings.progress_port, tls):
         log.info("progress endpoint", port=settings.progress_port)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.outcome import Failure, to_termination_message
+from finetune_api.outcome import Failure
+from finetune_api.termination_message import to_termination_message
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
 from tests.integration.operator.conftest import CLASS
@@ -372,8 +373,7 @@ def test_a_model_that_is_not_there_is_named_by_the_init_container_at_its_first_e
         "exitCode": 1,
         "reason": "Error",
         "message": to_termination_message(said),
-        "startedAt": played.MOMENT,
-        "finishedAt": played.MOMENT,
+        **dict.fromkeys(("startedAt", "finishedAt"), played.MOMENT),
     }
     _init(api, pod, {"running": {"startedAt": played.MOMENT}}, {"terminated": ended})
     named = api.wait_reason("ModelDeployment", "router", "ModelNotFound")

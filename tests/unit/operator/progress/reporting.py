@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp.test_utils import TestClient
 
 from finetune_operator.core.references import ObjectKey
+from finetune_operator.progress.sent_reports import SentReports
 from finetune_operator.progress.store import ProgressStore, ShownProgress
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.pod_objects import controlled_by
@@ -92,6 +93,7 @@ class Endpoint:
     kube: FakeKube
     store: ProgressStore
     notified: list[tuple[ObjectKey, float]] = field(default_factory=list)
+    sent: SentReports = field(default_factory=SentReports)
 
     async def post(
         self, body: Any = REPORT, path: str = PATH, headers: Mapping[str, str] | None = None

@@ -13,13 +13,12 @@ from finetune_api.outcome import (
     EXIT_DISRUPTED,
     EXIT_FAILED,
     EXIT_SUCCEEDED,
-    TERMINATION_MESSAGE_BYTES,
     Failure,
     PreflightReport,
     parse_termination_message,
-    to_termination_message,
 )
 from finetune_api.run import FetchRun
+from finetune_api.termination_message import TERMINATION_MESSAGE_BYTES, to_termination_message
 from finetune_operator.pods.builders import pinned
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.supervision import termination_messages

@@ -30,9 +30,9 @@ from finetune_api.outcome import (
     PreflightReport,
     TrainReport,
     parse_termination_message,
-    to_termination_message,
 )
 from finetune_api.run import RUN_DIGEST_VARIABLE, TrainRun
+from finetune_api.termination_message import to_termination_message
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.supervision.diagnosis import diagnose
 

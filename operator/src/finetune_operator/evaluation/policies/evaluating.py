@@ -68,6 +68,7 @@ def start_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
         "job_name": name,
         "retry_time": None,
         "disruption": None,
+        "sent_report": None,
         "storage_uri": output_location(class_.spec, owner, spec.run_id).uri,
         "class_name": class_.name,
     }

@@ -1,7 +1,8 @@
-"""status.results: the scores that the Pod reported, and the end of the run with them."""
+"""status.results: the scores that the Pod reported, and the end of the run with them; status.sentReport before it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.base import whole_seconds
@@ -10,9 +11,17 @@ from finetune_api.outcome import EvaluationReport
 from finetune_api.safety.attack import SafetyStatus
 from finetune_operator.evaluation.current_job import try_result, try_to_watch
 from finetune_operator.evaluation.ends import complete, end_with_verdict
-from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
+from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
 from finetune_operator.evaluation.scores.gates import summary
 from finetune_operator.pods.retried_job import Succeeded
+
+
+def keep_sent_report(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
+    """Store the whole report of the running try, which its Pod sends until it is stored."""
+    arrived, job = observed.arrived_report, try_to_watch(observed)
+    if plan.status.completion_time is not None or arrived is None or job is None or arrived.job_name != job.name:
+        return plan
+    return replace(plan, status=plan.status.model_copy(update={"sent_report": arrived}))
 
 
 def take_scores(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:

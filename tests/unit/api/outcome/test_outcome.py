@@ -24,14 +24,13 @@ from finetune_api.finetunejob import (
 )
 from finetune_api.graders import GraderErrorCode
 from finetune_api.outcome import (
-    TERMINATION_MESSAGE_BYTES,
     EvaluationReport,
     Failure,
     PreflightReport,
     TrainReport,
     parse_termination_message,
-    to_termination_message,
 )
+from finetune_api.termination_message import TERMINATION_MESSAGE_BYTES, to_termination_message
 
 FILE = FileStatistics(examples=1500, tokens=90_000, max_tokens=120)
 MODEL = ModelStatus(architecture="LlamaForCausalLM", context_length=512)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from finetune_api.evaluation_results import GatedSliceStatus, ModelUsage, Score, SliceScore
-from finetune_api.outcome import EvaluationReport, parse_termination_message, to_termination_message
-from tests.unit.api.test_outcome import SLICE
+from finetune_api.outcome import EvaluationReport, parse_termination_message
+from finetune_api.termination_message import to_termination_message
+from tests.unit.api.outcome.test_outcome import SLICE
 
 
 def test_of_too_many_slices_the_largest_are_kept_and_what_was_asked_of_models_is_too() -> None:
