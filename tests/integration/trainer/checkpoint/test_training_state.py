@@ -296,7 +296,7 @@ SEAMS = {
 @pytest.mark.parametrize(("method", "arguments"), SEAMS.items(), ids=SEAMS)
 def test_the_trainer_still_has_the_methods_that_are_overridden(method: str, arguments: list[str]) -> None:
     """When this fails, transformers has moved a seam: read its Trainer again before checkpoint/saving.py is changed,
-    or methods/token_count.py."""
+    or methods/pass_metrics.py."""
     assert list(inspect.signature(getattr(Trainer, method)).parameters) == arguments
     source = "".join(inspect.getsource(getattr(Trainer, caller)) for caller in CALLERS)
     assert f"self.{method}(" in source

@@ -66,6 +66,8 @@ def test_supervised_fine_tuning_has_the_losses_of_plain_trl(
     ours = losses(workplace, tmp_path, f"parity/sft-{adapter.type}", rate, adapter=adapter)
     assert ours == logged(plain)
     assert min(ours) < 0.8 * ours[0]
+    told = column(workplace, f"parity/sft-{adapter.type}", "train_mean_token_accuracy")
+    assert told == pytest.approx(logged(plain, "mean_token_accuracy"), abs=1e-6)
 
 
 @pytest.mark.parametrize(("adapter", "rate"), [(LORA, 1e-3), (FULL, 1e-4)], ids=["LoRA", "Full"])
@@ -93,6 +95,13 @@ def test_preference_optimization_has_the_losses_of_plain_trl(
     )
     assert ours == logged(plain)
     assert min(ours) < 0.9 * ours[0]
+    for name, metric in (
+        ("mean_token_accuracy", "mean_token_accuracy"),
+        ("reward_accuracy", "rewards/accuracies"),
+        ("reward_margin", "rewards/margins"),
+    ):
+        told = column(workplace, f"parity/dpo-{adapter.type}", f"train_{name}")
+        assert told == pytest.approx(logged(plain, metric), abs=1e-6), name
 
 
 def lora(adapter: Adapter) -> LoraConfig | None:
@@ -107,8 +116,13 @@ def lora(adapter: Adapter) -> LoraConfig | None:
     )
 
 
-def logged(trainer: Any) -> list[float]:
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+def logged(trainer: Any, metric: str = "loss") -> list[float]:
+    """Of every step."""
+    return [entry[metric] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def column(workplace: Workplace, output: str, name: str) -> list[float]:
+    return [float(row[name]) for row in workplace.results(output)]
 
 
 def losses(

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from finetune_api.finetunejob import SFT, Adapter, LoRA, Method
+from finetune_api.finetunejob import SFT, Adapter, Dataset, LoRA, Method, TrainingData, ValidationData
 from finetune_trainer.distributed import batches
+from finetune_trainer.methods.dpo_trainer import ResumableDPOTrainer
 from finetune_trainer.methods.sft_trainer import ResumableSFTTrainer
-from tests.integration.trainer.runs import Workplace, train_here
+from tests.integration.trainer.runs import Workplace, preference, train_here
 
 ADAPTER = Adapter(lora=LoRA(rank=4, alpha=8, dropout=0.0))
 READ_BACK = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}
@@ -37,32 +38,44 @@ class Synchronizations(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        (Method(sft=SFT(prompt_loss_weight=0.25)), {}),
+        (Method(sft=SFT(prompt_loss_weight=0.25)), {"packing": True}),
+        (Method(type="DPO"), {"beta": 0.1, "max_length": 64}),
+    ],
+    ids=["padded", "packed", "pairs"],
+)
 def test_a_step_reads_one_value_back_however_many_passes_it_has(
-    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packing: bool
+    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method, changes: dict[str, Any]
 ) -> None:
     watched = Synchronizations()
     passes: list[str] = []
+    trainer: Any = ResumableDPOTrainer if method.type == "DPO" else ResumableSFTTrainer
 
     def watch(name: str) -> None:
-        method = getattr(ResumableSFTTrainer, name)
+        original = getattr(trainer, name)
 
-        @wraps(method)
+        @wraps(original)
         def called(*arguments: Any, **settings: Any) -> Any:
             passes.append(name)
             with watched:
-                return method(*arguments, **settings)
+                return original(*arguments, **settings)
 
-        monkeypatch.setattr(ResumableSFTTrainer, name, called)
+        monkeypatch.setattr(trainer, name, called)
 
     monkeypatch.setattr(batches, "MOST_TOKENS", 128)
     for name in ("training_step", "_track_num_input_tokens", "prediction_step"):
         watch(name)
-    settings = {"epochs": 0.5, "batch_size": 4, "max_length": 128, "packing": packing}
-    output = f"passes/{packing}"
-    run = workplace.train_run(output, settings, adapter=ADAPTER, method=Method(sft=SFT(prompt_loss_weight=0.25)))
-    train_here(run, tmp_path / output)
-    steps = len(workplace.results(output))
+    settings = {"epochs": 0.5, "batch_size": 4, "max_length": 128} | changes
+    dataset = workplace.dataset()
+    if method.type == "DPO":
+        pairs = workplace.bucket.put_lines("passes/pairs.jsonl", [preference(number) for number in range(20)])
+        dataset = Dataset(training=TrainingData(uri=pairs), validation=ValidationData(uri=pairs))
+    run = workplace.train_run(f"passes/{len(str(changes))}", settings, adapter=ADAPTER, method=method, dataset=dataset)
+    train_here(run, tmp_path / "passes")
+    steps = len(workplace.results(f"passes/{len(str(changes))}"))
     assert len(watched.lines) == steps, watched.lines
     assert passes.count("training_step") > 2 * steps
     assert "prediction_step" in passes

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.nn.functional import logsigmoid
+from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.utils import use_adapter
 
 from finetune_api.finetunejob import DPO
 from finetune_trainer.checkpoint.saving import Resumable
+from finetune_trainer.data.encode.tokenization import IGNORED
 from finetune_trainer.distributed.batches import examples_in_step
 from finetune_trainer.methods.method import Row, TrainerParts
+from finetune_trainer.methods.pass_metrics import CountTokensByStep, MetricsOverPasses
 from finetune_trainer.methods.shared_batches import SharedBatches
-from finetune_trainer.methods.token_count import CountTokensByStep
 from finetune_trainer.model.adapters import load_merged_model, trains_new_adapter, uses_bfloat16
 
 LOSSES = {"Sigmoid": "sigmoid", "Hinge": "hinge", "IPO": "ipo"}
-MEANS_OVER_PAIRS = (
-    *(f"rewards/{name}" for name in ("chosen", "rejected", "accuracies", "margins")),
-    *(f"logps/{name}" for name in ("chosen", "rejected")),
-)
-"""TRL's metrics to which a blank adds nothing."""
 REFERENCE_ADAPTER = "ref"
 """TRL's name for the frozen copy of an adapter."""
 
@@ -61,16 +59,24 @@ def build_dpo_trainer(parts: TrainerParts, dpo: DPO, without_loss: Callable[[Row
     return trainer
 
 
-def loss_of_equals(loss_type: str, beta: float) -> float:
-    """The loss, in nats, of a pair of equally likely answers, which a blank always is.
+def losses_of_pairs(
+    loss_type: str, beta: float, chosen: torch.Tensor, rejected: torch.Tensor, completions: torch.Tensor
+) -> torch.Tensor:
+    """The loss of each pair, in nats, by the log-ratios of its answers, each (pairs,).
 
-    With the margin h = 0 of the log-ratios: -log sigmoid(beta h) of Rafailov et al. (2023), equation 7; the hinge
-    max(0, 1 - beta h) of Zhao et al., "SLiC-HF" (2023); (h - 1 / (2 beta))^2 of Azar et al., "IPO" (2023), equation 17.
+    With the margin h of the log-ratios: -log sigmoid(beta h) of Rafailov et al. (2023), equation 7; the hinge
+    max(0, 1 - beta h) of Zhao et al., "SLiC-HF" (2023); (h - 1 / (2 beta))^2 of Azar et al., "IPO" (2023), equation 17,
+    where the log-ratios are means over the answers' tokens, as TRL has them. `completions`: the tokens of the chosen
+    answers, then of the rejected ones, (2 * pairs, tokens).
     """
-    return {"sigmoid": math.log(2), "hinge": 1.0, "ipo": 1 / (2 * beta) ** 2}[loss_type]
+    if loss_type == "ipo":
+        lengths = completions.sum(dim=1).clamp(min=1).chunk(2)
+        return (chosen / lengths[0] - rejected / lengths[1] - 1 / (2 * beta)) ** 2
+    margins = chosen - rejected
+    return torch.relu(1 - beta * margins) if loss_type == "hinge" else -logsigmoid(beta * margins)
 
 
-class ResumableDPOTrainer(CountTokensByStep, SharedBatches, Resumable, DPOTrainer):
+class ResumableDPOTrainer(MetricsOverPasses, CountTokensByStep, SharedBatches, Resumable, DPOTrainer):
     """TRL's DPOTrainer, with saves in the background, on datasets that are tokenized already.
 
     TRL averages over the pairs of each pass, and then over the passes; here a pass with blanks is weighted by its
@@ -87,18 +93,37 @@ class ResumableDPOTrainer(CountTokensByStep, SharedBatches, Resumable, DPOTraine
 
         `inputs`: the chosen answers of the pass's pairs, then the rejected ones: `input_ids`, `attention_mask` and
         `completion_mask`, each (2 * pairs, tokens). A blank has no completion.
+
+        TRL's own would read metrics back from the accelerator in each pass.
         """
-        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        share = self._share_of_mean()
-        if share == 1:
-            return result
-        mode = "train" if self.model.training else "eval"
-        for name in MEANS_OVER_PAIRS:
-            self._metrics[mode][name][-1] *= share
-        blanks = 1 - inputs["completion_mask"].any(dim=1).chunk(2)[0].float().mean()
-        loss, *outputs = result if return_outputs else (result,)
-        loss = (loss - blanks * loss_of_equals(self.loss_types[0], self.beta)) * share
-        return (loss, *outputs) if return_outputs else loss
+        completions = inputs["completion_mask"]
+        asked = {name: value for name, value in inputs.items() if name != "completion_mask"}
+        asked["labels"] = inputs["input_ids"].masked_fill(completions == 0, IGNORED)
+        asked |= {"use_cache": False, "fused_lm_head": True}
+        routed = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        outputs = model(**asked, **routed)
+        ratios = outputs.log_probs.sum(dim=1) - self._reference(asked)
+        chosen, rejected = ratios.chunk(2)
+        is_pair = completions.any(dim=1).chunk(2)[0]
+        losses = losses_of_pairs(self.loss_types[0], self.beta, chosen, rejected, completions)
+        loss = losses.where(is_pair, 0).mean() * self._share_of_mean()
+        if self.aux_loss_enabled:
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss
+        of_chosen = completions[:, 1:].bool().chunk(2)[0]
+        self.add_metric("mean_token_accuracy", outputs.is_top1.chunk(2)[0], of_chosen)
+        self.add_metric("rewards/accuracies", (chosen > rejected).double(), is_pair)
+        self.add_metric("rewards/margins", self.beta * (chosen - rejected), is_pair)
+        return (loss, outputs) if return_outputs else loss
+
+    def _reference(self, asked: dict[str, Any]) -> torch.Tensor:
+        """The log-probability of each answer, (2 * pairs,), for the model that the run starts from."""
+        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            if self.ref_model is not None:
+                return self.ref_model(**asked).log_probs.sum(dim=1)
+            adapted = self.accelerator.unwrap_model(self.model)
+            frozen = REFERENCE_ADAPTER if REFERENCE_ADAPTER in adapted.peft_config else None
+            with use_adapter(adapted, adapter_name=frozen):
+                return self.model(**asked).log_probs.sum(dim=1)
 
     def _share_of_mean(self) -> float:
         """The factor by which blanks reduce the weight of a real pair in the mean over a step, or an evaluation."""

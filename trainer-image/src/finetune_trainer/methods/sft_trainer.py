@@ -12,8 +12,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 from finetune_trainer.checkpoint.saving import Resumable
 from finetune_trainer.data.encode.tokenization import IGNORED, PROMPT_MARK
 from finetune_trainer.methods.method import Row, TrainerParts
+from finetune_trainer.methods.pass_metrics import CountTokensByStep, MetricsOverPasses
 from finetune_trainer.methods.shared_batches import SharedBatches
-from finetune_trainer.methods.token_count import CountTokensByStep
 
 
 def build_sft_trainer(
@@ -40,24 +40,17 @@ def build_sft_trainer(
     return trainer
 
 
-class ResumableSFTTrainer(CountTokensByStep, SharedBatches, Resumable, SFTTrainer):
+class ResumableSFTTrainer(MetricsOverPasses, CountTokensByStep, SharedBatches, Resumable, SFTTrainer):
     """TRL's SFTTrainer, with saves in the background, and loss on the prompt where labels mark it (PROMPT_MARK).
 
     The loss of a step is the weighted mean over its tokens, as in Huerta-Enochian and Ko, "Instruction Fine-Tuning:
     Does Prompt Loss Matter?" (2024): the assistant's tokens weigh 1, the prompt's `prompt_loss_weight`. That of an
-    evaluation, and the accuracy of both, are means over tokens too, where TRL's are means of means that change with the
-    batches.
+    evaluation is the mean over its tokens too, where TRL's is a mean of means that changes with the batches.
     """
 
     prompt_loss_weight = 0.0
     _evaluated: torch.Tensor
     """(2,), float64: the summed loss in nats, and the number of tokens with loss, of the evaluation in progress."""
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        self._accuracy: dict[str, torch.Tensor] = {}
-        """By "train" and "eval", (2,), int64, on the accelerator: the assistant's tokens since the last log that the
-        model finds most likely, and all of them."""
-        super().__init__(*arguments, **settings)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -78,7 +71,7 @@ class ResumableSFTTrainer(CountTokensByStep, SharedBatches, Resumable, SFTTraine
         of_prompt = is_prompt[:, 1:]
         weights = torch.where(of_prompt, self.prompt_loss_weight, 1.0)
         of_assistant = outputs.label_mask & ~of_prompt
-        self._add_accuracy(outputs.is_top1 & of_assistant, of_assistant)
+        self.add_metric("mean_token_accuracy", outputs.is_top1, of_assistant)
         tokens = of_assistant.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         loss = -(weights * outputs.log_probs).sum() / tokens.clamp(min=1)
         if num_items_in_batch is not None:
@@ -87,18 +80,6 @@ class ResumableSFTTrainer(CountTokensByStep, SharedBatches, Resumable, SFTTraine
             passes = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss / passes
         return (loss, outputs) if return_outputs else loss
-
-    def _add_accuracy(self, found: torch.Tensor, tokens: torch.Tensor) -> None:
-        mode = "train" if self.model.training else "eval"
-        self._accuracy[mode] = self._accuracy.get(mode, 0) + torch.stack([found.sum(), tokens.sum()])
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the accuracy since the last log, of all processes."""
-        mode = "train" if self.model.training else "eval"
-        if mode in self._accuracy:
-            found, tokens = self.accelerator.reduce(self._accuracy.pop(mode)).tolist()
-            logs["mean_token_accuracy" if mode == "train" else "eval_mean_token_accuracy"] = found / max(tokens, 1)
-        super().log(logs, start_time)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """The divisor of a step's summed loss, a scalar tensor: the sum of its tokens' weights, over all processes."""
