@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from finetune_api.finetunejob import DPO
 from finetune_trainer.data.encode import tokenization
 from finetune_trainer.data.encode.chat_template import TemplateError, reads_images
-from finetune_trainer.data.encode.placeholders import encode
+from finetune_trainer.data.encode.placeholders import encode_ids
+from finetune_trainer.data.encode.token_places import token_ids
 from finetune_trainer.data.encode.tokenization import IGNORED, common_prefix, refusal_without_loss, render_answers
 from finetune_trainer.data.encode.vision import ONLY_CHAT
 from finetune_trainer.data.read.examples import ChatExample, Example, PreferenceExample
@@ -127,7 +128,7 @@ def _prompt_and_answers(tokenizer: Any, example: PreferenceExample) -> tuple[lis
         end = tokenizer.eos_token or ""
         answers = [str(answer) for answer in (example.chosen, example.rejected)]
         texts = [prompt, *(prompt + answer.removesuffix(end) + end for answer in answers)]
-        return [list(tokenizer(text)["input_ids"]) for text in texts], False
+        return [token_ids(tokenizer, text, add_special_tokens=True) for text in texts], False
     context = [replace(message, weight=0) if isinstance(message, Assistant) else message for message in prompt]
     conversations = [
         ChatExample([*context, *answer], example.tools)
@@ -137,4 +138,4 @@ def _prompt_and_answers(tokenizer: Any, example: PreferenceExample) -> tuple[lis
     if any(conversation.has_images for conversation in conversations):
         raise TemplateError("The example has images, and the model reads only text.")
     rendered = render_answers(tokenizer, len(prompt), conversations)
-    return [encode(tokenizer, text)[0] for text in rendered], any(text.literals for text in rendered)
+    return [encode_ids(tokenizer, text) for text in rendered], any(text.literals for text in rendered)

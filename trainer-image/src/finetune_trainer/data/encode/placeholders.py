@@ -23,6 +23,7 @@ from finetune_trainer.data.encode.chat_template import (
     render_chat,
     text_tokenizer,
 )
+from finetune_trainer.data.encode.token_places import PlacedTokens, placed_tokens, token_ids
 
 Span = tuple[int, int]
 
@@ -168,30 +169,36 @@ def with_whole_reasoning(tokenizer: Any, conversation: Conversation, position: i
     return Conversation(messages, conversation.tools, conversation.tokens, markup, conversation.numbers)
 
 
-def encode(tokenizer: Any, rendered: RenderedText) -> tuple[list[int], list[Span]]:
-    """Token ids of a rendered conversation, and where each stands in the text. Literals become no control tokens.
+def encode(tokenizer: Any, rendered: RenderedText) -> PlacedTokens:
+    """The tokens of a rendered conversation, and where each stands in the text. Literals become no control tokens.
 
     Raises TemplateError where that can't be kept.
     """
     text = rendered.text
     if not rendered.literals:
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return list(encoded["input_ids"]), list(encoded["offset_mapping"])
+        return placed_tokens(tokenizer, text)
     anchor, anchor_id = _anchor(tokenizer)
     # Each is cut behind its first character: no piece has it whole. The pieces but the first follow a control token,
     # so that no tokenizer takes them for the start of a text.
     cuts = [0, *(start + 1 for start, _ in rendered.literals), len(text)]
     ids: list[int] = []
-    offsets: list[Span] = []
+    starts: list[int] = []
+    ends: list[int] = []
     for number, (start, end) in enumerate(itertools.pairwise(cuts)):
         lead = anchor if number else ""
-        encoded = tokenizer(lead + text[start:end], add_special_tokens=False, return_offsets_mapping=True)
-        pairs = list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
-        if lead and pairs.pop(0)[0] != anchor_id:
+        piece = placed_tokens(tokenizer, lead + text[start:end])
+        if lead and piece.ids[:1] != [anchor_id]:
             raise TemplateError(f"The tokenizer does not read {anchor!r} as one token.")
-        ids += [token for token, _ in pairs]
-        offsets += [(max(first - len(lead), 0) + start, last - len(lead) + start) for _, (first, last) in pairs]
-    return ids, offsets
+        own = slice(1 if lead else 0, None)
+        ids += piece.ids[own]
+        starts += [max(first - len(lead), 0) + start for first in piece.starts[own]]
+        ends += [last - len(lead) + start for last in piece.ends[own]]
+    return PlacedTokens(ids, starts, ends)
+
+
+def encode_ids(tokenizer: Any, rendered: RenderedText) -> list[int]:
+    """The token ids alone. Raises as `encode` does."""
+    return encode(tokenizer, rendered).ids if rendered.literals else token_ids(tokenizer, rendered.text)
 
 
 def prompt_text(
@@ -224,7 +231,7 @@ def prompt_ids(
 ) -> list[int]:
     """The token ids of `prompt_text`: the same in training, evaluation and serving. Raises TemplateError."""
     rendered = prompt_text(tokenizer, messages, tools, variables, arguments)
-    return encode(text_tokenizer(tokenizer), rendered)[0]
+    return encode_ids(text_tokenizer(tokenizer), rendered)
 
 
 def refuse_literals(tokenizer: Any, rendered: RenderedText) -> None:

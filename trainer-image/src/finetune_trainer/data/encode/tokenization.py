@@ -44,6 +44,7 @@ from finetune_trainer.data.encode.placeholders import (
     with_whole_reasoning,
 )
 from finetune_trainer.data.encode.template_limits import limited
+from finetune_trainer.data.encode.token_places import token_ids
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample
 from finetune_trainer.data.read.messages import Assistant
 
@@ -115,8 +116,8 @@ def _tokenize_completion(tokenizer: Any, example: CompletionExample) -> Tokenize
     """As TRL does it: one text of both, with the loss from where its tokens differ from the prompt's."""
     end = tokenizer.eos_token or ""
     completion = example.completion if example.completion.endswith(end) else example.completion + end
-    input_ids = list(tokenizer(example.prompt + completion)["input_ids"])
-    prompt_ids = list(tokenizer(example.prompt)["input_ids"])
+    input_ids = token_ids(tokenizer, example.prompt + completion, add_special_tokens=True)
+    prompt_ids = token_ids(tokenizer, example.prompt, add_special_tokens=True)
     start = common_prefix(input_ids, prompt_ids)
     return TokenizedExample(input_ids, [IGNORED] * start + input_ids[start:])
 
@@ -126,13 +127,12 @@ def _tokenize_masked(tokenizer: Any, rendered: RenderedChat) -> TokenizedExample
 
     A token that is partly in a turn carries loss: a first word may merge with a space.
     """
-    input_ids, offsets = encode(tokenizer, rendered)
-    labels = [IGNORED] * len(input_ids)
-    firsts, lasts = [first for first, _ in offsets], [last for _, last in offsets]
+    tokens = encode(tokenizer, rendered)
+    labels = [IGNORED] * len(tokens.ids)
     for start, end in rendered.turns:
-        here = slice(bisect_right(lasts, start), bisect_left(firsts, end))
-        labels[here] = input_ids[here]
-    return TokenizedExample(input_ids, labels, spells_tokens=bool(rendered.literals))
+        here = slice(bisect_right(tokens.ends, start), bisect_left(tokens.starts, end))
+        labels[here] = tokens.ids[here]
+    return TokenizedExample(tokens.ids, labels, spells_tokens=bool(rendered.literals))
 
 
 def _unweighted_positions(
