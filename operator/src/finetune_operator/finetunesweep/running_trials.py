@@ -76,12 +76,13 @@ def next_record(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, no
     """Until when ends wait to be recorded together with others; None: what there is is recorded now."""
     spec, jobs = observed.spec, observed.jobs
     alive, done = running(status), ended_in_order(status, jobs)
-    if not done or len(done) == len(alive) or status.recorded_time is None or spec.suspend or spec.cancel:
+    since = status.recorded_time or status.start_time
+    if not done or len(done) == len(alive) or since is None or spec.suspend or spec.cancel:
         return None
     seen = [(one, jobs[one.fine_tune_job_name]) for one in alive if one not in done and one.fine_tune_job_name in jobs]
     if any(with_rungs(spec, trial, job) != trial for trial, job in seen):
         return None  # The next evaluation would take the place of this one.
-    due = status.recorded_time + RECORD_INTERVAL
+    due = since + RECORD_INTERVAL
     return due if now < due <= now + RECORD_INTERVAL else None
 
 

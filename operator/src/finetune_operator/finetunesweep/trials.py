@@ -29,6 +29,8 @@ NO_LOSS, NO_SCORE = "NoValidationLoss", "NoScore"
 HOUR_SECONDS = 3600
 MOST_SUGGESTED_AT_ONCE = 4
 """A suggestion takes tens of milliseconds with many trials, in which other objects wait."""
+NOT_SUGGESTED = 10
+"""TPE draws the values of so many trials at random, which takes no time: all that begin at once share a write."""
 
 
 def running(status: FineTuneSweepStatus) -> list[TrialStatus]:
@@ -133,8 +135,10 @@ def replaced(status: FineTuneSweepStatus, *trials: TrialStatus) -> FineTuneSweep
 
 
 def with_next_trials(owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> FineTuneSweepStatus:
-    """The status with the trials that may begin now, in their order; of many, the first few."""
-    most = len(status.trials) + MOST_SUGGESTED_AT_ONCE
+    """The status with the trials that may begin now, in their order; of many whose values TPE chooses, the first few."""
+    most = len(status.trials) + spec.width
+    if spec.search is not None and spec.search.algorithm == "TPE":
+        most = max(len(status.trials) + MOST_SUGGESTED_AT_ONCE, NOT_SUGGESTED)
     while len(status.trials) < most and has_room(spec, status):
         number = len(status.trials) + 1
         trial = TrialStatus(

@@ -87,12 +87,38 @@ def test_a_clock_that_was_wrong_delays_no_record() -> None:
     assert world.states() == ["Succeeded", "Succeeded", "Running", "Running"]
 
 
-def test_values_of_many_trials_are_chosen_by_a_few_at_a_time() -> None:
-    world = SweepWorld(sweep_spec(parallel=10))
+def test_values_that_tpe_chooses_are_chosen_for_a_few_trials_at_a_time() -> None:
+    world = SweepWorld(sweep_spec(parallel=20))
     decided = world.reconcile()
-    assert (len(world.status.trials), decided.requeue_at) == (4, NOW)
+    assert (len(world.status.trials), decided.requeue_at) == (10, NOW), "the first ten are random"
+    decided = world.reconcile()
+    assert (len(world.status.trials), decided.requeue_at) == (14, NOW)
     world.settle()
-    assert len(world.created) == 10
+    assert len(world.created) == 20
+
+
+@pytest.mark.parametrize("algorithm", ["Random", "Grid"])
+def test_trials_whose_values_cost_nothing_begin_with_one_write(algorithm: str) -> None:
+    grid = {"parameters": [{"path": "adapter.lora.rank", "numbers": list(range(1, 51))}]}
+    world = SweepWorld(
+        sweep_spec(
+            parallel=50,
+            budget={"trials": 50},
+            search={"algorithm": algorithm, **(grid if algorithm == "Grid" else {})},
+        )
+    )
+    decided = world.reconcile()
+    assert (len(world.status.trials), decided.requeue_at) == (50, None)
+
+
+def test_the_first_end_is_written_together_with_those_that_come_soon_after_it() -> None:
+    world = started(parallel=4, budget={"trials": 9})
+    for number, seconds in ((1, 2), (2, 3)):
+        world.ends(number, after=timedelta(seconds=seconds))
+        assert world.reconcile().requeue_at == NOW + timedelta(seconds=10)
+    world.now = NOW + timedelta(seconds=10)
+    world.settle()
+    assert world.states() == ["Succeeded"] * 2 + ["Running"] * 4
 
 
 def test_a_search_ends_with_the_best_of_its_trials() -> None:
