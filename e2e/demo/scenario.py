@@ -13,6 +13,7 @@ import yaml
 from e2e.cluster.resolve import Cluster
 from e2e.cluster.service_url import service_url
 from e2e.demo.api import Api, Object, condition, wait_ready
+from e2e.demo.smaller_model import smaller_model
 from e2e.images.build import Images
 from e2e.prepare import cluster_with_images
 from e2e.release import install
@@ -25,6 +26,8 @@ NAME = "dictionary"
 SERVICE_PORT = 80
 BUCKET = "finetune"
 MODEL_KEY = "models/wordnet-base"
+SMALLER_MODEL_KEY = "models/wordnet-small"
+"""For examples/capabilities/smallest-model.yaml."""
 DATASET_KEY = "datasets/dictionary"
 JOBS, EVALUATIONS, DEPLOYMENTS = "finetunejobs", "evaluations", "modeldeployments"
 
@@ -74,13 +77,15 @@ def apply(platform: Platform, model: str | None = None) -> None:
 
 
 def upload(platform: Platform, model: str | None = None) -> None:
-    """Bring the dataset to the storage, and the base model unless another one (a hub's) is asked for."""
+    """Bring the dataset to the storage, and the base models unless another one (a hub's) is asked for."""
     with step("Upload the base model and the dataset to S3"), reach(platform.storage) as s3:
         s3.create_bucket(BUCKET)
         if model is None:
             for file in sorted((QUICKSTART / "base-model").iterdir()):
                 if file.suffix in (".json", ".safetensors", ".jinja"):
                     s3.upload(file, BUCKET, f"{MODEL_KEY}/{file.name}")
+            for name, content in smaller_model(QUICKSTART / "base-model").items():
+                s3.put(BUCKET, f"{SMALLER_MODEL_KEY}/{name}", content)
         for file in sorted((QUICKSTART / "data").glob("*.jsonl")):
             s3.upload(file, BUCKET, f"{DATASET_KEY}/{file.name}")
 

@@ -135,7 +135,7 @@ def replaced(status: FineTuneSweepStatus, *trials: TrialStatus) -> FineTuneSweep
 
 
 def with_next_trials(owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> FineTuneSweepStatus:
-    """The status with the trials that may begin now, in their order; of many whose values TPE chooses, the first few."""
+    """The status with the trials that may begin now, in their order; of many that TPE chooses for, the first few."""
     most = len(status.trials) + spec.width
     if spec.search is not None and spec.search.algorithm == "TPE":
         most = max(len(status.trials) + MOST_SUGGESTED_AT_ONCE, NOT_SUGGESTED)

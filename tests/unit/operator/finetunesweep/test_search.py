@@ -87,30 +87,6 @@ def test_a_clock_that_was_wrong_delays_no_record() -> None:
     assert world.states() == ["Succeeded", "Succeeded", "Running", "Running"]
 
 
-def test_values_that_tpe_chooses_are_chosen_for_a_few_trials_at_a_time() -> None:
-    world = SweepWorld(sweep_spec(parallel=20))
-    decided = world.reconcile()
-    assert (len(world.status.trials), decided.requeue_at) == (10, NOW), "the first ten are random"
-    decided = world.reconcile()
-    assert (len(world.status.trials), decided.requeue_at) == (14, NOW)
-    world.settle()
-    assert len(world.created) == 20
-
-
-@pytest.mark.parametrize("algorithm", ["Random", "Grid"])
-def test_trials_whose_values_cost_nothing_begin_with_one_write(algorithm: str) -> None:
-    grid = {"parameters": [{"path": "adapter.lora.rank", "numbers": list(range(1, 51))}]}
-    world = SweepWorld(
-        sweep_spec(
-            parallel=50,
-            budget={"trials": 50},
-            search={"algorithm": algorithm, **(grid if algorithm == "Grid" else {})},
-        )
-    )
-    decided = world.reconcile()
-    assert (len(world.status.trials), decided.requeue_at) == (50, None)
-
-
 def test_the_first_end_is_written_together_with_those_that_come_soon_after_it() -> None:
     world = started(parallel=4, budget={"trials": 9})
     for number, seconds in ((1, 2), (2, 3)):

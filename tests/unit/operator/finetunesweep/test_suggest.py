@@ -14,7 +14,7 @@ import pytest
 
 from finetune_api.finetunesweep import TrialStatus
 from finetune_operator.finetunesweep.search.suggest import suggest
-from tests.unit.operator.finetunesweep.sweeps import RANK, RATE, loss, sweep_spec
+from tests.unit.operator.finetunesweep.sweeps import NOW, RANK, RATE, SweepWorld, loss, sweep_spec
 
 EPOCHS = {"path": "hyperparameters.epochs", "numbers": [1, 2]}
 BATCH_SIZE = {"path": "hyperparameters.batchSize", "uniform": {"minimum": 4, "maximum": 64}}
@@ -122,3 +122,27 @@ def test_an_operator_without_sweeps_does_not_load_optuna() -> None:
     code = "import sys, finetune_operator.runtime.manager; print('optuna' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_values_that_tpe_chooses_are_chosen_for_a_few_trials_at_a_time() -> None:
+    world = SweepWorld(sweep_spec(parallel=20))
+    decided = world.reconcile()
+    assert (len(world.status.trials), decided.requeue_at) == (10, NOW), "the first ten are random"
+    decided = world.reconcile()
+    assert (len(world.status.trials), decided.requeue_at) == (14, NOW)
+    world.settle()
+    assert len(world.created) == 20
+
+
+@pytest.mark.parametrize("algorithm", ["Random", "Grid"])
+def test_trials_whose_values_cost_nothing_begin_with_one_write(algorithm: str) -> None:
+    grid = {"parameters": [{"path": "adapter.lora.rank", "numbers": list(range(1, 51))}]}
+    world = SweepWorld(
+        sweep_spec(
+            parallel=50,
+            budget={"trials": 50},
+            search={"algorithm": algorithm, **(grid if algorithm == "Grid" else {})},
+        )
+    )
+    decided = world.reconcile()
+    assert (len(world.status.trials), decided.requeue_at) == (50, None)
