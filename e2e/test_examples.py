@@ -64,7 +64,7 @@ def ready(platform: Platform, shown: Shown) -> Iterator[dict[str, Object]]:
             yield {name: item["status"] for name, item in found.items()}
         finally:
             with step("Remove the examples"):
-                api.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s", timeout=150)
+                api.remove_namespace(NAMESPACE)
 
 
 def test_all_ran(ready: dict[str, Object]) -> None:

@@ -35,6 +35,16 @@ class Api:
         command = binaries(["kubectl"])["kubectl"]
         return run(command, "--kubeconfig", self.kubeconfig, *arguments, input=stdin, timeout=timeout)
 
+    def remove_namespace(self, namespace: str) -> None:
+        """Remove a namespace, what serves in it first, and wait until it is gone.
+
+        Kubernetes looks at a namespace again only after half of the grace of the Pods that are left in it: a minute
+        for those that serve, however soon they end. Raises StepFailed when it is not gone in time.
+        """
+        serving = ("delete", "modeldeployments", "--all", "--cascade=foreground", "--timeout=120s")
+        self.kubectl("-n", namespace, *serving, timeout=150)
+        self.kubectl("delete", "namespace", namespace, "--timeout=120s", timeout=150)
+
     def get(self, plural: str, namespace: str, name: str) -> Object:
         """One of our objects."""
         found = _objects(self.kubeconfig).get_namespaced_custom_object(

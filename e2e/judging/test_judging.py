@@ -69,7 +69,7 @@ def judged(platform: Platform, shown: Shown) -> Iterator[dict[str, Object]]:
             yield {**found, "held": held}
         finally:
             with step("Remove the Evaluations"):
-                api.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s", timeout=150)
+                api.remove_namespace(NAMESPACE)
                 api.kubectl("delete", "ftc", "judging")
 
 
@@ -158,7 +158,12 @@ def stub_pod(image: str) -> list[Object]:
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    pod = {"automountServiceAccountToken": False, "securityContext": security, "containers": [container]}
+    pod = {
+        "automountServiceAccountToken": False,
+        "securityContext": security,
+        "containers": [container],
+        "terminationGracePeriodSeconds": 1,  # SIGTERM does not end it: it is the first process of its container
+    }
     ports = [{"port": stub_judge.PORT}]
     return [
         {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod},
