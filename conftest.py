@@ -30,6 +30,10 @@ settings.register_profile("same", deadline=None, suppress_health_check=_SLOW, de
 settings.register_profile("explore", deadline=None, suppress_health_check=_SLOW, max_examples=2000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
+# Of models as small as the tests', more threads only wait for each other: the same training takes several times the CPU
+# time with two. Here, since torch reads it once, when the first module imports it.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # Importing torch, transformers and TRL takes twice as long without, and dozens of processes do.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

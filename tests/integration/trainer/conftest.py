@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ from tests.integration.trainer.runs import Workplace, question
 from tests.integration.trainer_evaluation.buckets import Bucket, bucket_in_real_s3
 from tests.integration.trainer_evaluation.tiny_models import save_model
 
-os.environ["OMP_NUM_THREADS"] = "1"  # of models this small, more threads only wait for each other
 environment.prepare()
 
 
