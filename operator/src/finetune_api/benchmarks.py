@@ -63,7 +63,7 @@ class Benchmark(ApiModel):
     name: ShortName = Field(description="Name of the benchmark in gates and results; no grader has it.")
     task: BenchmarkTask = Field(description="Task of lm-eval 0.4.13.")
     mirror: BenchmarkMirror
-    limit_examples: int | None = Field(
+    max_examples: int | None = Field(
         None, ge=1, le=MOST_EXAMPLES, description="Use only so many examples, the first ones. Omitted: all."
     )
     few_shot: int | None = Field(

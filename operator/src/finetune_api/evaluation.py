@@ -63,7 +63,7 @@ class EvaluationDataset(ApiModel):
     uri: DatasetUri = Field(
         description="s3://bucket/path or hf://datasets/org/name@revision/path; JSON Lines, Parquet or Arrow."
     )
-    limit_examples: int | None = Field(
+    max_examples: int | None = Field(
         None, ge=1, le=MOST_EXAMPLES, description="Maximum number of examples. Omitted: all."
     )
     cluster_by: Template | None = Field(

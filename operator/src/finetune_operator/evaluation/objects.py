@@ -111,7 +111,7 @@ def evaluate_objects(
         dataset_uri=spec.dataset.uri,
         allowed_datasets=class_.spec.sources.datasets,
         allowed_images=image_sources(class_.spec),
-        limit_examples=spec.dataset.limit_examples,
+        limit_examples=spec.dataset.max_examples,
         graders=spec.graders,
         benchmarks=spec.benchmarks,
         endpoints=list(endpoints),

@@ -49,8 +49,8 @@ def test_a_change_of_a_job_needs_another_run_id(api: Api, changes: dict[str, Any
     ("changes", "taken"),
     [
         ({"gates": [{"grader": "exact", "minimum": 0.9}]}, True),
-        ({"runId": "2", "dataset": {"limitExamples": 10}}, True),
-        ({"dataset": {"limitExamples": 10}}, False),
+        ({"runId": "2", "dataset": {"maxExamples": 10}}, True),
+        ({"dataset": {"maxExamples": 10}}, False),
         ({"generation": {"maxTokens": 10}}, False),
         ({"baseline": {"model": {"uri": "s3://models/base"}}}, False),
         ({"graders": [{**GRADER, "stringCheck": {"operation": "Ne"}}]}, False),

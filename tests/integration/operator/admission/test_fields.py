@@ -196,8 +196,8 @@ from tests.integration.operator.api import Api
         ("FineTuneJob", {"checkpoints": {"everySteps": 2**31}}, ["spec.checkpoints.everySteps", "less than or equal"]),
         (
             "Evaluation",
-            {"dataset": {"uri": "s3://data/test.jsonl", "limitExamples": 2**31}},
-            ["spec.dataset.limitExamples", "less than or equal"],
+            {"dataset": {"uri": "s3://data/test.jsonl", "maxExamples": 2**31}},
+            ["spec.dataset.maxExamples", "less than or equal"],
         ),
         (
             "FineTuneClass",

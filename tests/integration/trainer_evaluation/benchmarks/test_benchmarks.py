@@ -172,8 +172,8 @@ def test_the_gain_on_a_benchmark_compares_the_models_example_by_example(
 def test_examples_are_limited_and_solved_ones_precede_them_in_the_models_own_template(
     bucket: Bucket, metals: str, compared: dict[str, ModelSource]
 ) -> None:
-    plain = benchmark("arc_easy", metals, name="plain", limitExamples=3, fewShot=2)
-    chatty = benchmark("arc_easy", metals, name="chat", limitExamples=3, fewShot=2, chatTemplate=True)
+    plain = benchmark("arc_easy", metals, name="plain", maxExamples=3, fewShot=2)
+    chatty = benchmark("arc_easy", metals, name="chat", maxExamples=3, fewShot=2, chatTemplate=True)
     run = run_of(bucket, [plain, chatty], compared, "shots")
 
     report = evaluate(run)
@@ -189,7 +189,7 @@ def test_examples_are_limited_and_solved_ones_precede_them_in_the_models_own_tem
 def test_a_prompt_that_does_not_fit_is_told(bucket: Bucket, metals: str, base: Path) -> None:
     """The model's context is 128 characters."""
     models = {TUNED: ModelSource(uri=bucket.put_folder("models/short", base))}
-    report = evaluate(run_of(bucket, [benchmark("arc_easy", metals, limitExamples=1, fewShot=4)], models, "short"))
+    report = evaluate(run_of(bucket, [benchmark("arc_easy", metals, maxExamples=1, fewShot=4)], models, "short"))
     assert [one for one in report.warnings if one.startswith("PromptsTruncated: 4 prompts of the benchmark 'arc-easy'")]
 
 
@@ -247,7 +247,7 @@ def test_prompts_that_do_not_fit_are_counted_once_whichever_try_asks_them_and_ho
 ) -> None:
     models = {TUNED: ModelSource(uri=bucket.put_folder("models/counted", base))}
     asked = Asked(monkeypatch)
-    run = run_of(bucket, [benchmark("arc_easy", metals, limitExamples=6, fewShot=4)], models, "counted")
+    run = run_of(bucket, [benchmark("arc_easy", metals, maxExamples=6, fewShot=4)], models, "counted")
     asked.most = 1
     with pytest.raises(DisruptedError):
         evaluate(run)
@@ -277,7 +277,7 @@ def test_smaller_batches_are_tried_where_the_accelerator_has_too_little_memory(
 
     monkeypatch.setattr(AskedModel, "_model_call", small)
     models = {TUNED: ModelSource(uri=long_base_uri)}
-    report = evaluate(run_of(bucket, [benchmark("arc_easy", metals, limitExamples=4)], models, "memory"))
+    report = evaluate(run_of(bucket, [benchmark("arc_easy", metals, maxExamples=4)], models, "memory"))
     assert score_of(report, TUNED, "arc-easy").examples == 4
     assert batches[:3] == [8, 4, 2]
 

@@ -75,7 +75,7 @@ def test_a_limit_takes_a_question_of_each_subject_in_turn(bucket: Bucket, tmp_pa
     mirror = bucket.uri("mirror/subjects")
     mirror_benchmark("mmlu", Storage(bucket.storage), parse_s3(mirror), write_copy(tmp_path, "mmlu", ROWS), None)
     models = {TUNED: ModelSource(uri=long_base_uri)}
-    run = run_of(bucket, [benchmark("mmlu", mirror, limitExamples=4, fewShot=1)], models, "subjects")
+    run = run_of(bucket, [benchmark("mmlu", mirror, maxExamples=4, fewShot=1)], models, "subjects")
     evaluate(run)
     asked = [line["prompt"].rpartition("\n\n")[2].partition("?")[0] for line in lines_of(bucket, run, "mmlu")]
     assert asked == ["anatomy 0", "high_school_us_history 0", "virology 0", "anatomy 1"]

@@ -127,7 +127,7 @@ kind: Evaluation
 metadata: {name: router}
 spec:
   candidates: [{name: tuned, model: {fineTuneJobRef: {name: router}, checkpoint: CHECKPOINT}}]
-  dataset: {uri: "s3://data/test.jsonl", limitExamples: LIMIT}
+  dataset: {uri: "s3://data/test.jsonl", maxExamples: LIMIT}
   graders: [{name: exact, type: StringCheck}]
   suspend: SUSPEND
 """
@@ -137,5 +137,5 @@ spec:
     assert problems(quoted) == [
         "spec.suspend: 'true' is text: write it without quotation marks",
         "spec.candidates.0.model.checkpoint: '100' is text: write it without quotation marks",
-        "spec.dataset.limitExamples: '5' is text: write it without quotation marks",
+        "spec.dataset.maxExamples: '5' is text: write it without quotation marks",
     ]

@@ -66,7 +66,7 @@ def _prepare(benchmark: Benchmark, storage: Storage, directory: Path, allowed: S
         manifest = read_manifest(storage, mirror, benchmark.task)
         data = fetch_dataset(storage, mirror, manifest, directory / "files", allowed)
         task = load_task(benchmark.task, data, directory)
-    examples = count_examples(task, benchmark.limit_examples)
+    examples = count_examples(task, benchmark.max_examples)
     if benchmark.few_shot is not None:
         task.set_config(key="num_fewshot", value=benchmark.few_shot)
     elif task.get_config("num_fewshot") is None:
@@ -160,7 +160,7 @@ def _rows(prepared: PreparedBenchmark, model: Any) -> list[Row]:
     found = evaluate(
         lm=model,
         task_dict={"tasks": {benchmark.task: task}, "groups": {}, "group_map": {}},
-        limit=benchmark.limit_examples,
+        limit=benchmark.max_examples,
         bootstrap_iters=0,
         apply_chat_template=benchmark.chat_template,
         fewshot_as_multiturn=benchmark.chat_template,

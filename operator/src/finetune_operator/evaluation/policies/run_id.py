@@ -34,6 +34,6 @@ def begin_run(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime)
 
 def _known_examples(spec: EvaluationSpec) -> dict[str, int]:
     """How many examples there are at most, by grader and benchmark, where the spec limits them."""
-    limits = {grader.name: spec.dataset.limit_examples for grader in spec.graders}
-    limits |= {benchmark.name: benchmark.limit_examples for benchmark in spec.benchmarks}
+    limits = {grader.name: spec.dataset.max_examples for grader in spec.graders}
+    limits |= {benchmark.name: benchmark.max_examples for benchmark in spec.benchmarks}
     return {name: limit for name, limit in limits.items() if limit is not None}

@@ -25,7 +25,7 @@ from tests.unit.operator.evaluation_states import (
 )
 from tests.unit.operator.states import NOW, job, resolved_class, succeeded_pod
 
-ARC = {"name": "arc", "task": "arc_easy", "mirror": {"uri": "s3://data/mirror"}, "limitExamples": 250}
+ARC = {"name": "arc", "task": "arc_easy", "mirror": {"uri": "s3://data/mirror"}, "maxExamples": 250}
 AT_MOST_TWO_POINTS = {"benchmark": "arc", "minimumDelta": -0.02}
 
 

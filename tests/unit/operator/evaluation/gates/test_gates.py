@@ -218,7 +218,7 @@ def test_a_gate_that_asks_for_less_than_the_examples_show_is_warned_of(
 
 
 def test_the_warning_is_there_before_anything_runs_and_follows_the_gates() -> None:
-    spec = evaluation_spec(dataset={"limitExamples": 100}, gates=[{"grader": "exact", "minimumDelta": 0.02}])
+    spec = evaluation_spec(dataset={"maxExamples": 100}, gates=[{"grader": "exact", "minimumDelta": 0.02}])
     started = plan(observed_evaluation(EvaluationStatus(), spec=spec), NOW)
     assert started.create
     (warning,) = started.status.warnings
