@@ -76,10 +76,13 @@ def benchmark(
     """
     import torch
 
+    if not torch.cuda.is_available():
+        raise SystemExit(
+            f"torch {torch.__version__} sees no GPU here: nothing was run, and {output} is as it was. Run this "
+            "on a machine with an NVIDIA GPU; python -m benchmarks.trainer measures the trainer on a CPU."
+        )
     end_on_sigterm()
-
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    machine = {"device": name, "torch": torch.__version__, "cpus": os.cpu_count()}
+    machine = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "cpus": os.cpu_count()}
     found: dict[str, Any] = {}
     failed = False
     with tempfile.TemporaryDirectory(prefix="benchmark-gpu-models-") as models:

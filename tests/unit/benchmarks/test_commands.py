@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import pytest
+import torch
 import typer
+from typer.testing import CliRunner
+
+from benchmarks.gpu.__main__ import app
 
 
 @pytest.mark.parametrize("name", ["controller", "gpu", "rft", "trainer"])
 def test_a_benchmarks_command_can_be_made(name: str) -> None:
     assert typer.main.get_command(importlib.import_module(f"benchmarks.{name}.__main__").app)
+
+
+def test_what_needs_a_gpu_says_that_there_is_none_and_keeps_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    figures = tmp_path / "gpu.json"
+    figures.write_text("of an H200")
+    ended = CliRunner().invoke(app, ["--json", str(figures)])
+    assert ended.exit_code == 1
+    assert "sees no GPU here: nothing was run" in str(ended.exception) + ended.output
+    assert figures.read_text() == "of an H200"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from finetune_api.conditions import Reason
@@ -17,15 +22,16 @@ from finetune_api.finetunejob import Adapter, TrainingData, ValidationData
 from finetune_api.graders import Grader
 from finetune_api.run import EvaluateRun, ModelSource, NamedModel
 from finetune_trainer.data.encode.tokenization import IGNORED
-from finetune_trainer.data.encode.vision import VisionCollator, to_record, to_rows
+from finetune_trainer.data.encode.vision import VisionCollator, to_record, to_rows, too_many_image_tokens
 from finetune_trainer.data.images.images import load
 from finetune_trainer.data.read.reader import parse_example
 from finetune_trainer.evaluation.evaluate import evaluate
 from finetune_trainer.model.loading import fetch_model, load_model, load_processor
 from finetune_trainer.preflight.preflight import preflight
-from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.storage.storage import Storage
-from tests.integration.trainer.runs import JOB, Workplace, train_here
+from finetune_trainer.train import build_trainer
+from tests.integration.trainer.runs import JOB, Workplace, stopped_after_first_checkpoint, train_here
 from tests.integration.trainer_evaluation.tiny_models import chat
 from tests.integration.trainer_evaluation.tiny_vision_models import (
     COLOURS,
@@ -142,6 +148,95 @@ def test_only_the_answer_carries_loss_and_an_image_takes_its_tokens(tmp_path: Pa
     assert batch["pixel_values"].shape[0] == 1
     with pytest.raises(DiagnosedError, match="beyond the 10 of maxLength"):
         VisionCollator(processor, 10)(records)
+
+
+WORKERS = 2
+
+
+@pytest.fixture
+def image_workers(monkeypatch: pytest.MonkeyPatch) -> list[DataLoader[Any]]:
+    """Batches are made in processes, as on a GPU; the loaders that had some."""
+    seen: list[DataLoader[Any]] = []
+    begin = DataLoader.__iter__
+
+    def watched(loader: DataLoader[Any]) -> Any:
+        seen.extend([loader] if loader.num_workers == WORKERS else [])
+        return begin(loader)
+
+    monkeypatch.setattr(DataLoader, "__iter__", watched)
+    monkeypatch.setattr(build_trainer, "_image_workers", lambda attempt, inputs: WORKERS)
+    return seen
+
+
+def test_batches_that_processes_make_are_the_same_and_go_on_where_a_run_was_interrupted(
+    workplace: Workplace,
+    vision: dict[str, Any],
+    tmp_path: Path,
+    image_workers: list[DataLoader[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = {"batch_size": 8, "epochs": 1.0, "checkpoint_every_steps": 3}
+    with monkeypatch.context() as patch:
+        patch.setattr(build_trainer, "_image_workers", lambda attempt, inputs: 0)
+        train_here(workplace.train_run("vision/one-process", settings, **vision), tmp_path / "one")
+    assert not image_workers
+    train_here(workplace.train_run("vision/workers", settings, **vision), tmp_path / "workers")
+    assert image_workers
+    run = workplace.train_run("vision/interrupted", settings, **vision)
+    with stopped_after_first_checkpoint(), pytest.raises(DisruptedError):
+        train_here(run, tmp_path / "first")
+    train_here(run, tmp_path / "second")
+    expected = workplace.results("vision/one-process")
+    for output in ("vision/workers", "vision/interrupted"):
+        rows = workplace.results(output)
+        assert [(row["train_loss"], row["valid_loss"]) for row in rows] == [
+            (row["train_loss"], row["valid_loss"]) for row in expected
+        ]
+    assert not multiprocessing.active_children()
+
+
+def test_what_a_process_refuses_is_told_as_the_training_itself_would(tmp_path: Path) -> None:
+    processor = make_processor()
+    processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    (tmp_path / "red.png").write_bytes(png("red"))
+    example = parse_example(json.dumps(seen("s3://images/red.png", "red")).encode())
+    records: Any = [to_record(row) for row in to_rows(processor, example, [tmp_path / "red.png"])]
+    loader = DataLoader(records, collate_fn=VisionCollator(processor, 10), num_workers=1)
+    with pytest.raises(DiagnosedError) as refused:
+        next(iter(loader))
+    assert refused.value.failure.reason is Reason.DATASET_INVALID
+    assert str(refused.value) == refused.value.failure.message == too_many_image_tokens(11, 10)
+
+
+KILLED = """
+from torch.utils.data import DataLoader
+import multiprocessing, signal
+if __name__ == "__main__":
+    batches = iter(DataLoader(range(9), num_workers=2, prefetch_factor=1))
+    next(batches)
+    print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+    signal.pause()
+"""
+
+
+def test_processes_that_make_batches_end_with_a_training_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True) as training:
+        assert training.stdout is not None
+        workers = [int(number) for number in training.stdout.readline().split()]
+        training.kill()
+    assert len(workers) == 2
+    deadline = time.monotonic() + 120
+    while any(map(runs, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def runs(process: int) -> bool:
+    """Whether a process is there, and no zombie that nobody has waited for."""
+    try:
+        return "(zombie)" not in Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 REFUSED = {

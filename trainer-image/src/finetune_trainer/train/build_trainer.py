@@ -18,6 +18,7 @@ from finetune_trainer.model.adapters import load_trainable_model, uses_bfloat16,
 from finetune_trainer.model.kernels.fused_kernels import fuse_kernels
 from finetune_trainer.model.loading import META
 from finetune_trainer.model.weight_values import refuse_infinite_weights
+from finetune_trainer.process.cpu import available_cpus
 from finetune_trainer.report.events import EventLog
 from finetune_trainer.report.progress import ProgressReceiver, ProgressSender
 from finetune_trainer.report.training_metrics import ExposeMetrics
@@ -31,6 +32,7 @@ from finetune_trainer.train.callbacks import (
     StopOnSigterm,
 )
 from finetune_trainer.train.early_stopping import StopEarly
+from finetune_trainer.train.image_workers import free_for_batches, image_workers, largest_batch
 from finetune_trainer.train.prepare import Attempt, Inputs, Start
 
 SCHEDULERS: dict[Schedule, str] = {
@@ -173,11 +175,22 @@ def _arguments(attempt: Attempt, inputs: Inputs, start: Start) -> dict[str, Any]
         "bf16": uses_bfloat16(),
         "gradient_checkpointing": inputs.micro_batches.gradient_checkpointing,
         "dataloader_pin_memory": on_gpu,
+        "dataloader_num_workers": (workers := _image_workers(attempt, inputs)),
+        "dataloader_prefetch_factor": 1 if workers else None,
         "ddp_backend": None if on_gpu or attempt.gang.alone else "gloo",
         # A batch without an image leaves the vision tower out; LoRA doesn't train that.
         "ddp_find_unused_parameters": inputs.has_images and attempt.run.adapter.type == "Full",
         "remove_unused_columns": not inputs.has_images,  # the collator reads them
     }
+
+
+def _image_workers(attempt: Attempt, inputs: Inputs) -> int:
+    """None on a CPU: they would take it from the training."""
+    if not inputs.has_images or not torch.cuda.is_available():
+        return 0
+    processes = attempt.run.parallelism.processes_per_node
+    batch = largest_batch(inputs.sequences.training, inputs.micro_batches.split.micro_batch_size)
+    return image_workers(available_cpus() // processes, batch, free_for_batches(processes))
 
 
 def _record_start(events: EventLog, model: str, start: Start) -> None:

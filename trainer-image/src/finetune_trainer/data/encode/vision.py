@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from finetune_api.conditions import Reason
+from finetune_api.outcome import Failure
 from finetune_trainer.data.encode.chat_template import TemplateError, reads_images
 from finetune_trainer.data.encode.tokenization import IGNORED, RenderedChat, TokenizedExample, render_turns
 from finetune_trainer.data.images import images
@@ -130,11 +131,37 @@ class VisionCollator:
     max_length: int
 
     def __call__(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Raises DiagnosedError, also of a batch that one of torch's workers made."""
+        from torch.utils.data import get_worker_info
+
+        try:
+            return self._batch(records)
+        except DiagnosedError as error:
+            if get_worker_info() is None:
+                raise
+            raise RefusedBatchError(error.failure.model_dump_json()) from error
+
+    def _batch(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         encoded, ends = encode(self.processor, [from_record(record) for record in records], "pt")
         if max(ends) > self.max_length:
             raise DiagnosedError(Reason.DATASET_INVALID, too_many_image_tokens(max(ends), self.max_length))
         shape = encoded["input_ids"].shape
         return {name: value[:, : self.max_length] if value.shape == shape else value for name, value in encoded.items()}
+
+
+class RefusedBatchError(DiagnosedError):
+    """A batch that can't be made. torch takes an exception from a worker as text, with the traceback before it, and
+    makes one of the same type of that."""
+
+    def __init__(self, text: str) -> None:
+        told = text.rpartition(f"{type(self).__name__}: ")[2]
+        failure = Failure.model_validate_json(told)
+        super().__init__(failure.reason, failure.message)
+        self.failure = failure
+        self._told = told if told == text else failure.message
+
+    def __str__(self) -> str:
+        return self._told
 
 
 def too_many_image_tokens(images_end: int, max_length: int) -> str:
