@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from e2e.cluster.components.control_plane import ControlPlane
 from finetune_api.conditions import KindStatus
 from finetune_api.dataset import DatasetKindStatus
 from finetune_api.evaluation import EvaluationStatus
@@ -45,6 +46,13 @@ from tests.unit.api.wire.full_statuses import UNKNOWN, full_status, objects_with
 FOREIGN = "fieldManager=kubectl-patch"
 
 
+@pytest.fixture
+def plane(quiet_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> ControlPlane:
+    """Whoever connects sets KUBECONFIG for Kopf: the tests that this process runs next get theirs back."""
+    monkeypatch.setenv("KUBECONFIG", str(quiet_stage.plane.kubeconfig))
+    return quiet_stage.plane
+
+
 async def written(kube: Kube, resource: Resource, key: ObjectKey, status: type[KindStatus], wire: Object) -> None:
     """Have a reconciliation write this status."""
 
@@ -67,11 +75,11 @@ async def written(kube: Kube, resource: Resource, key: ObjectKey, status: type[K
     ids=["FineTuneJob", "Evaluation", "ModelDeployment", "FineTuneSweep", "Dataset"],
 )
 async def test_an_object_leaves_the_status_with_what_others_wrote_into_it(
-    quiet_stage: Stage, resource: Resource, spec: Object, kind: type[KindStatus]
+    plane: ControlPlane, resource: Resource, spec: Object, kind: type[KindStatus]
 ) -> None:
     """No operator runs here but the one that this test plays."""
-    with namespace(quiet_stage.plane) as api:
-        async with connected(quiet_stage.plane.kubeconfig) as kube:
+    with namespace(plane) as api:
+        async with connected(plane.kubeconfig) as kube:
             key = ObjectKey(resource.kind, api.namespace, "router")
             api.create(resource.kind, "router", spec)
             for path in objects_within(full_status(kind)):
@@ -88,10 +96,10 @@ async def test_an_object_leaves_the_status_with_what_others_wrote_into_it(
                 assert stored["addedLater"] == UNKNOWN
 
 
-async def test_a_restored_status_which_is_nobodys_is_written_whole(quiet_stage: Stage) -> None:
+async def test_a_restored_status_which_is_nobodys_is_written_whole(plane: ControlPlane) -> None:
     """A backup holds no managedFields: the API server would keep all that it can't tell whose it is."""
-    with namespace(quiet_stage.plane) as api:
-        async with connected(quiet_stage.plane.kubeconfig) as kube:
+    with namespace(plane) as api:
+        async with connected(plane.kubeconfig) as kube:
             key = ObjectKey("FineTuneJob", api.namespace, "router")
             api.create("FineTuneJob", "router", JOB)
             await written(kube, FINE_TUNE_JOBS, key, FineTuneJobStatus, full_status(FineTuneJobStatus))
