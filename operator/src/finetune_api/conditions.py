@@ -51,6 +51,8 @@ class Reason(StrEnum):
     GATES_PASSED = "GatesPassed"
     SEARCHING = "Searching"
     BUILDING = "Building"
+    CANARY_RUNNING = "CanaryRunning"
+    WAITING_FOR_APPROVAL = "WaitingForApproval"
     # Diagnoses: the reason of Stalled while it is True, and where something is limited that does not stall it.
     INVALID_SPEC = "InvalidSpec"
     CLASS_NOT_FOUND = "ClassNotFound"
@@ -98,6 +100,7 @@ class Reason(StrEnum):
     REWARD_HACKING_SUSPECTED = "RewardHackingSuspected"
     TRIALS_FAILED = "TrialsFailed"
     GATE_FAILED = "GateFailed"
+    ROLLED_BACK = "RolledBack"
     INCONCLUSIVE = "Inconclusive"
     NAME_CONFLICT = "NameConflict"
     DRIFT_CONTESTED = "DriftContested"
@@ -133,6 +136,9 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.GATES_PASSED: "Every gate passed.",
     Reason.SEARCHING: "Trials are running or about to start; the best so far is status.best.",
     Reason.BUILDING: "The Pod that reads, cleans and splits the examples is starting or running.",
+    Reason.CANARY_RUNNING: "The next model answers a share of the requests beside the one that serves; "
+    "status.canary has what is known.",
+    Reason.WAITING_FOR_APPROVAL: "The canary passed its last step and waits for rollout.canary.approvedRevision.",
     Reason.INVALID_SPEC: "The spec contradicts itself; change it.",
     Reason.CLASS_NOT_FOUND: "The FineTuneClass does not exist, or there is no default class. Create it, or name "
     "another one.",
@@ -199,6 +205,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     "slice, or a budget that was used up; the message says which.",
     Reason.TRIALS_FAILED: "As many trials failed as spec.budget.failures allows, or none has a result.",
     Reason.GATE_FAILED: "A candidate did not reach a gate.",
+    Reason.ROLLED_BACK: "The canary was worse than the model that serves, which goes on serving; the message says by "
+    "what. Another runId, or another rollout, tries again.",
     Reason.NAME_CONFLICT: "Another owner's object already has a name that this object needs.",
     Reason.DRIFT_CONTESTED: "Another client keeps changing fields of the serving objects after the operator corrects "
     "them.",

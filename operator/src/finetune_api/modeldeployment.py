@@ -7,12 +7,13 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import ApiModel, Line, LocalObjectReference, Name, Timestamp, cel
+from finetune_api.canary import AbortedRevision, Canary, CanaryStatus
 from finetune_api.conditions import KindStatus
 from finetune_api.evaluated_models import ModelReference
 from finetune_api.kubernetes_types import keyed_by
 from finetune_api.run import ModelSource
 
-Phase = Literal["Waiting", "RollingOut", "Available", "Blocked"]
+Phase = Literal["Waiting", "RollingOut", "Canary", "Available", "Blocked"]
 UNKNOWN_REVISION = "unknown"
 """Of Pods whose run configuration was deleted."""
 MOST_CONNECTIONS = 512
@@ -37,16 +38,34 @@ class DeploymentGate(ApiModel):
 class Rollout(ApiModel):
     """How the Pods of one revision replace those of another."""
 
-    type: Literal["RollingUpdate", "Recreate"] = Field(
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("!has(self.canary) || self.type == 'Canary'", "canary is for type Canary", "canary"),
+        )
+    )
+
+    type: Literal["RollingUpdate", "Recreate", "Canary"] = Field(
         "RollingUpdate",
         description="RollingUpdate: a Pod of the new revision starts beside the old ones, and no request fails; it "
         "takes the accelerators of one more replica. Recreate: the old Pods end first, and nothing is served "
-        "meanwhile; for clusters that have no accelerator to spare.",
+        "meanwhile; for clusters that have no accelerator to spare. Canary: as RollingUpdate, after the new model has "
+        "answered a share of the requests no worse than the old one; it needs spec.gateway.",
     )
+    canary: Canary | None = Field(None, description="Of type Canary. Omitted: its defaults.")
 
 
 class ModelDeploymentSpec(ApiModel):
     """Which model to serve, with how many replicas, behind which gate."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.rollout) || self.rollout.type != 'Canary' || has(self.gateway)",
+                "rollout.type Canary needs a gateway, which splits the requests",
+                "gateway",
+            ),
+        )
+    )
 
     class_name: Name | None = Field(
         None,
@@ -176,6 +195,8 @@ class ModelDeploymentStatus(KindStatus):
         default=[],
         description="The last ten rollouts, the newest first. A model may be in it more than once.",
     )
+    canary: CanaryStatus | None = Field(None, description="The model that proves itself beside the one that serves.")
+    aborted: AbortedRevision | None = Field(None, description="The canary that was rolled back last.")
     replicas: int = Field(0, description="Number of Pods.")
     ready_replicas: int = Field(0, description="Number of ready Pods.")
     selector: Line | None = Field(None, description="Label selector for the Pods, for the scale subresource.")

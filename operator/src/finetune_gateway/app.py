@@ -11,6 +11,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from finetune_gateway.canary.control import Control, obey
+from finetune_gateway.canary.traffic import Traffic
 from finetune_gateway.connections import IDLE_SECONDS, MOST_HEADERS, Connection, Connections, raise_open_files
 from finetune_gateway.metrics import GatewayMetrics
 from finetune_gateway.policy import Limits
@@ -29,19 +31,26 @@ class Settings:
     metrics_port: int
     linger_seconds: float
     drain_seconds: float
+    control: Control | None = None
+    """The operator, which says what a canary gets; None: there is none."""
 
 
-async def run(settings: Settings, resolve: Resolve, stop: asyncio.Event) -> None:
+async def run(settings: Settings, resolve: Resolve, stop: asyncio.Event, resolve_canary: Resolve | None = None) -> None:
     """Serve until told to stop, and complete what was begun."""
     raise_open_files()
     pool, known = Pool(settings.limits), asyncio.Event()
-    metrics = GatewayMetrics(pool)
+    canary, traffic = (Pool(settings.limits) if resolve_canary is not None else None), Traffic()
+    metrics = GatewayMetrics(*([pool] if canary is None else [pool, canary]))
     connections = Connections(metrics.cut)
     metrics.count_connections(connections)
-    proxy = Proxy(pool, metrics, connections)
+    proxy = Proxy(pool, metrics, connections, canary, traffic)
     api = web.Application()
     api.router.add_route("*", "/{path:.*}", proxy.handle)
-    looking = asyncio.create_task(follow(pool, resolve, known))
+    tasks = [asyncio.create_task(follow(pool, resolve, known))]
+    if canary is not None and resolve_canary is not None:
+        tasks.append(asyncio.create_task(follow(canary, resolve_canary, asyncio.Event())))
+    if settings.control is not None:
+        tasks.append(asyncio.create_task(obey(settings.control, traffic)))
     try:
         async with (
             _listening(_around(metrics, known), Connections(metrics.cut), settings.host, settings.metrics_port, 0),
@@ -50,7 +59,8 @@ async def run(settings: Settings, resolve: Resolve, stop: asyncio.Event) -> None
             await stop.wait()
             await asyncio.sleep(settings.linger_seconds)
     finally:
-        looking.cancel()
+        for task in tasks:
+            task.cancel()
         await proxy.close()
 
 

@@ -20,9 +20,9 @@ _USAGE = re.compile(rb'"completion_tokens":\s*(\d{1,9})')
 
 
 class GatewayMetrics:
-    """The metrics of one gateway."""
+    """The metrics of one gateway, with the sums of its pools."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, *pools: Pool) -> None:
         self._registry = CollectorRegistry()
         self._revisions: set[str] = set()
         name = "finetune_gateway"
@@ -57,9 +57,9 @@ class GatewayMetrics:
             f"{name}_retries", "Requests that were sent to one more server.", ["cause"], registry=self._registry
         )
         for gauge, text, value in (
-            ("in_flight", "Requests at servers.", lambda: pool.in_flight),
-            ("queued", "Requests that wait for a place at a server.", lambda: pool.waiting),
-            ("servers", "Servers that are ready.", lambda: pool.servers),
+            ("in_flight", "Requests at servers.", lambda: sum(pool.in_flight for pool in pools)),
+            ("queued", "Requests that wait for a place at a server.", lambda: sum(pool.waiting for pool in pools)),
+            ("servers", "Servers that are ready.", lambda: sum(pool.servers for pool in pools)),
         ):
             Gauge(f"{name}_{gauge}", text, registry=self._registry).set_function(value)
 
@@ -93,11 +93,13 @@ class GatewayMetrics:
         """The first event of a stream came."""
         self._first.labels(self._label(revision)).observe(seconds)
 
-    def generated(self, revision: str, end: bytes) -> None:
-        """An answer is complete. `end`: of its body, as far as it is kept."""
+    def generated(self, revision: str, end: bytes) -> int | None:
+        """An answer is complete: its tokens, if it says so. `end`: of its body, as far as it is kept."""
         found = _USAGE.findall(end)
-        if found:
-            self._tokens.labels(self._label(revision)).inc(int(found[-1]))
+        if not found:
+            return None
+        self._tokens.labels(self._label(revision)).inc(int(found[-1]))
+        return int(found[-1])
 
     def _label(self, revision: str) -> str:
         """A server names its revision itself: of wrong ones there are not many in the metrics."""

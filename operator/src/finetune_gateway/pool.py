@@ -70,6 +70,12 @@ class Pool:
                 raise self._waited_too_long() from None
             raise
 
+    def acquire_at_once(self) -> str | None:
+        """The server of a new request, if one has room; nobody waits for it."""
+        self._budget = self._budget.after_request()
+        address = self._free()
+        return None if address is None else self._taken(address)
+
     def another(self, tried: Collection[str]) -> str | None:
         """One more server for a request that those answered nothing to; None: there is none, or too many ask again."""
         address = self._free(tried) if may_retry(tried, self._budget) else None

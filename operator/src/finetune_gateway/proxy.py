@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, web
@@ -14,6 +15,8 @@ from aiohttp.client_exceptions import ClientConnectorError, ConnectionTimeoutErr
 from yarl import URL
 
 from finetune_gateway.bodies import Bodies
+from finetune_gateway.canary.split import Group, Split, group_of, session_of
+from finetune_gateway.canary.traffic import Answered, Traffic
 from finetune_gateway.connections import Connections
 from finetune_gateway.errors import RefusedError
 from finetune_gateway.metrics import BROKEN, CLIENT_LEFT, OTHER, GatewayMetrics, kept_end
@@ -26,6 +29,9 @@ REQUEST_ID_HEADER = "x-request-id"
 CONNECT_SECONDS = 3.0
 SILENT_SECONDS = 900.0
 """An answer that is not streamed comes when it is complete."""
+COUNTED = ("/v1/chat/completions", "/v1/completions")
+SERVER_ERROR = 500
+NOT_COUNTED = frozenset({CLIENT_LEFT, *range(400, 429), *range(430, SERVER_ERROR)})
 CLIENT_SECONDS = 60.0
 """How long a client may take nothing of its answer."""
 _OF_THE_CONNECTION = frozenset(
@@ -50,13 +56,49 @@ class _Exchange:
     body: bytes = b""
     revision: str = ""
     status: int = CLIENT_LEFT
+    split: Split = field(default_factory=Split)
+    group: Group | None = None
+    """None: it is not counted for a canary."""
+    asked: float = 0.0
+    """When it was sent to the server that answers."""
+    failed_over: bool = False
+    """Whether no server of the canary answered, and one of the others was asked."""
+    first: float | None = None
+    last: float = 0.0
+    events: int = 0
+    tokens: int | None = None
+
+    def saw(self, chunk: bytes) -> None:
+        """A part of a stream."""
+        self.last = time.monotonic()
+        self.first = self.last if self.first is None else self.first
+        self.events += chunk.count(b"data:")
+
+    def answered(self) -> Answered:
+        """What it says of its group."""
+        if self.failed_over or self.status >= SERVER_ERROR:
+            return Answered(failed=True)
+        tokens = self.tokens if self.tokens is not None else (self.events - 1 if self.events > 1 else None)
+        if self.first is None:
+            return Answered(False, tokens=tokens)
+        per_token = (self.last - self.first) / (tokens - 1) if tokens is not None and tokens > 1 else None
+        return Answered(False, self.first - self.asked, per_token, tokens)
 
 
 class Proxy:
-    """The handler of every request."""
+    """The handler of every request. `canary`: the servers of a canary, which get what `traffic` says."""
 
-    def __init__(self, pool: Pool, metrics: GatewayMetrics, connections: Connections) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        metrics: GatewayMetrics,
+        connections: Connections,
+        canary: Pool | None = None,
+        traffic: Traffic | None = None,
+    ) -> None:
         self._pool = pool
+        self._canary = canary
+        self._traffic = traffic
         self._connections = connections
         self._metrics = metrics
         self._bodies = Bodies()
@@ -92,28 +134,59 @@ class Proxy:
             return _refused(RefusedError(400, "The body can't be read."))
         finally:
             self._metrics.ended(exchange.revision, route, exchange.status, time.monotonic() - exchange.started)
+            self._count(exchange)
+
+    def _count(self, exchange: _Exchange) -> None:
+        """For the comparison of a canary. Who leaves says nothing of an answer, nor does a request that is at fault."""
+        if self._traffic is None or exchange.group is None or exchange.status in NOT_COUNTED:
+            return
+        self._traffic.count(exchange.split, exchange.group, exchange.answered())
+
+    async def _place(self, exchange: _Exchange) -> tuple[Pool, str]:
+        """A server with room for it. Raises RefusedError."""
+        if self._canary is None or self._traffic is None or not self._traffic.split.id or exchange.route not in COUNTED:
+            return self._pool, await self._pool.acquire()
+        exchange.split = self._traffic.split
+        session = session_of(exchange.request.headers, exchange.body)
+        exchange.group = group_of(exchange.split, session, random.random())
+        if exchange.group == "canary":
+            address = self._canary.acquire_at_once()
+            if address is not None:
+                return self._canary, address
+            exchange.group = None  # The others answer, which says nothing of either.
+        return self._pool, await self._pool.acquire()
+
+    def _another(self, exchange: _Exchange, pool: Pool, tried: Collection[str]) -> tuple[Pool, str] | None:
+        """One more server: where those of a canary don't answer, the others do."""
+        address = pool.another(tried)
+        if address is None and pool is self._canary:
+            pool, address = self._pool, self._pool.another(())
+            exchange.failed_over = address is not None
+        return None if address is None else (pool, address)
 
     async def _asked(self, exchange: _Exchange) -> web.StreamResponse:
         """Ask one server, and others as long as nothing was answered. Raises RefusedError."""
         headers = _forwarded(exchange.request.headers)
-        address: str | None = await self._pool.acquire()
+        place: tuple[Pool, str] | None = await self._place(exchange)
         tried: list[str] = []
         while True:
-            assert address is not None
+            assert place is not None
+            pool, address = place
             tried.append(address)
+            exchange.asked = time.monotonic()
             try:
                 url = URL(address + exchange.request.rel_url.raw_path_qs, encoded=True)
                 # Where a server redirects to is the client's to ask: the gateway reaches nothing but servers.
                 async with self._session.request(
                     exchange.request.method, url, data=exchange.body, headers=headers, allow_redirects=False
                 ) as answer:
-                    other = self._pool.another(tried) if answer.status == SERVICE_UNAVAILABLE else None
+                    other = self._another(exchange, pool, tried) if answer.status == SERVICE_UNAVAILABLE else None
                     if other is None:
                         return await self._pass_on(exchange, answer)
                 self._metrics.retries.labels("unavailable").inc()
             except (ClientConnectorError, ConnectionTimeoutError) as error:
-                self._pool.suspect(address)
-                other = self._pool.another(tried)
+                pool.suspect(address)
+                other = self._another(exchange, pool, tried)
                 if other is None:
                     _log.warning("no server takes a connection", tried=tried, error=str(error))
                     raise RefusedError(503, "No server takes a connection. Try again later.", "unreachable") from None
@@ -126,8 +199,8 @@ class Proxy:
                 _log.warning("a server gave no answer", server=address, error=str(error))
                 raise RefusedError(502, "The server ended without an answer.", "bad_gateway") from None
             finally:
-                self._pool.release(address)
-            address = other
+                pool.release(address)
+            place = other
 
     async def _pass_on(self, exchange: _Exchange, answer: ClientResponse) -> web.StreamResponse:
         """The answer, byte by byte. One that breaks off is cut here, too, so that nobody takes it for complete."""
@@ -135,6 +208,7 @@ class Proxy:
         response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=_passed_on(answer.headers))
         response.headers[REQUEST_ID_HEADER] = _request_id(exchange.request.headers)
         streamed, end, begun = answer.content_type == "text/event-stream", b"", False
+        is_counted = exchange.group is not None
         try:
             async with asyncio.timeout(CLIENT_SECONDS):
                 await response.prepare(exchange.request)
@@ -142,10 +216,12 @@ class Proxy:
                 if streamed and not begun:
                     self._metrics.first_event(exchange.revision, time.monotonic() - exchange.started)
                 begun, end = True, kept_end(end, chunk)
+                if is_counted and streamed:
+                    exchange.saw(chunk)
                 async with asyncio.timeout(CLIENT_SECONDS):
                     await response.write(chunk)
             exchange.status = answer.status
-            self._metrics.generated(exchange.revision, end)
+            exchange.tokens = self._metrics.generated(exchange.revision, end)
         except ServerTimeoutError as error:  # It is a TimeoutError, too.
             _broke_off(exchange, error)
         except (TimeoutError, ConnectionError):  # The client takes nothing, or left.

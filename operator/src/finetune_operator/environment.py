@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from finetune_operator.progress.sent_reports import SentReports
 from finetune_operator.progress.store import ProgressStore
+from finetune_operator.progress.traffic import TrafficStore
 
 
 @dataclass
@@ -23,3 +24,5 @@ class Environment:
     """How Pods reach this operator, as soon as it leads; None: they can't."""
     progress: ProgressStore = field(default_factory=ProgressStore)
     sent_reports: SentReports = field(default_factory=SentReports)
+    traffic: TrafficStore = field(default_factory=TrafficStore)
+    """What gateways have counted of canaries."""

@@ -127,7 +127,7 @@ def test_pods_of_every_role_are_fenced(release: Release) -> None:
         fenced += [value for one in selector.get("matchExpressions", []) for value in one["values"]]
         blocks = [peer["ipBlock"] for rule in spec["egress"] for peer in rule.get("to", []) if "ipBlock" in peer]
         assert all("169.254.0.0/16" in block["except"] for block in blocks if block["cidr"] == "0.0.0.0/0")
-    assert sorted(fenced) == ["delete", "evaluate", "gateway", "preflight", "serve", "train"]
+    assert sorted(fenced) == ["canary", "delete", "evaluate", "gateway", "preflight", "serve", "train"]
 
 
 @pytest.mark.usefixtures("notes")

@@ -25,7 +25,7 @@ def test_every_port_of_the_operator_is_named() -> None:
 def test_every_port_of_a_pod_is_named() -> None:
     assert f"| training (`train`) | {RENDEZVOUS_PORT} `rendezvous` |" in LISTENING
     assert f"| training (`train`) | {METRICS_PORT} `metrics` |" in LISTENING
-    assert f"| server (`serve`) | {SERVING_PORT} `http` |" in LISTENING
+    assert f"| server (`serve`, of a canary: `canary`) | {SERVING_PORT} `http` |" in LISTENING
     assert f"| gateway (`gateway`) | {SERVING_PORT} `http` |" in LISTENING
     assert f"| gateway (`gateway`) | {METRICS_PORT} `metrics` |" in LISTENING
     assert f"the Service's port {SERVICE_PORT};" in LISTENING

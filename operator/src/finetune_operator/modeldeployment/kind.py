@@ -27,7 +27,7 @@ def modeldeployment(environment: Environment) -> Kind:
     return Kind(
         MODEL_DEPLOYMENTS,
         ModelDeploymentStatus,
-        partial(observe, trainer_image=environment.trainer_image, gateway_image=environment.gateway_image),
+        partial(observe, environment=environment),
         plan,
         owns=(
             OwnedResource(DEPLOYMENTS),

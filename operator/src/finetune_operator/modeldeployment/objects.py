@@ -69,13 +69,19 @@ def serving_objects(
 
     `strategy`: of the Deployment. `address_of`: the role of the Pods that the Service leads to.
     """
+    return [*pods_and_configuration(owner, replicas, class_, model, strategy), service(owner, address_of)]
+
+
+def pods_and_configuration(
+    owner: Owner, replicas: int, class_: ResolvedClass, model: ModelSource, strategy: Object, role: str = SERVE_ROLE
+) -> list[Object]:
+    """The run configuration of this model, and the Deployment of a role that serves it."""
     run = FetchRun(storage=storage_config(class_.spec), model=model, name=owner.name)
     payload = run.model_dump_json(by_alias=True)
     config_map = child_name(owner, SERVE_ROLE, payload)
     return [
         with_digest(run_config_map(owner, config_map, SERVE_ROLE, {"run.json": payload})),
-        with_digest(_deployment(owner, replicas, class_, config_map, strategy)),
-        service(owner, address_of),
+        with_digest(_deployment(owner, replicas, class_, config_map, strategy, role)),
     ]
 
 
@@ -89,26 +95,28 @@ def strategy_of(rollout: Rollout, *, makes_room: bool) -> Object:
     }
 
 
-def _deployment(owner: Owner, replicas: int, class_: ResolvedClass, config_map: str, strategy: Object) -> Object:
+def _deployment(
+    owner: Owner, replicas: int, class_: ResolvedClass, config_map: str, strategy: Object, role: str
+) -> Object:
     class_spec = of_role(class_.spec, class_.spec.serving)
-    template = pod_base(owner, SERVE_ROLE, class_spec, from_config_map(config_map))
-    fetch = trainer_container("fetch", PodRole(SERVE_ROLE, ("fetch", RUN_CONFIG_PATH), reads_hub=True), class_spec)
+    template = pod_base(owner, role, class_spec, from_config_map(config_map))
+    fetch = trainer_container("fetch", PodRole(role, ("fetch", RUN_CONFIG_PATH), reads_hub=True), class_spec)
     fetch["volumeMounts"].append(_MODELS_VOLUME)
-    template["spec"]["volumes"] += [disk_volume("models", class_spec, SERVE_ROLE), *hub_token_volumes(class_spec)]
+    template["spec"]["volumes"] += [disk_volume("models", class_spec, role), *hub_token_volumes(class_spec)]
     template["spec"]["initContainers"] = [fetch]
     template["spec"]["containers"] = [_server(class_spec)]
     grace = SERVING_LINGER_SECONDS + SERVING_DRAIN_SECONDS + EXIT_SECONDS
     template["spec"]["terminationGracePeriodSeconds"] = grace
-    template["spec"]["topologySpreadConstraints"] = spread(owner, SERVE_ROLE)
+    template["spec"]["topologySpreadConstraints"] = spread(owner, role)
     if class_.spec.storage.service_account_name is not None:
         template["metadata"]["annotations"] |= WITHOUT_POD_IDENTITY
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(owner, owner.name, SERVE_ROLE),
+        "metadata": metadata(owner, owner.name if role == SERVE_ROLE else child_name(owner, role), role),
         "spec": {
             "replicas": replicas,
-            "selector": {"matchLabels": pods_of(owner, SERVE_ROLE)},
+            "selector": {"matchLabels": pods_of(owner, role)},
             "progressDeadlineSeconds": 600,
             "strategy": strategy,
             "template": template,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from finetune_api.canary import TrafficReport
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.ownership import Owner
+from finetune_operator.core.ownership import ROLE_LABEL, Owner
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observed import PodView
 from finetune_operator.pods.warning_events import WarningEvent
+from finetune_operator.progress.endpoint import ProgressEndpoint
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,18 @@ class ObservedModelDeployment:
     gateway_image: str | None = None
     gateway_pods: tuple[PodView, ...] = ()
     """Of a gateway that is not ready."""
+    canary_pods: tuple[PodView, ...] = ()
+    reports: tuple[TrafficReport, ...] = ()
+    """What gateways counted of the canary, and the status may not have yet."""
+    progress_endpoint: ProgressEndpoint | None = None
     config_maps: tuple[Object, ...] = ()
     pods: tuple[PodView, ...] = ()
     warnings: tuple[WarningEvent, ...] = ()
+
+    def of_role(self, kind: str, role: str) -> Object | None:
+        """The one of this kind and role, if it is there."""
+        found = (one for one in self.extras if one["metadata"]["labels"].get(ROLE_LABEL) == role)
+        return next((one for one in found if one["kind"] == kind), None)
 
     @property
     def resolved_model(self) -> ResolvedModel:

@@ -12,21 +12,27 @@ from datetime import datetime
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import ModelDeploymentStatus, Phase
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.plan import Decider, Phases, Plan, decided
+from finetune_operator.core.plan import Decider, Mutator, Phases, Plan, decided
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
+from finetune_operator.modeldeployment.policies.canary import follow_canary, look_again, prove_next_revision
 from finetune_operator.modeldeployment.policies.class_limits import refuse_replicas, refuse_source, wait_for_class
 from finetune_operator.modeldeployment.policies.gate import wait_for_gate
 from finetune_operator.modeldeployment.policies.model import serve_next_revision, wait_for_model
 from finetune_operator.modeldeployment.policies.name import refuse_taken_name
 from finetune_operator.modeldeployment.serving.keep_serving import DeploymentDecision
 
-POLICIES: tuple[Decider[ObservedModelDeployment, ModelDeploymentStatus], ...] = (
+POLICIES: tuple[
+    Mutator[ObservedModelDeployment, ModelDeploymentStatus] | Decider[ObservedModelDeployment, ModelDeploymentStatus],
+    ...,
+] = (
+    Mutator(follow_canary),  # what is known of the canary
     Decider(refuse_taken_name),  # somebody else's Deployment or Service has the name
     Decider(wait_for_class),  # no class
     Decider(refuse_replicas),  # more replicas than the class allows, before anything serves
     Decider(refuse_source),  # a model that the class does not allow
     Decider(wait_for_model),  # the job that makes the model has no result yet
     Decider(wait_for_gate),  # its evaluation has not passed this model
+    Decider(prove_next_revision),  # it is a canary yet
     Decider(serve_next_revision),  # always decides
 )
 PHASES: Phases[Phase] = Phases(
@@ -35,6 +41,8 @@ PHASES: Phases[Phase] = Phases(
         Reason.WAITING_FOR_GATE: "Waiting",
         Reason.QUEUED: "RollingOut",
         Reason.ROLLING_OUT: "RollingOut",
+        Reason.CANARY_RUNNING: "Canary",
+        Reason.WAITING_FOR_APPROVAL: "Canary",
         Reason.AVAILABLE: "Available",
     },
     stalled="Blocked",
@@ -44,7 +52,7 @@ PHASES: Phases[Phase] = Phases(
 
 def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeploymentStatus]:
     """The writes that bring the deployment one step further, and keep up what serves already."""
-    return decided(POLICIES, observed, observed.status, _phase, now)
+    return decided(POLICIES, observed, observed.status, _phase, now, always=(Mutator(look_again),))
 
 
 def _phase(decision: DeploymentDecision, readiness: Readiness) -> Phase:

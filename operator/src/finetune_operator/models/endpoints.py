@@ -53,6 +53,12 @@ def deployed_endpoint(model: ListedModel, deployment: str, status: ModelDeployme
             Reason.WAITING_FOR_MODEL,
             f"{deployment} of the class's model {model.name!r} does not serve ({status.phase or 'new'}).",
         )
+    if status.canary is not None and status.canary.percent:
+        return progressing(
+            Reason.WAITING_FOR_MODEL,
+            f"{deployment} of the class's model {model.name!r} has a canary, {status.canary.revision}, which answers "
+            "some requests. It is asked once one revision serves alone.",
+        )
     answering = [one.revision for one in status.revisions if one.ready_replicas]
     if status.revision == UNKNOWN_REVISION and len(answering) < 2:
         return progressing(

@@ -77,7 +77,7 @@ def pod_template(owner: Owner, role: PodRole, class_spec: FineTuneClassSpec, run
         "containers": [trainer_container("trainer", role, class_spec)],
     }
     if role.reports_progress:
-        template["spec"]["volumes"].append(_progress_token_volume())
+        template["spec"]["volumes"].append(progress_token_volume())
     if role.reads_hub:
         template["spec"]["volumes"] += hub_token_volumes(class_spec)
     template["spec"]["volumes"] += [_dataset_volume(name, keys) for name, keys in role.datasets.items()]
@@ -145,8 +145,7 @@ def trainer_container(name: str, role: PodRole, class_spec: FineTuneClassSpec) -
     if class_spec.storage.credentials_secret_name is not None:
         mounts.append(_CREDENTIALS_MOUNT)
     if role.reports_progress:
-        folder = PROGRESS_TOKEN_PATH.rsplit("/", 1)[0]
-        mounts.append({"name": "progress-token", "mountPath": folder, "readOnly": True})
+        mounts.append(progress_token_mount())
     mounts += [
         {"name": _dataset_volume_name(dataset), "mountPath": f"{DATASET_DIRECTORY}/{dataset}", "readOnly": True}
         for dataset in role.datasets
@@ -370,7 +369,13 @@ def _environment(role: PodRole, class_spec: FineTuneClassSpec) -> list[Object]:
     return variables
 
 
-def _progress_token_volume() -> Object:
+def progress_token_mount() -> Object:
+    """Where a container has the token to report with."""
+    return {"name": "progress-token", "mountPath": PROGRESS_TOKEN_PATH.rpartition("/")[0], "readOnly": True}
+
+
+def progress_token_volume() -> Object:
+    """The token to report with, which no other audience takes."""
     token = {"path": "token", "audience": PROGRESS_AUDIENCE, "expirationSeconds": 3600}
     return {"name": "progress-token", "projected": {"sources": [{"serviceAccountToken": token}]}}
 

@@ -18,6 +18,7 @@ JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 PREFLIGHT_ROLE = "preflight"
 DELETE_ROLE = "delete"
 GATEWAY_ROLE = "gateway"
+CANARY_ROLE = "canary"
 DATASET_ROLE = "dataset"
 LIGHT_ROLES = frozenset({PREFLIGHT_ROLE, DELETE_ROLE, GATEWAY_ROLE, DATASET_ROLE})
 """The roles whose Pods compute little and must not wait for the nodes that train."""

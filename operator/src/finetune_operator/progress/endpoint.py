@@ -9,6 +9,7 @@ from finetune_operator.core.ownership import Owner
 from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS
 
 REPORT_PATH = "/v1alpha1/namespaces/{namespace}/{plural}/{name}/attempts/{attempt}"
+TRAFFIC_PATH = "/v1alpha1/namespaces/{namespace}/modeldeployments/{name}/traffic"
 REPORTING = {resource.kind: resource.plural for resource in (FINE_TUNE_JOBS, EVALUATIONS)}
 """The kinds whose Pods report."""
 
@@ -30,3 +31,7 @@ class ProgressEndpoint:
         plural = REPORTING[owner.kind]
         path = REPORT_PATH.format(namespace=owner.namespace, plural=plural, name=owner.name, attempt=attempt)
         return self.url.rstrip("/") + path
+
+    def traffic_url_for(self, owner: Owner) -> str:
+        """Where the gateways of a ModelDeployment report what they counted."""
+        return self.url.rstrip("/") + TRAFFIC_PATH.format(namespace=owner.namespace, name=owner.name)

@@ -16,6 +16,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from finetune_api.base import whole_seconds
+from finetune_api.canary import TrafficReport
 from finetune_api.evaluation_results import SENT_REPORT_BYTES, SentReport
 from finetune_api.finetunejob import Progress
 from finetune_api.progress import (
@@ -26,12 +27,13 @@ from finetune_api.progress import (
 from finetune_api.sent_report import SENT_REPORT_PATH, SentReportAnswer, digest_of, read_report
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.errors import ApiError
-from finetune_operator.kube.resources import EVALUATIONS, Object
-from finetune_operator.progress.endpoint import REPORT_PATH, REPORTING
+from finetune_operator.kube.resources import EVALUATIONS, MODEL_DEPLOYMENTS, Object
+from finetune_operator.progress.endpoint import REPORT_PATH, REPORTING, TRAFFIC_PATH
 from finetune_operator.progress.rate_limit import RateLimiter
 from finetune_operator.progress.sent_reports import SentReports
 from finetune_operator.progress.store import ProgressStore, ShownProgress
 from finetune_operator.progress.tokens import Reporter, TokenAuthenticator
+from finetune_operator.progress.traffic import TrafficStore
 
 REPORTS_PER_SECOND, REPORTS_BURST = 20.0, 100
 """Of one address. A Pod sends a report every few seconds."""
@@ -47,6 +49,7 @@ def application(
     sent: SentReports,
     notify: Callable[[ObjectKey, float], None],
     find_evaluation: Callable[[str, str], Awaitable[Object | None]],
+    traffic: TrafficStore,
 ) -> web.Application:
     """The web application. `notify(owner, delay_seconds)` asks for a reconciliation of the owner.
 
@@ -72,9 +75,16 @@ def application(
             return _answer(429, "too many reports of this try")
         return await _report(request, reporter, sent, notify, find_evaluation)
 
+    async def counts(request: web.Request) -> web.Response:
+        reporter = await _authenticated(request, senders, authenticator)
+        if isinstance(reporter, web.Response):
+            return reporter
+        return _traffic(request, reporter.owner, await request.read(), traffic, notify)
+
     app = web.Application(client_max_size=max(PROGRESS_BODY_BYTES, SENT_REPORT_BYTES))
     app.router.add_post(REPORT_PATH, progress)
     app.router.add_post(REPORT_PATH + SENT_REPORT_PATH, report)
+    app.router.add_post(TRAFFIC_PATH, counts)
     return app
 
 
@@ -82,6 +92,20 @@ async def _sender(
     request: web.Request, senders: RateLimiter, authenticator: TokenAuthenticator
 ) -> Reporter | web.Response:
     """The Pod that sends the request, of the Job that the path names; or the refusal."""
+    reporter = await _authenticated(request, senders, authenticator)
+    if isinstance(reporter, web.Response):
+        return reporter
+    claimed = tuple(request.match_info[part] for part in ("namespace", "plural", "name", "attempt"))
+    owner = reporter.owner
+    if claimed != (reporter.namespace, REPORTING.get(owner.kind), owner.name, reporter.attempt):
+        return _answer(403, "a Pod can report only for its own job")
+    return reporter
+
+
+async def _authenticated(
+    request: web.Request, senders: RateLimiter, authenticator: TokenAuthenticator
+) -> Reporter | web.Response:
+    """The Pod that sends the request; or the refusal."""
     if not senders.allows(request.remote or ""):
         return _answer(429, "too many requests from this address")
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -91,13 +115,7 @@ async def _sender(
         reporter = await authenticator.reporter(token, request.remote or "")
     except ApiError as error:
         return _answer(503, f"the token can't be reviewed now: {error.status}")
-    if reporter is None:
-        return _answer(401, "the token is not valid for this endpoint")
-    claimed = tuple(request.match_info[part] for part in ("namespace", "plural", "name", "attempt"))
-    owner = reporter.owner
-    if claimed != (reporter.namespace, REPORTING[owner.kind], owner.name, reporter.attempt):
-        return _answer(403, "a Pod can report only for its own job")
-    return reporter
+    return _answer(401, "the token is not valid for this endpoint") if reporter is None else reporter
 
 
 async def _progress(
@@ -139,6 +157,32 @@ async def _report(
         sent.put(reporter.namespace, report)
         notify(reporter.owner, 0.0)
     return web.json_response(SentReportAnswer(stored=stored).to_wire())
+
+
+def _traffic(
+    request: web.Request,
+    owner: ObjectKey,
+    body: bytes,
+    traffic: TrafficStore,
+    notify: Callable[[ObjectKey, float], None],
+) -> web.Response:
+    """What a gateway is told, once what it counted is remembered."""
+    claimed = (request.match_info["namespace"], request.match_info["name"])
+    if owner.kind != MODEL_DEPLOYMENTS.kind or claimed != (owner.namespace, owner.name):
+        return _answer(403, "a gateway can report only for its own ModelDeployment")
+    try:
+        said = TrafficReport.model_validate_json(body, extra="ignore")
+    except ValidationError as error:
+        return _answer(400, f"not a report of traffic: {error.error_count()} errors")
+    told = traffic.told(owner)
+    if told is None:
+        notify(owner, 0.0)
+        return _answer(503, "the ModelDeployment has not been read yet")
+    if told.split is not None and said.split == told.split["id"]:
+        delay = traffic.put(owner, said)
+        if delay is not None:
+            notify(owner, delay)
+    return web.json_response({"split": told.split, "acknowledged": told.counted.get(said.source)})
 
 
 def _dated(progress: Progress | None, arrived: datetime) -> Progress | None:

@@ -11,11 +11,20 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from finetune_api.progress import PROGRESS_AUDIENCE
-from finetune_operator.core.ownership import Controller, controller, owner_key
+from finetune_operator.core.ownership import OWNER_UID_LABEL, ROLE_LABEL, Controller, controller, owner_key
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
-from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, PODS, TOKEN_REVIEWS, Object
+from finetune_operator.kube.resources import (
+    DEPLOYMENTS,
+    FINE_TUNE_JOBS,
+    JOBS,
+    MODEL_DEPLOYMENTS,
+    PODS,
+    REPLICA_SETS,
+    TOKEN_REVIEWS,
+    Object,
+)
 from finetune_operator.progress.endpoint import REPORTING
 from finetune_operator.progress.rate_limit import RateLimiter
 
@@ -27,6 +36,7 @@ _TOKENS_KEPT = 10_000
 _TRUSTED_SECONDS = 300.0
 _REFUSED_SECONDS = 60.0
 _LONGEST_TOKEN = 8192
+_GATEWAY_ROLE = "gateway"
 _POD_NAME = "authentication.kubernetes.io/pod-name"
 _POD_UID = "authentication.kubernetes.io/pod-uid"
 
@@ -59,11 +69,16 @@ def _claims(token: str) -> Object:
 
 @dataclass(frozen=True)
 class Reporter:
-    """Who a token speaks for: a Pod of a Job; `attempt`: the Job's name."""
+    """Who a token speaks for: a Pod of a Job, or of a gateway; `attempt`: the name of the Job, or the Deployment."""
 
     namespace: str
     attempt: str
     owner: ObjectKey
+
+
+def _gateway_labels(item: Object) -> dict[str, str]:
+    labels = item["metadata"].get("labels") or {}
+    return {name: labels[name] for name in (OWNER_UID_LABEL, ROLE_LABEL) if name in labels}
 
 
 class TokenAuthenticator:
@@ -129,7 +144,30 @@ class TokenAuthenticator:
         pod = await self._kube.get(PODS, parts[2], pod_name)
         if pod is None or pod["metadata"]["uid"] != pod_uid:
             return None
+        by = controller(pod)
+        if by is not None and by.kind == REPLICA_SETS.kind:
+            return await self._of_gateway(parts[2], pod, by)
         return await self._of_job(parts[2], pod)
+
+    async def _of_gateway(self, namespace: str, pod: Object, by: Controller) -> Reporter | None:
+        """Whose gateway this is, by the Deployment that its ReplicaSet is of, and which a ModelDeployment controls."""
+        if _gateway_labels(pod).get(ROLE_LABEL) != _GATEWAY_ROLE:
+            return None
+        sets = await self._kube.list(REPLICA_SETS, namespace, fields={"metadata.name": by.name})
+        of = next((controller(one) for one in sets if one["metadata"]["uid"] == by.uid), None)
+        if of is None or of.kind != DEPLOYMENTS.kind:
+            return None
+        deployment = await self._kube.get(DEPLOYMENTS, namespace, of.name)
+        if deployment is None or deployment["metadata"]["uid"] != of.uid:
+            return None
+        parent, owner = controller(deployment), owner_key(deployment, {MODEL_DEPLOYMENTS.kind})
+        if parent is None or owner is None or (parent.kind, parent.name) != (owner.kind, owner.name):
+            return None
+        # A Pod may name any owner; these labels are the operator's alone (childrenpolicy.yaml).
+        ours = {OWNER_UID_LABEL: parent.uid, ROLE_LABEL: _GATEWAY_ROLE}
+        if any(_gateway_labels(one) != ours for one in (pod, deployment)):
+            return None
+        return Reporter(namespace, of.name, owner)
 
     async def _of_job(self, namespace: str, pod: Object) -> Reporter | None:
         """Whose Pod this is, by its Job's owner: what a Pod says of itself proves nothing."""

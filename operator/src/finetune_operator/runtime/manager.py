@@ -194,6 +194,7 @@ async def _serve_progress(parts: Parts) -> None:
         parts.environment.sent_reports,
         parts.queue.add_after,
         partial(parts.kube.get, EVALUATIONS),
+        parts.environment.traffic,
     )
     tls = progress_server.server_tls(settings.tls_directory)
     async with serving(app, settings.progress_port, tls):

@@ -18,6 +18,7 @@ STYLES = {
     "Training": "cyan",
     "Evaluating": "cyan",
     "RollingOut": "cyan",
+    "Canary": "cyan",
     "Failed": "bold red",
     "GateFailed": "bold red",
     "Blocked": "bold red",

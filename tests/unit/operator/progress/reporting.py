@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestClient
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.progress.sent_reports import SentReports
 from finetune_operator.progress.store import ProgressStore, ShownProgress
+from finetune_operator.progress.traffic import TrafficStore
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.pod_objects import controlled_by
 
@@ -92,6 +93,7 @@ class Endpoint:
     client: TestClient[Any, Any]
     kube: FakeKube
     store: ProgressStore
+    traffic: TrafficStore
     notified: list[tuple[ObjectKey, float]] = field(default_factory=list)
     sent: SentReports = field(default_factory=SentReports)
 

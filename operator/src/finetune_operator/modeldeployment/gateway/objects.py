@@ -4,24 +4,42 @@ from __future__ import annotations
 
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.modeldeployment import Gateway
-from finetune_api.run import METRICS_PORT, SERVING_DRAIN_SECONDS, SERVING_LINGER_SECONDS, SERVING_PORT
+from finetune_api.run import (
+    METRICS_PORT,
+    PROGRESS_TOKEN_PATH,
+    SERVING_DRAIN_SECONDS,
+    SERVING_LINGER_SECONDS,
+    SERVING_PORT,
+)
 from finetune_operator.core.managed_fields import with_digest
 from finetune_operator.core.ownership import Owner, child_name, metadata
 from finetune_operator.kube.resources import Object
+from finetune_operator.modeldeployment.canary.objects import SERVERS as CANARY_SERVERS
+from finetune_operator.modeldeployment.canary.objects import canary_servers
 from finetune_operator.modeldeployment.objects import EXIT_SECONDS, SERVE_ROLE, pods_of, spread
-from finetune_operator.pods.builders import bare_pod, container_security_context
+from finetune_operator.pods.builders import (
+    bare_pod,
+    container_security_context,
+    progress_token_mount,
+    progress_token_volume,
+)
 from finetune_operator.pods.roles import GATEWAY_ROLE
+from finetune_operator.progress.endpoint import ProgressEndpoint
 
 COMMAND = "finetune-gateway"
 SERVERS = "servers"
+CONTROL_CA_VARIABLE = "FINETUNE_CONTROL_CA"
 _RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
 
 
-def gateway_objects(owner: Owner, gateway: Gateway, class_spec: FineTuneClassSpec, image: str) -> list[Object]:
-    """All of them, each with the digest of what is applied."""
+def gateway_objects(
+    owner: Owner, gateway: Gateway, class_spec: FineTuneClassSpec, image: str, control: ProgressEndpoint | None = None
+) -> list[Object]:
+    """All of them, each with the digest of what is applied. `control`: what it asks for the share of a canary."""
     return [
         _servers(owner),
-        with_digest(_deployment(owner, gateway, class_spec, image)),
+        *([canary_servers(owner)] if control is not None else []),
+        with_digest(_deployment(owner, gateway, class_spec, image, control)),
         *([_budget(owner)] if gateway.replicas > 1 else []),
     ]
 
@@ -47,9 +65,24 @@ def _budget(owner: Owner) -> Object:
     return with_digest({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": meta, "spec": spec})
 
 
-def _deployment(owner: Owner, gateway: Gateway, class_spec: FineTuneClassSpec, image: str) -> Object:
+def _deployment(
+    owner: Owner, gateway: Gateway, class_spec: FineTuneClassSpec, image: str, control: ProgressEndpoint | None
+) -> Object:
     template = bare_pod(owner, GATEWAY_ROLE, class_spec)
-    template["spec"]["containers"] = [_container(owner, gateway, image)]
+    container = _container(owner, gateway, image)
+    if control is not None:
+        template["spec"]["volumes"] = [progress_token_volume()]
+        container |= {
+            "args": [
+                *container["args"],
+                f"--canary-servers={child_name(owner, CANARY_SERVERS)}.{owner.namespace}.svc",
+                f"--control-url={control.traffic_url_for(owner)}",
+                f"--control-token={PROGRESS_TOKEN_PATH}",
+            ],
+            "env": [{"name": CONTROL_CA_VARIABLE, "value": control.ca}],
+            "volumeMounts": [progress_token_mount()],
+        }
+    template["spec"]["containers"] = [container]
     grace = SERVING_LINGER_SECONDS + SERVING_DRAIN_SECONDS + EXIT_SECONDS
     template["spec"]["terminationGracePeriodSeconds"] = grace
     template["spec"]["topologySpreadConstraints"] = spread(owner, GATEWAY_ROLE)
@@ -67,7 +100,7 @@ def _deployment(owner: Owner, gateway: Gateway, class_spec: FineTuneClassSpec, i
 
 
 def _container(owner: Owner, gateway: Gateway, image: str) -> Object:
-    """It has no credential, no volume and no token: the servers' name is of any cluster domain."""
+    """Without a canary it has no credential, no volume and no token: the servers' name is of any cluster domain."""
     probe = {"httpGet": {"path": "/healthz", "port": "metrics"}, "timeoutSeconds": 5}
     return {
         "name": "gateway",

@@ -24,6 +24,12 @@ def gateway_readiness(observed: ObservedModelDeployment, now: datetime) -> Readi
             "spec.gateway needs the operator's own image, and the operator was started without --gateway-image. Set "
             "it, as the chart does, or remove spec.gateway. Until then, the Service leads to the serving Pods.",
         )
+    if observed.spec.rollout.type == "Canary" and observed.progress_endpoint is None:
+        return stalled(
+            Reason.INVALID_SPEC,
+            "spec.rollout.type Canary needs the operator's progress endpoint, and the operator was started without "
+            "--progress-url. Set it, as the chart does, or use another type.",
+        )
     ready = ready_gateways(observed)
     if ready >= asked.replicas:
         return None
@@ -36,7 +42,7 @@ def gateway_readiness(observed: ObservedModelDeployment, now: datetime) -> Readi
 
 def gateway_of(observed: ObservedModelDeployment) -> Object | None:
     """The gateway's Deployment."""
-    return next((one for one in observed.extras if one["kind"] == "Deployment"), None)
+    return observed.of_role("Deployment", GATEWAY_ROLE)
 
 
 def ready_gateways(observed: ObservedModelDeployment) -> int:

@@ -48,6 +48,20 @@ def serve(
     return replace(decision, readiness=_within_limits(observed, rollout))
 
 
+def serve_beside(
+    observed: ObservedModelDeployment, status: ModelDeploymentStatus, told: Readiness, now: datetime
+) -> DeploymentDecision:
+    """Keep serving the model that was rolled out last, while another one proves itself, or has failed to.
+
+    `told`: what to say of that, if there is nothing to say of what serves; it is ready nevertheless.
+    """
+    decision, rollout = _kept_up(observed, status, applied_model(observed), now)
+    found = _within_limits(observed, rollout)
+    if not found.ready or found.reason != Reason.AVAILABLE:
+        return replace(decision, readiness=replace(found, message=f"{found.message} {told.message}"))
+    return replace(decision, readiness=replace(told, ready=True, message=f"{told.message} {found.message}"))
+
+
 def own(observed: ObservedModelDeployment, item: Object | None) -> Object | None:
     """The object, if it is this ModelDeployment's."""
     return item if item is not None and is_controlled_by(item, observed.owner.uid) else None
@@ -65,6 +79,7 @@ def _kept_up(
     observed: ObservedModelDeployment, status: ModelDeploymentStatus, model: ModelSource | None, now: datetime
 ) -> tuple[DeploymentDecision, Rollout]:
     """The writes that correct the objects that serve, and how far the rollout is."""
+    observed = replace(observed, status=status)
     writes = upkeep(observed, model, now)
     before = recent_drift(status.drift, now)
     drift = with_corrections(before, writes.drift, now)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from finetune_api.canary import Canary
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness
@@ -18,9 +19,12 @@ from finetune_operator.core.managed_fields import (
     reclaimed,
     take_over,
 )
-from finetune_operator.core.ownership import is_controlled_by
+from finetune_operator.core.ownership import ROLE_LABEL, is_controlled_by
 from finetune_operator.core.plan import Child
+from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES, Object
+from finetune_operator.modeldeployment.canary.machine import replicas_of
+from finetune_operator.modeldeployment.canary.objects import canary_objects
 from finetune_operator.modeldeployment.gateway.objects import gateway_objects
 from finetune_operator.modeldeployment.gateway.readiness import role_behind_service
 from finetune_operator.modeldeployment.objects import (
@@ -33,6 +37,7 @@ from finetune_operator.modeldeployment.objects import (
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.applied_model import applied_model, config_maps_of
 from finetune_operator.modeldeployment.serving.drift import next_correction_time, recent_drift, recent_rounds
+from finetune_operator.pods.roles import CANARY_ROLE
 
 _RESOURCES = {one.kind: one for one in (CONFIG_MAPS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES)}
 
@@ -53,10 +58,8 @@ class Upkeep:
     drift: Mapping[str, ForeignChange] = field(default_factory=dict)
     remade: tuple[str, ...] = ()
     contested: bool = False
-
-    @property
-    def is_nothing(self) -> bool:
-        return not (self.apply or self.merge or self.delete or self.contested)
+    is_nothing: bool = True
+    """Whether all that serves is as it should be; what only a canary needs is no part of it."""
 
 
 def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: datetime) -> Upkeep:
@@ -69,8 +72,10 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
     behind = role_behind_service(observed, SERVE_ROLE)
     desired = serving_objects(observed.owner, wanted_replicas(observed), observed.class_, model, strategy, behind)
     desired += _extras(observed, observed.class_.spec)
+    beside = _canary(observed, observed.class_, desired)
+    desired += beside
     found = {_key(item): item for item in _existing(observed)}
-    apply, merge, delete = [], [], []
+    apply, merge, delete, forged = [], [], [], []
     drift: dict[str, ForeignChange] = {}
     contested = False
     for body in desired:
@@ -84,6 +89,7 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
         drift |= changes
         if _is_forged(body, item):
             assert item is not None
+            forged.append(item)
             delete.append(_child(item))  # It may be immutable: made anew once it is gone.
         elif (taken := _taken_over(item)) is not None:
             # First it is made ours, and then applied without it.
@@ -94,10 +100,12 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
         elif not is_applied(body, item):
             apply.append(body)
     wanted = {_key(body) for body in desired}
-    delete += [_child(item) for item in observed.extras if _key(item) not in wanted]
+    superfluous = [item for item in observed.extras if _key(item) not in wanted]
+    is_nothing = not (contested or _served(apply, beside) or _served([*merge, *forged, *superfluous], beside))
+    delete += [_child(item) for item in superfluous]
     config_maps = tuple(body for body in desired if body["kind"] == "ConfigMap")
     remade = tuple(f"{kind} {name!r}" for kind, name in map(_key, apply) if _was_there(observed, model, kind, name))
-    return Upkeep(tuple(apply), tuple(merge), tuple(delete), config_maps, drift, remade, contested)
+    return Upkeep(tuple(apply), tuple(merge), tuple(delete), config_maps, drift, remade, contested, is_nothing)
 
 
 def _extras(observed: ObservedModelDeployment, class_spec: FineTuneClassSpec) -> list[Object]:
@@ -109,8 +117,27 @@ def _extras(observed: ObservedModelDeployment, class_spec: FineTuneClassSpec) ->
     if wanted_replicas(observed) > 1 or any(_key(item) == _key(budget) for item in observed.extras):
         found.append(budget)
     if asked is not None and image is not None:
-        found += gateway_objects(owner, asked, class_spec, image)
+        is_canary = observed.spec.rollout.type == "Canary" or observed.status.canary is not None
+        found += gateway_objects(owner, asked, class_spec, image, observed.progress_endpoint if is_canary else None)
     return found
+
+
+def _canary(observed: ObservedModelDeployment, class_: ResolvedClass, others: Sequence[Object]) -> list[Object]:
+    """What serves the next model beside what serves, as long as the status has a canary."""
+    canary = observed.status.canary
+    if canary is None or canary.model is None:
+        return []
+    spec = observed.spec.rollout.canary or Canary()
+    found = canary_objects(observed.owner, replicas_of(canary, spec, wanted_replicas(observed)), class_, canary.model)
+    known = {_key(item) for item in others}  # Its run configuration is that of what serves, once it is promoted.
+    return [item for item in found if _key(item) not in known]
+
+
+def _served(items: Sequence[Object], beside: Sequence[Object]) -> list[Object]:
+    """Those that are not only a canary's."""
+    keys = {_key(body) for body in beside}
+    found = (item for item in items if _key(item) not in keys)
+    return [item for item in found if item["metadata"].get("labels", {}).get(ROLE_LABEL) != CANARY_ROLE]
 
 
 def _taken_over(item: Object | None) -> Object | None:
@@ -193,7 +220,7 @@ def _without_class(observed: ObservedModelDeployment) -> Upkeep:
         meta = {name: deployment["metadata"][name] for name in ("name", "namespace", "resourceVersion")}
         kind = {name: deployment[name] for name in ("apiVersion", "kind")}
         merge = (*merge, {**kind, "metadata": meta, "spec": {"replicas": wanted_replicas(observed)}})
-    return Upkeep(apply, merge, config_maps=observed.config_maps)
+    return Upkeep(apply, merge, config_maps=observed.config_maps, is_nothing=not (apply or merge))
 
 
 def _existing(observed: ObservedModelDeployment) -> list[Object]:

@@ -1,0 +1,212 @@
+"""A canary of a ModelDeployment: how the next model proves itself beside the one that serves, and how far it is."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
+
+from finetune_api.base import ApiModel, FiniteNumber, Line, Timestamp, cel
+from finetune_api.kubernetes_types import keyed_by
+from finetune_api.run import ModelSource
+
+CheckMetric = Literal["ErrorRate", "TimeToFirstTokenP95", "TimePerOutputTokenP95", "OutputTokensMean"]
+Verdict = Literal["Pass", "Fail", "NotEnoughData"]
+CanaryPhase = Literal["Starting", "Analysing", "WaitingForApproval", "Promoting", "Ending"]
+CanaryOutcome = Literal["Promoted", "RolledBack", "Withdrawn"]
+MOST_BUCKETS = 200
+MOST_SOURCES = 64
+"""Processes of gateways that counted during one step; those that come after so many restarts are not heard."""
+MOST_COUNT = 10**15
+_Count = Annotated[int, Field(ge=0, le=MOST_COUNT)]
+_BUCKET = re.compile(r"-?[0-9]{1,3}")
+
+
+def _known_buckets(found: object) -> object:
+    """Without what another version may write beside the counts."""
+    if not isinstance(found, dict):
+        return found
+    known = {name: count for name, count in found.items() if isinstance(name, str) and _BUCKET.fullmatch(name)}
+    return {name: count for name, count in known.items() if isinstance(count, int)}
+
+
+Histogram = Annotated[dict[str, _Count], BeforeValidator(_known_buckets)]
+
+
+def _is_none(value: object) -> bool:
+    """Of a default within a default: a schema has no null."""
+    return value is None
+
+
+class CanaryStep(ApiModel):
+    """A share of the requests, until enough is known."""
+
+    percent: int = Field(ge=1, le=99, description="Share of the requests.")
+    minimum_requests: int = Field(
+        100, ge=20, le=10**6, description="Minimum number of requests that the canary answers in this step."
+    )
+    deadline_seconds: int | None = Field(
+        None,
+        ge=60,
+        le=2_592_000,
+        exclude_if=_is_none,
+        description="How long the step may take (onNotEnoughData). Omitted: any time.",
+    )
+
+
+class CanaryCheck(ApiModel):
+    """A comparison with what serves, of requests of the same step."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "(self.metric == 'ErrorRate') == has(self.maximumIncreasePercent)",
+                "maximumIncreasePercent is for ErrorRate, which needs it",
+                "maximumIncreasePercent",
+            ),
+            (
+                "(self.metric != 'ErrorRate') == has(self.maximumRatio)",
+                "maximumRatio is for the metrics other than ErrorRate, which need it",
+                "maximumRatio",
+            ),
+        )
+    )
+
+    metric: CheckMetric = Field(
+        description="ErrorRate: answers of 500 and above, broken off, or none. TimeToFirstTokenP95 and "
+        "TimePerOutputTokenP95: of streams. OutputTokensMean: tokens of an answer."
+    )
+    maximum_increase_percent: float | None = Field(
+        None, ge=0.1, le=50, exclude_if=_is_none, description="Percentage points above the error rate of what serves."
+    )
+    maximum_ratio: float | None = Field(
+        None, ge=1.05, le=10, exclude_if=_is_none, description="Times the value of what serves."
+    )
+
+
+class Canary(ApiModel):
+    """Which steps, checks and approval a model needs before it replaces what serves."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "self.steps.all(one, self.steps.exists_one(other, other.percent == one.percent))",
+                "no two steps may have the same percent",
+                "steps",
+            ),
+        )
+    )
+
+    steps: list[CanaryStep] = Field(
+        default=[
+            CanaryStep(percent=5, minimum_requests=100),
+            CanaryStep(percent=25, minimum_requests=300),
+            CanaryStep(percent=50, minimum_requests=300),
+        ],
+        min_length=1,
+        max_length=10,
+        description="Each begins once every check of the one before passed.",
+    )
+    checks: list[CanaryCheck] = Field(
+        default=[CanaryCheck(metric="ErrorRate", maximum_increase_percent=2)],
+        min_length=1,
+        max_length=4,
+        json_schema_extra=keyed_by("metric"),
+        description="All have to pass.",
+    )
+    on_not_enough_data: Literal["Wait", "Abort"] = Field(
+        "Wait", description="After a step's deadline. Wait: nothing happens until more is known. Abort: roll back."
+    )
+    approval: Literal["Automatic", "Manual"] = Field(
+        "Automatic", description="Manual: after the last step, the model waits for approvedRevision."
+    )
+    approved_revision: Line | None = Field(
+        None, description="status.canary.revision that may replace what serves, with approval Manual."
+    )
+
+
+class TrafficCounts(ApiModel):
+    """What was counted of one side. Bucket n of a histogram has what took 1.1^n seconds or more."""
+
+    requests: _Count = Field(0, description="Requests that were answered, or ought to have been.")
+    errors: _Count = Field(0, description="Those that were not, or by an error of the server.")
+    first_token: Histogram = Field(default={}, max_length=MOST_BUCKETS, description="Times to the first event.")
+    per_token: Histogram = Field(default={}, max_length=MOST_BUCKETS, description="Times per token.")
+    answers: _Count = Field(0, description="Answers whose tokens are known.")
+    tokens: _Count = Field(0, description="Tokens of these answers.")
+    token_squares: _Count = Field(0, description="Sum of the squares of their numbers.")
+
+
+class TrafficSource(ApiModel):
+    """A process of the gateway that counted in this step."""
+
+    source: Line = Field(description="Name that the process gave itself.")
+    sequence: int = Field(ge=1, description="The last of its reports that is counted.")
+
+
+class CheckResult(ApiModel):
+    """A check, as it was last computed."""
+
+    metric: CheckMetric = Field(description="What was compared.")
+    stable: FiniteNumber = Field(None, description="Value of what serves: a share, seconds, or tokens.")
+    canary: FiniteNumber = Field(None, description="Value of the canary.")
+    low: FiniteNumber = Field(None, description="Lower 95 % bound of the difference (ErrorRate) or ratio.")
+    high: FiniteNumber = Field(None, description="Upper 95 % bound.")
+    verdict: Verdict = Field(description="Pass, Fail or NotEnoughData.")
+
+
+class CanaryStatus(ApiModel):
+    """The model that proves itself, and what is known of it."""
+
+    revision: Line = Field(description="Digest of the model; its URI if it has no digest.")
+    model: ModelSource | None = Field(None, description="Location of the model.")
+    phase: CanaryPhase = Field(
+        description="Starting: its Pods start. Analysing. WaitingForApproval. Promoting: it is rolled out. Ending: it "
+        "gets no requests any more, and its Pods are about to be removed."
+    )
+    phase_time: Timestamp = Field(description="Since when.")
+    outcome: CanaryOutcome | None = Field(None, description="How it ended.")
+    step: int = Field(1, ge=1, description="Number of the step, from 1.")
+    percent: int = Field(0, ge=0, le=99, description="Share of the requests that it gets.")
+    split: Line = Field("", description="Name of what is being counted.")
+    unready_time: Timestamp | None = Field(None, description="Since when none of its Pods is ready.")
+    verdict: Verdict = Field("NotEnoughData", description="Of this step.")
+    checks: list[CheckResult] = Field(
+        default=[], json_schema_extra=keyed_by("metric"), description="The checks, as they were last computed."
+    )
+    looks: int = Field(0, ge=0, description="How often the checks were computed, in all steps.")
+    next_look_requests: int = Field(0, ge=0, description="Requests of the canary at which they are computed next.")
+    stable: TrafficCounts = Field(TrafficCounts(), description="Requests to what serves, in this step.")
+    canary: TrafficCounts = Field(TrafficCounts(), description="Requests to the canary, in this step.")
+    sources: list[TrafficSource] = Field(
+        default=[],
+        max_length=MOST_SOURCES,
+        json_schema_extra=keyed_by("source"),
+        description="Who counted in this step, and which of its reports are in it.",
+    )
+
+
+class AbortedRevision(ApiModel):
+    """A canary that was rolled back; it is not tried again as long as the spec asks for the same."""
+
+    revision: Line = Field(description="Digest of the model; its URI if it has no digest.")
+    canary_spec: Line = Field(description="Digest of spec.rollout as it was.")
+    message: Line = Field(description="Why.")
+    time: Timestamp = Field(description="When.")
+
+
+class TrafficBatch(ApiModel):
+    """What a process of the gateway counted since its batch before."""
+
+    sequence: int = Field(ge=1, le=10**9)
+    stable: TrafficCounts
+    canary: TrafficCounts
+
+
+class TrafficReport(ApiModel):
+    """The body of a gateway's POST."""
+
+    source: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    split: Line
+    batch: TrafficBatch | None = None

@@ -1,0 +1,112 @@
+"""Whether a canary is worse than what serves: Pass, Fail or NotEnoughData of each check.
+
+Fail is looked for again and again, and each look could be wrong by chance. All looks of all checks together are wrong
+for a model that is exactly as bad as the margin allows in at most 5 % of canaries: look k has the share 6 / (pi k)^2 of
+that (these add up to 1; Bonferroni's inequality holds for looks that depend on each other, too). Pass is said by the
+95 % limit, and only once a step has its requests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finetune_api.canary import CanaryCheck, CheckResult, TrafficCounts, Verdict
+from finetune_operator.modeldeployment.canary.statistics import (
+    Estimate,
+    difference,
+    log_mean,
+    log_quantile,
+    quantile_of_normal,
+    share,
+)
+
+FAIL_ALPHA = 0.05
+PASS_ALPHA = 0.05
+LEAST_SAMPLES = 20
+"""Of each side."""
+LEAST_ERRORS = 5
+"""Of a canary that fails by them: the limits of fewer are too narrow."""
+_P95 = 0.95
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Both sides, and how far one is above the other; `in_logarithms`: all of them."""
+
+    stable: Estimate
+    canary: Estimate
+    above: Estimate
+
+
+def check_results(
+    checks: Sequence[CanaryCheck], stable: TrafficCounts, canary: TrafficCounts, look: int, *, may_pass: bool
+) -> list[CheckResult]:
+    """All checks at this look (from 1)."""
+    fail = quantile_of_normal(FAIL_ALPHA * 6 / (math.pi * look) ** 2 / len(checks))
+    return [_result(check, stable, canary, fail, may_pass=may_pass) for check in checks]
+
+
+def overall(results: Sequence[CheckResult]) -> Verdict:
+    """One Fail is enough, and all have to pass."""
+    verdicts = {one.verdict for one in results}
+    if "Fail" in verdicts:
+        return "Fail"
+    return "Pass" if verdicts == {"Pass"} else "NotEnoughData"
+
+
+def _result(
+    check: CanaryCheck, stable: TrafficCounts, canary: TrafficCounts, fail: float, *, may_pass: bool
+) -> CheckResult:
+    strict, usual = _compared(check, stable, canary, fail), _compared(check, stable, canary, _USUAL)
+    if strict is None or usual is None:
+        return CheckResult(metric=check.metric, verdict="NotEnoughData")
+    margin, is_ratio = margin_of(check), check.metric != "ErrorRate"
+    verdict: Verdict = "NotEnoughData"
+    is_chance = check.metric == "ErrorRate" and canary.errors < LEAST_ERRORS
+    if strict.above.low > margin and not is_chance:
+        verdict = "Fail"
+    elif may_pass and usual.above.high < margin:
+        verdict = "Pass"
+    shown = [usual.stable.value, usual.canary.value, usual.above.low, usual.above.high]
+    numbers = [_shown(math.exp(one) if is_ratio else one) for one in shown]
+    return CheckResult(
+        metric=check.metric, stable=numbers[0], canary=numbers[1], low=numbers[2], high=numbers[3], verdict=verdict
+    )
+
+
+_USUAL = quantile_of_normal(PASS_ALPHA)
+
+
+def margin_of(check: CanaryCheck) -> float:
+    """How far above what serves a canary may be: a share, or the logarithm of a ratio."""
+    if check.metric == "ErrorRate":
+        return (check.maximum_increase_percent or 0.0) / 100
+    return math.log(check.maximum_ratio or 1.0)
+
+
+def _compared(check: CanaryCheck, stable: TrafficCounts, canary: TrafficCounts, z: float) -> _Sides | None:
+    """None: one side has too few samples."""
+    found = [_estimate(check, counts, z) for counts in (stable, canary)]
+    if found[0] is None or found[1] is None:
+        return None
+    return _Sides(found[0], found[1], difference(found[1], found[0]))
+
+
+def _estimate(check: CanaryCheck, counts: TrafficCounts, z: float) -> Estimate | None:
+    if check.metric == "ErrorRate":
+        return share(min(counts.errors, counts.requests), counts.requests, z) if _enough(counts.requests) else None
+    if check.metric == "OutputTokensMean":
+        known = _enough(counts.answers) and counts.tokens > 0
+        return log_mean(counts.answers, counts.tokens, counts.token_squares, z) if known else None
+    histogram = counts.first_token if check.metric == "TimeToFirstTokenP95" else counts.per_token
+    return log_quantile(histogram, _P95, z) if _enough(sum(histogram.values())) else None
+
+
+def _enough(count: int) -> bool:
+    return count >= LEAST_SAMPLES
+
+
+def _shown(number: float) -> float | None:
+    return float(f"{number:.4g}") if math.isfinite(number) else None

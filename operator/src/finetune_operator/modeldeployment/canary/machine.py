@@ -1,0 +1,213 @@
+"""The steps of a canary: what is known of it now decides how it goes on. Pure; all that it remembers is in the status.
+
+Starting -> Analysing -> the next step's Starting, until the last step passed -> (WaitingForApproval ->) Promoting ->
+Ending. From everywhere before Promoting, it can be ended: rolled back, or withdrawn since the spec asks for another
+model by now.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from finetune_api.base import whole_seconds
+from finetune_api.canary import Canary, CanaryOutcome, CanaryPhase, CanaryStatus, CanaryStep, CheckResult, TrafficReport
+from finetune_api.run import ModelSource
+from finetune_operator.core.digest import digest
+from finetune_operator.core.plan import earliest
+from finetune_operator.modeldeployment.canary.checks import check_results, overall
+from finetune_operator.modeldeployment.canary.counting import counted
+
+FIRST_LOOK_REQUESTS = 20
+LOOK_GROWTH = 1.5
+"""Each look at the checks needs half as many requests more than the one before."""
+GUARD_ERRORS, GUARD_REQUESTS = 5, 40
+"""So many errors among the first requests end it without statistics, where what serves has far fewer."""
+START_SECONDS = 1800
+UNREADY_SECONDS = 60
+DRAIN_SECONDS = 15
+"""Longer than a gateway takes to ask again, so that what is removed gets no requests any more."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a canary's Pods and traffic. `is_promoted`: every replica serves its model by now.
+
+    `splits`: whether the gateway answers, so that it gets what it is to get. `failing`: why its Pods don't answer.
+    """
+
+    ready: int
+    splits: bool
+    reports: Sequence[TrafficReport] = ()
+    is_promoted: bool = False
+    failing: str = ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The canary after a look; None: it is over. `rolled_back`: why, if it was just now."""
+
+    canary: CanaryStatus | None
+    rolled_back: str | None = None
+
+
+def begun(model: ModelSource, now: datetime) -> CanaryStatus:
+    """A canary of this model."""
+    return CanaryStatus(revision=model.revision, model=model, phase="Starting", phase_time=whole_seconds(now))
+
+
+def ended(canary: CanaryStatus, outcome: CanaryOutcome, now: datetime) -> CanaryStatus:
+    """It gets nothing any more."""
+    return _in_phase(canary, "Ending", now).model_copy(
+        update={"outcome": outcome, "percent": 0, "split": "", "sources": [], "unready_time": None}
+    )
+
+
+def replicas_of(canary: CanaryStatus, spec: Canary, replicas: int) -> int:
+    """As many Pods as its share needs, of so many that all requests have."""
+    steps = ordered(spec)
+    percent = steps[min(canary.step, len(steps)) - 1].percent
+    return max(1, math.ceil(replicas * percent / 100))
+
+
+def ordered(spec: Canary) -> list[CanaryStep]:
+    """The steps, the smallest share first."""
+    return sorted(spec.steps, key=lambda step: step.percent)
+
+
+def turn(canary: CanaryStatus, spec: Canary, replicas: int, seen: Seen, now: datetime) -> Turn:
+    """One look at a canary. `replicas`: how many Pods all requests have."""
+    if canary.phase == "Ending":
+        return Turn(None if now >= canary.phase_time + timedelta(seconds=DRAIN_SECONDS) else canary)
+    if canary.phase == "Promoting":
+        return Turn(ended(canary, "Promoted", now) if seen.is_promoted else canary)
+    canary = counted(_with_readiness(canary, seen, now), seen.reports)
+    fault = _fault(canary, seen, now)
+    if fault is not None:
+        return _rolled_back(canary, fault, now)
+    if canary.phase == "Starting":
+        return Turn(_started(canary, spec, replicas_of(canary, spec, replicas), seen, now))
+    found = _analysed(canary, spec, now)
+    if found.canary is not None and found.canary.phase == "Starting":
+        # Whether there are Pods enough for the next step is known, if it needs no more of them.
+        needed = replicas_of(found.canary, spec, replicas)
+        return Turn(_started(found.canary, spec, needed, seen, now))
+    return found
+
+
+def due(canary: CanaryStatus, spec: Canary, now: datetime) -> datetime | None:
+    """When it is to be looked at next, whatever happens until then."""
+    if canary.phase == "Ending":
+        return canary.phase_time + timedelta(seconds=DRAIN_SECONDS)
+    if canary.phase == "Promoting":
+        return None
+    start = canary.phase_time + timedelta(seconds=START_SECONDS) if canary.phase == "Starting" else None
+    deadline = _deadline(canary, spec) if canary.phase == "Analysing" and spec.on_not_enough_data == "Abort" else None
+    return earliest(moment for moment in (start, deadline, _gone(canary)) if moment is None or moment > now)
+
+
+def _with_readiness(canary: CanaryStatus, seen: Seen, now: datetime) -> CanaryStatus:
+    if seen.ready > 0:
+        return canary.model_copy(update={"unready_time": None})
+    return canary.model_copy(update={"unready_time": canary.unready_time or whole_seconds(now)})
+
+
+def _fault(canary: CanaryStatus, seen: Seen, now: datetime) -> str | None:
+    """What ends it without statistics."""
+    why = f" {seen.failing}" if seen.failing else ""
+    if canary.phase == "Starting" and now >= canary.phase_time + timedelta(seconds=START_SECONDS):
+        return f"Its Pods were not ready within {START_SECONDS // 60} minutes.{why}"
+    gone = canary.unready_time
+    if canary.split and gone is not None and now >= gone + timedelta(seconds=UNREADY_SECONDS):
+        return f"None of its Pods has been ready for {UNREADY_SECONDS} seconds.{why}"
+    its, other = canary.canary, canary.stable
+    is_early = its.errors >= GUARD_ERRORS and its.requests <= GUARD_REQUESTS and its.errors * 4 >= its.requests
+    # A fault of both, or of the clients, is not the canary's.
+    if is_early and its.errors * max(1, other.requests) > 2 * other.errors * its.requests:
+        return f"{its.errors} of its first {its.requests} requests failed."
+    return None
+
+
+def _started(canary: CanaryStatus, spec: Canary, needed: int, seen: Seen, now: datetime) -> CanaryStatus:
+    """It waits until there are Pods enough for the step, and a gateway that sends them something."""
+    if seen.ready < needed or not seen.splits:
+        return canary
+    steps = ordered(spec)
+    step = min(canary.step, len(steps))
+    moment = whole_seconds(now)
+    fresh = {name: CanaryStatus.model_fields[name].default for name in ("stable", "canary", "verdict")}
+    update = {
+        **fresh,
+        "step": step,
+        "percent": steps[step - 1].percent,
+        "split": digest([canary.revision, step, moment.isoformat()], 16),
+        "sources": [],
+        "checks": [],
+        "next_look_requests": FIRST_LOOK_REQUESTS,
+    }
+    return _in_phase(canary, "Analysing", now).model_copy(update=update)
+
+
+def _analysed(canary: CanaryStatus, spec: Canary, now: datetime) -> Turn:
+    steps = ordered(spec)
+    step = steps[min(canary.step, len(steps)) - 1]
+    canary = _looked(canary, spec, step.minimum_requests)
+    if canary.verdict == "Fail":
+        return _rolled_back(canary, _worse(canary.checks), now)
+    if canary.phase == "WaitingForApproval" or canary.verdict == "Pass":
+        return _passed(canary, spec, len(steps), now)
+    deadline = _deadline(canary, spec)
+    if deadline is not None and now >= deadline and spec.on_not_enough_data == "Abort":
+        message = f"Step {canary.step} was undecided after {step.deadline_seconds} seconds and "
+        return _rolled_back(canary, f"{message}{canary.canary.requests} requests to the canary.", now)
+    return Turn(canary)
+
+
+def _looked(canary: CanaryStatus, spec: Canary, minimum: int) -> CanaryStatus:
+    """With the checks, if enough requests came for another look."""
+    requests = canary.canary.requests
+    if requests < canary.next_look_requests:
+        return canary
+    look = canary.looks + 1
+    results = check_results(spec.checks, canary.stable, canary.canary, look, may_pass=requests >= minimum)
+    following = math.ceil(requests * LOOK_GROWTH)
+    if requests < minimum < following:
+        following = minimum
+    return canary.model_copy(
+        update={"looks": look, "next_look_requests": following, "checks": results, "verdict": overall(results)}
+    )
+
+
+def _passed(canary: CanaryStatus, spec: Canary, steps: int, now: datetime) -> Turn:
+    if canary.step < steps:
+        return Turn(_in_phase(canary, "Starting", now).model_copy(update={"step": canary.step + 1}))
+    if spec.approval == "Manual" and spec.approved_revision != canary.revision:
+        is_new = canary.phase != "WaitingForApproval"
+        return Turn(_in_phase(canary, "WaitingForApproval", now) if is_new else canary)
+    return Turn(_in_phase(canary, "Promoting", now))
+
+
+def _rolled_back(canary: CanaryStatus, why: str, now: datetime) -> Turn:
+    return Turn(ended(canary, "RolledBack", now), rolled_back=why)
+
+
+def _worse(results: Sequence[CheckResult]) -> str:
+    found = [one for one in results if one.verdict == "Fail"]
+    named = [f"{one.metric} was {one.canary:g} and {one.stable:g} of what serves" for one in found]
+    return f"{', '.join(named)}."
+
+
+def _deadline(canary: CanaryStatus, spec: Canary) -> datetime | None:
+    steps = ordered(spec)
+    seconds = steps[min(canary.step, len(steps)) - 1].deadline_seconds
+    return None if seconds is None else canary.phase_time + timedelta(seconds=seconds)
+
+
+def _gone(canary: CanaryStatus) -> datetime | None:
+    return None if canary.unready_time is None else canary.unready_time + timedelta(seconds=UNREADY_SECONDS)
+
+
+def _in_phase(canary: CanaryStatus, phase: CanaryPhase, now: datetime) -> CanaryStatus:
+    return canary.model_copy(update={"phase": phase, "phase_time": whole_seconds(now)})

@@ -1,0 +1,220 @@
+"""How a canary goes on, by what is known of it: the state machine alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_api.canary import (
+    MOST_SOURCES,
+    Canary,
+    CanaryStatus,
+    TrafficBatch,
+    TrafficCounts,
+    TrafficReport,
+)
+from finetune_api.run import ModelSource
+from finetune_operator.modeldeployment.canary.counting import counted
+from finetune_operator.modeldeployment.canary.machine import (
+    DRAIN_SECONDS,
+    START_SECONDS,
+    UNREADY_SECONDS,
+    Seen,
+    Turn,
+    begun,
+    due,
+    ended,
+    replicas_of,
+    turn,
+)
+from tests.unit.operator.states import NOW
+
+NEXT = ModelSource(uri="s3://models/next", digest="sha256:next")
+SPEC = Canary.from_wire({"steps": [{"percent": 10, "minimumRequests": 100}, {"percent": 50, "minimumRequests": 100}]})
+READY = Seen(ready=1, splits=True)
+SOURCE = "0" * 32
+
+
+def later(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def report(
+    canary: CanaryStatus, its: int, errors: int = 0, *, stable: int | None = None, **changes: Any
+) -> TrafficReport:
+    """A gateway's next batch: what serves has ten times as many requests, and no error."""
+    known = {one.source: one.sequence for one in canary.sources}
+    source = changes.get("source", SOURCE)
+    batch = TrafficBatch(
+        sequence=changes.get("sequence", known.get(source, 0) + 1),
+        stable=TrafficCounts(requests=its * 10 if stable is None else stable, errors=changes.get("of_stable", 0)),
+        canary=TrafficCounts(requests=its, errors=errors),
+    )
+    return TrafficReport(source=source, split=changes.get("split", canary.split), batch=batch)
+
+
+def looked(canary: CanaryStatus, *reports: TrafficReport, spec: Canary = SPEC, at: float = 60, **seen: Any) -> Turn:
+    told = Seen(**{"ready": 2, "splits": True, "reports": reports, **seen})
+    return turn(canary, spec, 4, told, later(at))
+
+
+def analysing(spec: Canary = SPEC) -> CanaryStatus:
+    found = turn(begun(NEXT, NOW), spec, 1, READY, NOW).canary
+    assert found is not None and found.phase == "Analysing"
+    return found
+
+
+def known(found: Turn) -> CanaryStatus:
+    assert found.canary is not None
+    return found.canary
+
+
+def test_it_gets_requests_once_its_pods_answer_behind_a_gateway() -> None:
+    canary = begun(NEXT, NOW)
+    for waits in (Seen(0, True), Seen(1, False)):
+        assert turn(canary, SPEC, 1, waits, NOW) == Turn(turn(canary, SPEC, 1, waits, NOW).canary)
+        assert known(turn(canary, SPEC, 1, waits, NOW)).percent == 0
+    assert (analysing().percent, analysing().step) == (10, 1)
+    assert analysing().split != ""
+
+
+@pytest.mark.parametrize(("replicas", "step", "number"), [(1, 1, 1), (4, 1, 1), (4, 2, 2), (11, 1, 2)])
+def test_it_has_as_many_pods_as_its_share_needs(replicas: int, step: int, number: int) -> None:
+    assert replicas_of(begun(NEXT, NOW).model_copy(update={"step": step}), SPEC, replicas) == number
+
+
+def test_it_goes_from_step_to_step_and_is_promoted() -> None:
+    second = known(looked(analysing(), report(analysing(), 300)))
+    assert (second.step, second.percent, second.phase) == (2, 50, "Analysing")
+    assert second.canary.requests == 0, "each step is counted by itself"
+    assert second.split != analysing().split
+    promoting = known(looked(second, report(second, 300)))
+    assert promoting.phase == "Promoting"
+    assert known(looked(promoting, report(promoting, 100, errors=100))).phase == "Promoting", "it is being rolled out"
+    over = known(looked(promoting, is_promoted=True))
+    assert (over.phase, over.outcome, over.percent) == ("Ending", "Promoted", 0)
+    assert known(looked(over, at=60 + DRAIN_SECONDS - 1)).phase == "Ending"
+    assert looked(over, at=60 + DRAIN_SECONDS).canary is None
+
+
+def test_the_next_step_waits_for_its_pods_and_keeps_the_share_meanwhile() -> None:
+    waiting = known(looked(analysing(), report(analysing(), 300), ready=1))
+    assert (waiting.step, waiting.percent, waiting.phase) == (2, 10, "Starting")
+    assert known(looked(waiting, ready=2)).percent == 50
+
+
+def test_without_enough_requests_nothing_is_promoted() -> None:
+    canary = analysing()
+    for number in (19, 1, 60, 19):
+        canary = known(looked(canary, report(canary, number)))
+        assert (canary.step, canary.verdict) == (1, "NotEnoughData")
+    assert canary.canary.requests == 99
+    assert known(looked(analysing(), at=10**7)).step == 1, "however long it takes"
+
+
+def test_a_worse_one_is_rolled_back_with_both_numbers() -> None:
+    found = looked(analysing(), report(analysing(), 200, errors=20))
+    assert known(found).outcome == "RolledBack"
+    assert known(found).percent == 0
+    assert found.rolled_back == "ErrorRate was 0.1 and 0 of what serves."
+
+
+def test_the_first_requests_end_it_without_statistics_if_many_of_them_fail() -> None:
+    assert looked(analysing(), report(analysing(), 6, errors=5)).rolled_back == "5 of its first 6 requests failed."
+    assert looked(analysing(), report(analysing(), 6, errors=4)).rolled_back is None
+    both = report(analysing(), 6, errors=5, stable=60, of_stable=50)
+    assert looked(analysing(), both).rolled_back is None, "what serves fails, too"
+
+
+@pytest.mark.parametrize(("errors", "of_stable"), [(2, 20), (3, 30), (20, 200)])
+def test_faults_that_both_have_are_not_the_canarys(errors: int, of_stable: int) -> None:
+    found = looked(analysing(), report(analysing(), 200, errors=errors, of_stable=of_stable))
+    assert found.rolled_back is None
+
+
+def test_pods_that_never_start_or_are_gone_end_it() -> None:
+    never = turn(begun(NEXT, NOW), SPEC, 1, Seen(0, True, failing="No node has room."), later(START_SECONDS))
+    assert never.rolled_back == "Its Pods were not ready within 30 minutes. No node has room."
+    gone = known(looked(analysing(), ready=0, at=0))
+    assert gone.unready_time == NOW
+    assert due(gone, SPEC, NOW) == later(UNREADY_SECONDS)
+    assert known(looked(gone, ready=1, at=10)).unready_time is None
+    assert "None of its Pods has been ready" in str(looked(gone, ready=0, at=UNREADY_SECONDS).rolled_back)
+
+
+@pytest.mark.parametrize(("then", "ends"), [("Wait", False), ("Abort", True)])
+def test_a_deadline_ends_a_step_that_is_undecided_if_it_is_to(then: str, ends: bool) -> None:
+    steps = [{"percent": 10, "minimumRequests": 100, "deadlineSeconds": 600}]
+    spec = Canary.from_wire({"steps": steps, "onNotEnoughData": then})
+    canary = analysing(spec)
+    assert (due(canary, spec, NOW) == later(600)) is ends
+    assert looked(canary, spec=spec, at=599).rolled_back is None
+    found = looked(canary, report(canary, 50), spec=spec, at=600).rolled_back
+    assert (found is not None and "50 requests" in found) is ends
+
+
+def test_with_manual_approval_it_waits_for_its_revision_and_is_still_watched() -> None:
+    wire = {"steps": [{"percent": 50, "minimumRequests": 100}], "approval": "Manual"}
+    spec = Canary.from_wire(wire)
+    waiting = known(looked(analysing(spec), report(analysing(spec), 300), spec=spec))
+    assert waiting.phase == "WaitingForApproval"
+    for revision, phase in (
+        (None, "WaitingForApproval"),
+        ("sha256:x", "WaitingForApproval"),
+        ("sha256:next", "Promoting"),
+    ):
+        approved = Canary.from_wire({**wire, **({"approvedRevision": revision} if revision else {})})
+        assert known(looked(waiting, spec=approved)).phase == phase
+    assert looked(waiting, report(waiting, 300, errors=90), spec=spec).rolled_back is not None
+
+
+def test_what_was_ended_stays_ended() -> None:
+    over = ended(analysing(), "Withdrawn", NOW)
+    assert known(looked(over, report(over, 300, split=analysing().split), at=1)) == over
+
+
+def test_a_batch_counts_once_and_in_its_order() -> None:
+    canary = analysing()
+    first, second = report(canary, 5, sequence=1), report(canary, 7, sequence=2)
+    for batches, requests in (([first, first], 5), ([second], 0), ([second, first], 5), ([first, second, first], 12)):
+        assert counted(canary, batches).canary.requests == requests
+    assert counted(canary, [report(canary, 5, split="another")]).canary.requests == 0
+    assert counted(ended(canary, "Withdrawn", NOW), [report(canary, 5, split="")]).canary.requests == 0
+
+
+def test_only_so_many_processes_are_heard() -> None:
+    canary = analysing()
+    many = [report(canary, 1, source=f"{number:032x}") for number in range(MOST_SOURCES + 9)]
+    assert counted(canary, many).canary.requests == MOST_SOURCES
+
+
+@given(st.lists(st.integers(0, 3), max_size=30), st.integers(0, 2**16))
+def test_however_batches_are_lost_sent_again_and_mixed_up_none_counts_twice(order: Sequence[int], seed: int) -> None:
+    """Two gateways, each of which sends its batch until it is acknowledged, to an operator that forgets at times."""
+    canary = analysing()
+    sent = {source: 0 for source in ("a" * 32, "b" * 32)}
+    for number in order:
+        source = sorted(sent)[number % 2]
+        acknowledged = {one.source: one.sequence for one in canary.sources}.get(source, 0)
+        batch = report(canary, 1, source=source, sequence=acknowledged + 1)
+        before = canary
+        canary = counted(canary, [batch, batch])
+        if number > 1:
+            canary = before  # the write was lost: nothing is acknowledged
+        else:
+            sent[source] += 1
+    assert canary.canary.requests == sum(sent.values())
+
+
+def test_a_forged_count_breaks_nothing() -> None:
+    canary = analysing()
+    most = TrafficCounts(requests=10**15, errors=10**15, tokens=10**15, token_squares=10**15, answers=10**15)
+    batch = TrafficBatch(sequence=1, stable=most, canary=most)
+    canary = counted(canary, [TrafficReport(source=SOURCE, split=canary.split, batch=batch)])
+    again = TrafficBatch(sequence=2, stable=most, canary=most)
+    assert looked(canary, TrafficReport(source=SOURCE, split=canary.split, batch=again)).canary is not None
