@@ -119,6 +119,6 @@ async def test_what_is_served_goes_on_by_its_class(uid: str | None, expected: st
         cluster.answers[f"GET {DEPLOYMENTS.path('team-a', OWNER.name)}"] = {"metadata": metadata, "spec": {}}
     spec, status = {"model": {"uri": "s3://models/tuned"}}, {"className": "before"}
     parent = {"kind": "ModelDeployment", "metadata": METADATA, "spec": spec, "status": status}
-    class_ = (await observe_deployment(cluster, parent, trainer_image=None, gateway_image=None)).class_
+    class_ = (await observe_deployment(cluster, parent, environment=Environment())).class_
     assert isinstance(class_, ResolvedClass)
     assert class_.name == expected
