@@ -23,6 +23,7 @@ from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.commits import claim
 from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer.runs import Workplace
+from tests.integration.trainer.storage.s3_proxy import Answer, S3Proxy, SayDone, s3_proxy
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import chat
 from tests.unit.trainer.texts import words
@@ -161,6 +162,31 @@ def test_a_try_that_was_killed_before_its_commit_leaves_nothing_that_is_read(
     revision = build(run.model_copy(update={"try_number": 2}), tmp_path / "second")
     assert revision.uri.endswith("/result/claim-000002")
     assert len(content(storage, revision, "training")) == 30
+
+
+def through(proxy: S3Proxy, run: DatasetRun) -> DatasetRun:
+    return run.model_copy(update={"storage": run.storage.model_copy(update={"endpoint": proxy.endpoint})})
+
+
+def test_a_storage_that_overwrites_is_named_before_a_revision_depends_on_it(bucket: Bucket, tmp_path: Path) -> None:
+    run = run_of(bucket, "unsuitable", source(bucket, "unsuitable", [line(number) for number in range(30)]))
+    with s3_proxy(str(bucket.storage.endpoint)) as proxy, pytest.raises(DiagnosedError, match="If-None-Match") as error:
+        proxy.arm(SayDone(), kind="PutObject", at=3)
+        build(through(proxy, run), tmp_path)
+    assert (error.value.failure.reason, error.value.failure.retryable) == (Reason.STORAGE_UNSUITABLE, False)
+    assert bucket.client.list_objects_v2(Bucket=bucket.name, Prefix="datasets/unsuitable/").get("Contents", []) == []
+
+
+def test_a_revision_that_is_read_otherwise_than_it_was_written_is_named(bucket: Bucket, tmp_path: Path) -> None:
+    run = run_of(bucket, "lies", source(bucket, "lies", [line(number) for number in range(30)]))
+    with s3_proxy(str(bucket.storage.endpoint)) as proxy:
+        build(through(proxy, run), tmp_path)
+        reads = proxy.count("GetObject")
+        again = run.model_copy(update={"output_uri": bucket.uri("datasets/lies-again")})
+        proxy.arm(Answer(200, ""), kind="GetObject", at=reads)
+        with pytest.raises(DiagnosedError, match=r"revision\.json differs from its manifest") as error:
+            build(through(proxy, again), tmp_path)
+    assert error.value.failure.reason == Reason.CHECKPOINT_CORRUPT
 
 
 def test_of_two_tries_at_once_one_wins_and_both_report_it(bucket: Bucket, storage: Storage, tmp_path: Path) -> None:

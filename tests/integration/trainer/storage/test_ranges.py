@@ -12,9 +12,9 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.outcome import Failure
 from finetune_api.sources import StorageLocation, parse_s3
-from finetune_trainer.preflight.preflight import check_storage
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage import transfers
+from finetune_trainer.storage.commits import check_storage
 from finetune_trainer.storage.storage import MismatchError, Storage
 from tests.integration.trainer.storage.s3_proxy import Answer, Fault, Meanwhile, S3Proxy, Say, Whole, s3_proxy
 from tests.integration.trainer_evaluation.buckets import Bucket

@@ -10,8 +10,8 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.run import StorageConfig
 from finetune_api.sources import StorageLocation, parse_location, parse_s3
-from finetune_trainer.preflight.preflight import check_storage
 from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.storage.commits import check_storage
 from finetune_trainer.storage.open_storage import open_storage
 from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer.storage.s3_proxy import Answer, S3Proxy, SayDone, s3_proxy

@@ -28,7 +28,7 @@ from finetune_trainer.endpoints.screening_classifier import classifier_of
 from finetune_trainer.methods.method import formats_read_as
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
-from finetune_trainer.storage.commits import claim
+from finetune_trainer.storage.commits import check_storage, claim
 from finetune_trainer.storage.open_storage import open_storage
 from finetune_trainer.storage.storage import Storage
 
@@ -48,6 +48,7 @@ class Parts:
 def build(run: DatasetRun, directory: Path) -> DatasetReport:
     """Build and commit the revision of a run, or find what an earlier try has committed. Raises DiagnosedError."""
     storage, output = open_storage(run.storage, reports_unanswered=True), parse_location(run.output_uri)
+    check_storage(storage, output)
     if (found := find_revision(storage, output)) is not None:
         return DatasetReport(revision=found)
     held = claim(storage, output, run.try_number)

@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,11 +46,9 @@ from finetune_trainer.storage.storage import Storage
 
 def find_revision(storage: Storage, run: StorageLocation) -> Revision | None:
     """What the run has committed already; None: nothing. Raises DiagnosedError if it is corrupt."""
-    try:
+    with _corrupt_told():
         found = find_result(storage, run)
         return None if found is None else _read(storage, found)
-    except CorruptError as error:
-        raise DiagnosedError(Reason.CHECKPOINT_CORRUPT, f"{error} Repair the storage, {NEW_RUN}.") from error
 
 
 def write_splits(survey: Survey, splits: Mapping[SplitName, Positions], directory: Path) -> list[SplitStatus]:
@@ -81,7 +79,7 @@ def write_splits(survey: Survey, splits: Mapping[SplitName, Positions], director
 
 def commit_revision(storage: Storage, claim: Claim, content: RevisionContent, directory: Path) -> Revision:
     """Upload the splits in `directory` and the content, and commit them. Returns the run's revision: this one, or one
-    that another process has committed before."""
+    that another process has committed before. Raises DiagnosedError if it is corrupt."""
     files: dict[str, Path | memoryview] = {
         split_file(split.name): directory / split_file(split.name) for split in content.splits
     }
@@ -89,12 +87,21 @@ def commit_revision(storage: Storage, claim: Claim, content: RevisionContent, di
     stored = upload_files(storage, result_folder(claim.run, claim.number), files)
     now = whole_seconds(datetime.now(UTC))
     manifest = Manifest(step=0, claim=claim.number, attempt=claim.attempt, created=now, files=stored)
-    return _read(storage, commit_result(storage, claim.run, manifest))
+    with _corrupt_told():
+        return _read(storage, commit_result(storage, claim.run, manifest))
 
 
 def split_file(name: SplitName) -> str:
     """The name of a split's file."""
     return f"{name}.jsonl"
+
+
+@contextmanager
+def _corrupt_told() -> Iterator[None]:
+    try:
+        yield
+    except CorruptError as error:
+        raise DiagnosedError(Reason.CHECKPOINT_CORRUPT, f"{error} Repair the storage, {NEW_RUN}.") from error
 
 
 def _read(storage: Storage, committed: Committed) -> Revision:

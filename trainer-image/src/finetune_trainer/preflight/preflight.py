@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -44,10 +43,9 @@ from finetune_trainer.preflight.packing import choose_packing, with_packed_rows
 from finetune_trainer.preflight.teacher import check_teacher, parameters_of, refuse_short_context
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
+from finetune_trainer.storage.commits import check_storage
 from finetune_trainer.storage.open_storage import open_storage
 from finetune_trainer.storage.storage import Storage
-
-PROBE = b"finetune-operator"
 
 _log = structlog.get_logger()
 
@@ -66,26 +64,6 @@ def preflight(run: PreflightRun, directory: Path) -> PreflightReport:
         raise
     _store_report(storage, output, report)
     return report
-
-
-def check_storage(storage: Storage, output: StorageLocation) -> None:
-    """List, write, read and delete below the run's folder, and check that ranges are read as they were asked for, of
-    one version, and conditional writes never overwrite.
-
-    Listing comes first: some servers make a missing bucket.
-    """
-    probe = output.join(f"preflight-{uuid.uuid4().hex}")
-    storage.list_objects(output)
-    storage.write(probe, PROBE)
-    try:
-        storage.require_range_reads(probe, PROBE)
-        storage.require_strong_etags(probe)
-    finally:
-        storage.delete([probe])
-    try:
-        storage.require_conditional_writes(probe)
-    finally:
-        storage.delete([probe])
 
 
 def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightReport:

@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,6 +57,7 @@ CHECKPOINTS = "checkpoints"
 RESULT = "result"
 CLAIM_TRIES = 100  # Each failed try means that another process has claimed the run.
 MESSAGE_LENGTH = 1000
+PROBE = b"finetune-operator"
 CLAIM_NAME = re.compile(r"^(\d{6,})\.json$")
 CHECKPOINT_PATH = re.compile(r"^step-(\d{6,})/claim-(\d{6,})/(.+)$")
 
@@ -84,6 +86,26 @@ class Committed:
     folder: StorageLocation
     manifest: Manifest
     digest: str
+
+
+def check_storage(storage: Storage, output: StorageLocation) -> None:
+    """List, write, read and delete in the run's folder; ranges are read as they were asked for, of one version, and
+    conditional writes never overwrite. Raises DiagnosedError.
+
+    Listing comes first: some servers make a missing bucket.
+    """
+    probe = output.join(f"preflight-{uuid.uuid4().hex}")
+    storage.list_objects(output)
+    storage.write(probe, PROBE)
+    try:
+        storage.require_range_reads(probe, PROBE)
+        storage.require_strong_etags(probe)
+    finally:
+        storage.delete([probe])
+    try:
+        storage.require_conditional_writes(probe)
+    finally:
+        storage.delete([probe])
 
 
 def claim(storage: Storage, run: StorageLocation, attempt: int) -> Claim:
