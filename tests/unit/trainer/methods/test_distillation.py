@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trl
 
 from finetune_api.finetunejob import Distillation
 from finetune_api.finetunesweep.parameters import PATHS
+from finetune_trainer.data.encode.chat_template import TemplateError
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.reader import NumberedExample, read_examples
 from finetune_trainer.methods.distillation.method import DistillationMethod
@@ -48,6 +50,37 @@ def test_the_answer_of_an_example_is_not_read(tmp_path: Path) -> None:
 def test_earlier_answers_of_a_conversation_are_part_of_the_prompt(tmp_path: Path) -> None:
     asked = prompt_text(tmp_path, {"messages": [USER, FOUR, {"role": "user", "content": "And three?"}]})
     assert asked.index("four") < asked.index("And three?")
+
+
+LLAMA_3_1 = (Path(trl.__file__).parent / "chat_templates" / "llama3_1.jinja").read_text()
+CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}
+TOOL = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}}
+CALLED = [
+    USER,
+    {"role": "assistant", "content": "One moment.", "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "1", "content": "4"},
+    FOUR,
+]
+
+
+@pytest.mark.parametrize(
+    ("template", "line", "told"),
+    [
+        (CHATML, {"messages": [USER, FOUR], "tools": [TOOL]}, "leaves out the tools"),
+        (CHATML, {"messages": CALLED}, "leaves out a call of 'add' in message 2"),
+        (LLAMA_3_1, {"messages": CALLED}, "the text of message 2, which stands beside its tool"),
+    ],
+)
+def test_what_the_template_leaves_out_of_a_prompt_is_told(
+    tmp_path: Path, template: str, line: dict[str, Any], told: str
+) -> None:
+    """Also what came before the answer: the model would be asked something else than the line says."""
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    (found,) = read(tmp_path, line)
+    assert isinstance(found, NumberedExample), found
+    with pytest.raises(TemplateError, match=told):
+        METHOD.tokenize(tokenizer, found.example, [])
 
 
 def test_a_prompt_needs_room_for_a_completion(tmp_path: Path) -> None:

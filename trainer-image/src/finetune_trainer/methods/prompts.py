@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune_trainer.data.encode.chat_template import TemplateError, reads_images
 from finetune_trainer.data.encode.placeholders import prompt_ids
-from finetune_trainer.data.encode.tokenization import IGNORED, TokenizedExample
+from finetune_trainer.data.encode.tokenization import IGNORED, TokenizedExample, refuse_lost_of_prompt
 from finetune_trainer.data.read.examples import call_arguments
 from finetune_trainer.data.read.messages import Messages, to_template
 
@@ -48,4 +48,6 @@ def _ids(tokenizer: Any, prompt: str | Messages, tools: list[dict[str, Any]] | N
     if not tokenizer.chat_template:
         raise TemplateError(NO_CHAT_TEMPLATE)
     arguments = [call_arguments(message) for message in prompt]
-    return prompt_ids(tokenizer, to_template(prompt), tools or (), arguments=arguments)
+    ids = prompt_ids(tokenizer, to_template(prompt), tools or (), arguments=arguments)
+    refuse_lost_of_prompt(tokenizer, prompt, tools)
+    return ids

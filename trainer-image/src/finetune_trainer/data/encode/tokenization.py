@@ -46,7 +46,7 @@ from finetune_trainer.data.encode.placeholders import (
 from finetune_trainer.data.encode.template_limits import limited
 from finetune_trainer.data.encode.token_places import token_ids
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample
-from finetune_trainer.data.read.messages import Assistant
+from finetune_trainer.data.read.messages import Assistant, Messages
 
 IGNORED = -100
 """The label of a token without loss, as torch's cross entropy has it."""
@@ -180,6 +180,12 @@ def render_turns(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
     for text in rendered:
         refuse_literals(tokenizer, text)
     return rendered
+
+
+def refuse_lost_of_prompt(tokenizer: Any, messages: Messages, tools: list[dict[str, Any]] | None) -> None:
+    """Raises TemplateError when the template leaves out a part of what the model is asked."""
+    given = [replace(message, weight=0) if isinstance(message, Assistant) else message for message in messages]
+    dropped_content.refuse_lost(tokenizer, ChatExample([*given, Assistant(content="x")], tools), _render_turns)
 
 
 def render_answers(tokenizer: Any, prompt: int, conversations: Sequence[ChatExample]) -> list[RenderedText]:
