@@ -38,7 +38,6 @@ def tokenizers() -> dict[str, Any]:
         "trimmed offsets",
         "post-processed",
         "words",
-        "truncating",
         "split",
         "strips",
     ):
