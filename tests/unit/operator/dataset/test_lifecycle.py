@@ -257,6 +257,13 @@ def test_cancel_is_for_good_until_another_run_id() -> None:
     assert decide(observed_dataset(kept.status, spec=dataset_spec(runId="2"))).decision.phase == "Building"
 
 
+def test_a_job_that_somebody_took_away_is_not_said_to_be_deleted() -> None:
+    taken = decide(observed_dataset(RUNS, disowned=(job(JOB),)))
+    assert (taken.decision.phase, taken.status.disruptions) == ("Retrying", 1)
+    assert f"Job {JOB} of the last try lost its owner" in taken.message
+    assert f"Job {JOB} of the last try was deleted" in decide(observed_dataset(RUNS)).message
+
+
 @pytest.mark.parametrize(
     ("end", "told"),
     [

@@ -243,7 +243,9 @@ def test_a_job_that_somebody_deleted_is_a_disruption_and_made_anew_ever_more_slo
 
 
 def test_nothing_starts_beside_a_job_whose_owner_references_were_removed() -> None:
-    due = decide(observed_evaluation(evaluation_status(), disowned=(job(JOB),))).status
+    taken = decide(observed_evaluation(evaluation_status(), disowned=(job(JOB),)))
+    assert f"Job {JOB} of the last try lost its owner" in taken.message
+    due = taken.status
     due = due.model_copy(update={"retry_time": NOW})
     waits = decide(observed_evaluation(due, disowned=(job(JOB),)))
     assert (waits.decision.writes, waits.decision.again_in, waits.status.job_name) == ((), 15, JOB)

@@ -88,7 +88,8 @@ def _failure(observed: ObservedDataset, now: datetime) -> Failed | None:
 def _disruption(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> str | None:
     """What disrupted the newest try; None if nothing did."""
     if current_job(observed) is None and status.job_name is not None and status.retry_time is None:
-        return f"Job {status.job_name} of the last try was deleted."
+        what = "was deleted" if not observed.disowned else "lost its owner: somebody removed its ownerReferences"
+        return f"Job {status.job_name} of the last try {what}."
     job = try_to_watch(observed)
     result = None if job is None else try_result(observed, job, now)
     return result.message if isinstance(result, Disrupted) else None

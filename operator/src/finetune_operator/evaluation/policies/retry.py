@@ -107,7 +107,8 @@ def _is_rollout(observed: ObservedEvaluation, job: JobView, result: Failed) -> b
 def _disruption(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> str | None:
     """What disrupted the newest try; None if nothing did."""
     if current_job(observed) is None and status.job_name is not None and status.retry_time is None:
-        return f"Job {status.job_name} of the last try was deleted."
+        what = "was deleted" if not observed.disowned else "lost its owner: somebody removed its ownerReferences"
+        return f"Job {status.job_name} of the last try {what}."
     job = try_to_watch(observed)
     result = None if job is None else try_result(observed, status, job, now)
     if job is not None and isinstance(result, Failed) and _is_rollout(observed, job, result):
