@@ -143,6 +143,22 @@ def test_a_gateway_comes_and_goes(release: Release, platform: None) -> None:
     release.wait("-n", TEAM, "poddisruptionbudget", "-l", "finetune.dev/name=bounded", until="delete")
 
 
+async def test_the_gateway_of_a_canary_reports_what_it_counts(
+    release: Release, operator: Operator, platform: None
+) -> None:
+    canary = {"rollout": {"type": "Canary"}, "gateway": {"replicas": 1}}
+    apply(release, "ModelDeployment", "proved", model={"uri": BASE}, **canary)
+    owned = ("-l", "finetune.dev/name=proved,finetune.dev/role=gateway")
+    release.wait("-n", TEAM, "pod", *owned, until="create")
+    (pod,) = release.get("-n", TEAM, "pod", *owned)["items"]
+    name = f"--bound-object-name={pod['metadata']['name']}"
+    token = ("-n", TEAM, "create", "token", "default", f"--audience={PROGRESS_AUDIENCE}", "--bound-object-kind=Pod")
+    path = f"/v1alpha1/namespaces/{TEAM}/modeldeployments/{{}}/traffic"
+    bound = release.kubectl(*token, name).strip()
+    assert await report(release, operator, path.format("proved"), bound, {"source": "a" * 32, "split": ""}) == 200
+    assert await report(release, operator, path.format("another"), bound, {"source": "a" * 32, "split": ""}) == 403
+
+
 def test_a_deployment_waits_for_the_gate(release: Release, platform: None) -> None:
     apply(release, "ModelDeployment", "gated", model={"uri": BASE}, gate={"evaluationRef": {"name": "none"}})
     release.wait_reason("mdep/gated", "ReferenceNotFound")
@@ -204,8 +220,10 @@ def test_nothing_was_refused(operator: Operator) -> None:
     assert not refusals
 
 
-async def report(release: Release, operator: Operator, path: str, token: str) -> int:
-    """Send a progress report as a training Pod would, checking the certificate against the chart's CA and Service."""
+async def report(release: Release, operator: Operator, path: str, token: str, body: Any = None) -> int:
+    """Send a report as a Pod would, of progress or another one, checking the certificate against the chart's CA and
+    Service.
+    """
     trusted = ssl.create_default_context(cadata=b64decode(certificate(release)["ca.crt"]).decode())
     trusted.verify_flags |= ssl.VERIFY_X509_STRICT
     status = {"lastUpdatedTime": "2026-01-01T00:00:00Z", "metrics": [{"name": "total_steps", "value": "10"}]}
@@ -213,7 +231,7 @@ async def report(release: Release, operator: Operator, path: str, token: str) ->
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session,
         session.post(
             f"https://127.0.0.1:{operator.progress_port}{path}",
-            json={"trainerStatus": status},
+            json=body or {"trainerStatus": status},
             headers={"Authorization": f"Bearer {token}"},
             ssl=trusted,
             server_hostname=f"{RELEASE}.{NAMESPACE}.svc",
