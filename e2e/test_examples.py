@@ -71,6 +71,14 @@ def test_all_ran(ready: dict[str, Object]) -> None:
     assert sorted(ready) == sorted(name.removesuffix(".yaml") for name in runnable())
 
 
+def test_a_job_and_its_evaluation_read_the_same_revision_of_a_dataset(ready: dict[str, Object]) -> None:
+    digest = ready["dataset"]["revision"]["digest"]
+    pinned = [*ready["dataset-ref"]["datasetRevisions"].values(), ready["dataset-ref-evaluation"]["datasetRevision"]]
+    assert [(one["split"], one["digest"]) for one in pinned] == [
+        (split, digest) for split in ("training", "validation", "test")
+    ]
+
+
 def test_full_fine_tuning_makes_a_whole_model(ready: dict[str, Object]) -> None:
     assert ready["sft-lora"]["result"]["adapterType"] == "LoRA"
     assert ready["full-fine-tuning"]["result"]["adapterType"] == "Full"

@@ -239,7 +239,7 @@ def faults(error: ValidationError) -> dict[str, str]:
 class LocalObjectReference(ApiModel):
     """An object in the same namespace."""
 
-    name: Name = Field(description="Name of an object in the same namespace.")
+    name: Name = Field(description="Name, in the same namespace.")
 
 
 def whole_seconds(moment: datetime) -> datetime:

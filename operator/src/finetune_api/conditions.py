@@ -41,6 +41,7 @@ class Reason(StrEnum):
     SUCCEEDED = "Succeeded"
     CANCELLED = "Cancelled"
     WAITING_FOR_MODEL = "WaitingForModel"
+    WAITING_FOR_DATASET = "WaitingForDataset"
     EVALUATING = "Evaluating"
     EVALUATED = "Evaluated"
     WAITING_FOR_GATE = "WaitingForGate"
@@ -124,6 +125,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     "in status.best; of a Dataset, the files are at status.revision.uri.",
     Reason.WAITING_FOR_MODEL: "The FineTuneJob that produces the model has not finished, or the ModelDeployment of one "
     "of the class's models does not serve.",
+    Reason.WAITING_FOR_DATASET: "The Dataset of a datasetRef has no revision yet: it is not complete, or it failed.",
     Reason.CANCELLED: "spec.cancel is true; the run has ended for good, and what it saved stays.",
     Reason.EVALUATING: "The evaluation Pod is starting or running.",
     Reason.EVALUATED: "The scores are in status.results.",

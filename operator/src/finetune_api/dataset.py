@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import LARGEST_SEED, ApiModel, Line, Name, RunFile, Timestamp
+from finetune_api.dataset_reference import SplitName
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.finetunejob import DatasetFormat, DatasetSource, KeepOrDrop
 from finetune_api.kubernetes_types import keyed_by
@@ -16,7 +17,6 @@ from finetune_api.safety.screening import Screening, ScreeningStatus
 from finetune_api.unions import OneOf
 
 Phase = Literal["Waiting", "Building", "Retrying", "Suspended", "Succeeded", "Failed", "Cancelled"]
-SplitName = Literal["training", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("training", "validation", "test")
 SOURCE = "source"
 """The name of spec.source among the parts of a dataset."""

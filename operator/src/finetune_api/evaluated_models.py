@@ -76,8 +76,8 @@ class Outputs(ApiModel):
     """Outputs that exist already; no model is loaded or asked."""
 
     uri: DatasetUri = Field(
-        description="s3://bucket/path or hf://datasets/org/name@revision/path; JSON Lines, Parquet or Arrow. A line "
-        "has `output_text`, and the `id` of its example or the place of its example in the dataset."
+        description="As dataset.uri. A line has `output_text`, and the `id` of its example or the place of its example "
+        "in the dataset."
     )
 
 

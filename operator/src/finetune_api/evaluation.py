@@ -16,6 +16,7 @@ from finetune_api.base import (
     cel,
 )
 from finetune_api.benchmarks import MOST_BENCHMARKS, Benchmark
+from finetune_api.dataset_reference import DatasetRef, PinnedRevision
 from finetune_api.evaluated_models import MOST_CANDIDATES, Baseline, Candidate
 from finetune_api.evaluation_gates import MOST_GATES, Gate, GateResult
 from finetune_api.evaluation_progress import EvaluationProgress
@@ -37,6 +38,7 @@ from finetune_api.lifecycle import RunId, RunLimits, RunSpec, RunStatus
 from finetune_api.model_graders import Template
 from finetune_api.safety.attack import MOST_SAFETY_GATES, SAFETY_RULES, Safety, SafetyGate, SafetyStatus
 from finetune_api.sources import DatasetUri
+from finetune_api.unions import OneOf
 
 Phase = Literal[
     "Waiting", "Evaluating", "Retrying", "Suspended", "Passed", "GateFailed", "Inconclusive", "Failed", "Cancelled"
@@ -56,13 +58,16 @@ MOST_SLICE_SCORES = 512
 """In the status."""
 
 
-class EvaluationDataset(ApiModel):
+class EvaluationDataset(OneOf):
     """Held-out examples. The last assistant message is the reference; the model gets everything before it as the
     prompt."""
 
-    uri: DatasetUri = Field(
-        description="s3://bucket/path or hf://datasets/org/name@revision/path; JSON Lines, Parquet or Arrow."
+    choices = ("uri", "dataset_ref")
+
+    uri: DatasetUri | None = Field(
+        None, description="s3://bucket/path or hf://datasets/org/name@revision/path; JSON Lines, Parquet or Arrow."
     )
+    dataset_ref: DatasetRef | None = Field(None, description="A split of a Dataset.")
     max_examples: int | None = Field(
         None, ge=1, le=MOST_EXAMPLES, description="Maximum number of examples. Omitted: all."
     )
@@ -272,6 +277,7 @@ class EvaluationStatus(RunStatus):
     retry_time: Timestamp | None = Field(None, description="When the next try starts, if the previous one ended early.")
     progress: EvaluationProgress | None = None
     storage_uri: Line | None = Field(None, description="Folder with the reports and samples of this run.")
+    dataset_revision: PinnedRevision | None = None
     candidate_digests: dict[str, Line] = Field(
         default={},
         max_length=MOST_CANDIDATES,

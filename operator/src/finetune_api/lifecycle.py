@@ -40,15 +40,15 @@ class RunLimits(ApiModel):
         3,
         ge=0,
         le=100,
-        description="Maximum number of retries after failures; disruptions never count. May be changed during a run; "
-        "applies to the next failure.",
+        description="Maximum number of retries after failures; disruptions never count. A change applies to the "
+        "next failure.",
     )
     active_deadline_seconds: int | None = Field(
         None,
         ge=1,
         le=LONGEST_SECONDS,
-        description="Maximum duration of the run, without suspended and queued time. Default and maximum: the class's "
-        "limit. May be changed during a run; takes effect at once.",
+        description="Longest duration, without suspended and queued time. Default and maximum: the class's "
+        "limit. A change applies at once.",
     )
     ttl_seconds_after_finished: int | None = Field(
         None,

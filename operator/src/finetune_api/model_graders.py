@@ -46,8 +46,8 @@ class Calibration(ApiModel):
     """Outputs that people have graded, on which the model that grades is tested."""
 
     uri: DatasetUri = Field(
-        description="s3://bucket/path or hf://datasets/org/name@revision/path; JSON Lines, Parquet or Arrow. A line is "
-        "an example as in spec.dataset, with the `output_text` that people have graded."
+        description="As dataset.uri. A line is an example as in spec.dataset, with the `output_text` that people have "
+        "graded."
     )
     label: Template = Field(
         "{{item.label}}",

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from finetune_api.base import ApiModel, Line, Name
 from finetune_api.benchmarks import Benchmark
 from finetune_api.dataset import Cleaning, DatasetPart, DatasetSplit
+from finetune_api.dataset_reference import PinnedRevision, PinnedRevisions
 from finetune_api.evaluation import Budget, Generation, OnError
 from finetune_api.evaluation_results import GatedSlice
 from finetune_api.finetuneclass import Prices, ServerSideEncryption
@@ -188,6 +189,9 @@ class PreflightRun(ApiModel):
     method: Method
     adapter: Adapter = Adapter()
     dataset: Dataset
+    revisions: PinnedRevisions | None = Field(
+        None, exclude_if=lambda revisions: revisions is None, description="What each datasetRef of the dataset is."
+    )
     allowed_datasets: list[Line] = Field(
         default=["*"], description="Patterns that the class allows, enforced again for each file."
     )
@@ -224,6 +228,9 @@ class TrainRun(ApiModel):
     method: Method
     adapter: Adapter
     dataset: Dataset
+    revisions: PinnedRevisions | None = Field(
+        None, exclude_if=lambda revisions: revisions is None, description="What each datasetRef of the dataset is."
+    )
     allowed_datasets: list[Line] = Field(
         default=["*"], description="Patterns that the class allows, enforced again for each file."
     )
@@ -257,6 +264,11 @@ class EvaluateRun(ApiModel):
     output_uri: Line
     models: list[NamedModel]
     dataset_uri: Line
+    revision: PinnedRevision | None = Field(
+        None,
+        exclude_if=lambda revision: revision is None,
+        description="What datasetRef is; then dataset_uri is only named in messages.",
+    )
     allowed_datasets: list[Line] = Field(
         default=["*"], description="Patterns that the class allows, enforced again for each file."
     )

@@ -105,7 +105,8 @@ def _after_success(view: ObjectView) -> list[str]:
         use = f"Evaluate and serve it: model: {{sweepRef: {{name: {view.name}}}}} (docs/how-to/sweeps.md)."
         return [f"The best model is that of FineTuneJob {best}.", use] if best else []
     if view.kind is DATASET:
-        return ["Train on its splits by their URIs: docs/how-to/datasets.md."]
+        use = f"dataset: {{training: {{datasetRef: {{name: {view.name}, split: training}}}}}}"
+        return [f"Train on its splits: {use} (docs/how-to/datasets.md)."]
     if view.kind is MODEL_DEPLOYMENT and view.fields.whole("spec", "replicas") == 0:
         scale = f"kubectl -n {view.namespace} scale mdep/{view.name} --replicas=1"
         return [f"Serve it again: {scale}"]

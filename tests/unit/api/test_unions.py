@@ -29,8 +29,8 @@ from tests.unit.api.test_crd import schemas
         (ServerSideEncryption, {"type": "S3", "kms": {}}, "kms is only allowed with type KMS"),
         (Model, {}, "set exactly one of uri and fineTuneJobRef"),
         (Limit, {"examples": 1, "percent": 1}, "set exactly one of examples and percent"),
-        (TrainingData, {}, "set exactly one of uri, uris and configMapRef"),
-        (ValidationData, {}, "set exactly one of uri, uris, configMapRef and splitPercent"),
+        (TrainingData, {}, "set exactly one of uri, uris, configMapRef and datasetRef"),
+        (ValidationData, {}, "set exactly one of uri, uris, configMapRef, datasetRef and splitPercent"),
         (
             Gate,
             {"grader": "a", "minimum": 0.5, "minimumDelta": 0},

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from finetune_api.base import MOST_EXAMPLES, ApiModel, cel
+from finetune_api.dataset_reference import DatasetRef
 from finetune_api.kubernetes_types import ConfigMapKey, SubdomainName
 from finetune_api.safety.screening import Screening
 from finetune_api.sources import DatasetUri
@@ -59,14 +60,21 @@ class DatasetSource(OneOf):
 class TrainingData(DatasetSource):
     """Training examples."""
 
+    choices = (*DatasetSource.choices, "dataset_ref")
+
+    dataset_ref: DatasetRef | None = Field(None, description="A split of a Dataset.")
     limit: Limit | None = Field(None, description="Train on a subset of the examples.")
 
 
 class ValidationData(DatasetSource):
     """Validation examples: files, or a share of the training set."""
 
-    choices = ("uri", "uris", "config_map_ref", "split_percent")
+    choices = (*TrainingData.choices, "split_percent")
 
+    uri: DatasetUri | None = Field(None, description="As training.uri.")
+    uris: list[DatasetUri] | None = Field(None, min_length=1, max_length=64, description="As training.uris.")
+    config_map_ref: ConfigMapKeys | None = Field(None, description="As training.configMapRef.")
+    dataset_ref: DatasetRef | None = Field(None, description="A split of a Dataset.")
     split_percent: int | None = Field(None, ge=1, le=50, description="Percentage of the training set to hold out.")
 
 
@@ -104,3 +112,12 @@ class Dataset(ApiModel):
     )
     prepare: Prepare = Prepare()
     screening: Screening | None = Field(None, description="Omitted: examples are not screened.")
+
+    def references(self) -> dict[Literal["training", "validation"], DatasetRef]:
+        """The sets that are splits of Datasets."""
+        found: dict[Literal["training", "validation"], DatasetRef] = {}
+        if self.training.dataset_ref is not None:
+            found["training"] = self.training.dataset_ref
+        if self.validation is not None and self.validation.dataset_ref is not None:
+            found["validation"] = self.validation.dataset_ref
+        return found

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, Timestamp
 from finetune_api.conditions import UnreadableStatusError
+from finetune_api.dataset_reference import PinnedRevisions
 from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob.attempts import AttemptStatus, EndedAttempt, PreflightStatus
 from finetune_api.finetunejob.checkpoints import CheckpointStatus, CorruptCheckpoint
@@ -155,6 +156,7 @@ class FineTuneJobStatus(RunStatus):
     dataset: DatasetStatus | None = None
     starting_model: StartingModel | None = None
     teacher: StartingModel | None = Field(None, description="Distillation: the model that the run learns from.")
+    dataset_revisions: PinnedRevisions | None = Field(None, description="What each datasetRef stands for in this run.")
     model: ModelStatus | None = None
     memory: MemoryEstimate | None = None
     calibration: RewardCalibration | None = None

@@ -49,10 +49,7 @@ class EvaluationTemplate(ApiModel):
 class Holdout(ApiModel):
     """Examples that neither the training nor the Evaluations of the trials use."""
 
-    uri: DatasetUri = Field(
-        description="s3://bucket/path or hf://datasets/org/name@revision/path; JSON Lines, Parquet or Arrow. All else "
-        "is as in template."
-    )
+    uri: DatasetUri = Field(description="As template.spec.dataset.uri. All else is as in template.")
 
 
 class GraderScore(ApiModel):
@@ -66,7 +63,8 @@ class GraderScore(ApiModel):
                 "grader",
             ),
             (
-                "!has(self.holdout) || self.holdout.uri != self.template.spec.dataset.uri",
+                "!has(self.holdout) || !has(self.template.spec.dataset.uri) || "
+                "self.holdout.uri != self.template.spec.dataset.uri",
                 "the trials are compared on template.spec.dataset: holdout has other examples",
                 "holdout.uri",
             ),

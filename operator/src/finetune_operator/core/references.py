@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from finetune_api.base import ApiModel
 from finetune_api.conditions import KindStatus, what_is_unreadable
-from finetune_api.crd import FINE_TUNE_CLASS, FINE_TUNE_JOB, FINE_TUNE_SWEEP
+from finetune_api.crd import DATASET, FINE_TUNE_CLASS, FINE_TUNE_JOB, FINE_TUNE_SWEEP
 
 Spec = TypeVar("Spec", bound=ApiModel)
 Status = TypeVar("Status", bound=KindStatus)
@@ -47,6 +47,16 @@ def model_references(body: Mapping[str, Any], *models: Mapping[str, Any] | None)
         for field, kind in kinds
         for model in models
         if model and model.get(field)
+    )
+
+
+def dataset_references(body: Mapping[str, Any], *sources: Mapping[str, Any] | None) -> frozenset[ObjectKey]:
+    """The Datasets whose splits these sources of an object are."""
+    namespace = body["metadata"].get("namespace", "")
+    return frozenset(
+        ObjectKey(DATASET.name, namespace, source["datasetRef"]["name"])
+        for source in sources
+        if source and source.get("datasetRef")
     )
 
 

@@ -20,7 +20,7 @@ def class_or_refusal(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
         found.spec,
         models=[model.uri for model in models if model.uri is not None],
         datasets=[
-            observed.spec.dataset.uri,
+            *([] if observed.spec.dataset.uri is None else [observed.spec.dataset.uri]),
             *(model.outputs.uri for model in models if model.outputs is not None),
             *(benchmark.mirror.uri for benchmark in observed.spec.benchmarks),
             *(grader.calibration.uri for grader in observed.spec.graders if grader.calibration is not None),

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from finetune_api.conditions import ConditionType, Reason
+from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.evaluated_models import BASELINE
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.failure import FailureStatus
@@ -79,6 +80,14 @@ def is_same_run(observed: ObservedEvaluation) -> bool:
     return isinstance(models, Readiness) or status.candidate_digests == candidate_digests(models)
 
 
+def revision_to_read(observed: ObservedEvaluation) -> PinnedRevision | Readiness | None:
+    """The revision that the run has pinned; before it begins, the one that the Dataset has. None without datasetRef."""
+    if observed.spec.dataset.dataset_ref is None:
+        return None
+    recorded = observed.status.dataset_revision if is_same_run(observed) else None
+    return recorded or observed.dataset
+
+
 def current_job(observed: ObservedEvaluation) -> JobView | None:
     """The Job of the try that is running or has just ended; None if its model no longer exists."""
     status, models = observed.status, models_to_evaluate(observed)
@@ -111,14 +120,17 @@ def objects_of(
     observed: ObservedEvaluation, class_: ResolvedClass, models: Sequence[NamedModel], name: str
 ) -> list[Object]:
     """The child objects of a try, built from the current class, spec and models."""
-    asked, endpoint = endpoints(observed), observed.progress_endpoint
-    return evaluate_objects(observed.owner, observed.spec, class_, models, name, asked, endpoint)
+    asked, endpoint, revision = endpoints(observed), observed.progress_endpoint, revision_to_read(observed)
+    assert not isinstance(revision, Readiness), "wait_for_dataset decides before"
+    return evaluate_objects(observed.owner, observed.spec, class_, models, name, asked, endpoint, revision)
 
 
 def _objects_now(observed: ObservedEvaluation, name: str) -> list[Object] | None:
     """The child objects that a try of this name would have now; None while none may start."""
     class_, models = class_or_refusal(observed), models_to_evaluate(observed)
     if isinstance(class_, Readiness) or isinstance(models, Readiness):
+        return None
+    if isinstance(revision_to_read(observed), Readiness):
         return None
     return objects_of(observed, class_, models, name)
 

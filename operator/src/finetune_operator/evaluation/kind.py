@@ -6,7 +6,7 @@ from functools import partial
 
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.kind_definition import Body, Kind, OwnedResource
-from finetune_operator.core.references import ObjectKey, class_reference, model_references
+from finetune_operator.core.references import ObjectKey, class_reference, dataset_references, model_references
 from finetune_operator.environment import Environment
 from finetune_operator.evaluation.observe import observe
 from finetune_operator.evaluation.plan import FINISHED, plan
@@ -31,4 +31,8 @@ def evaluation(environment: Environment) -> Kind:
 def _references(body: Body) -> frozenset[ObjectKey]:
     spec = body.get("spec", {})
     models = [candidate.get("model") for candidate in spec.get("candidates") or []]
-    return class_reference(body) | model_references(body, (spec.get("baseline") or {}).get("model"), *models)
+    return (
+        class_reference(body)
+        | model_references(body, (spec.get("baseline") or {}).get("model"), *models)
+        | dataset_references(body, spec.get("dataset"))
+    )

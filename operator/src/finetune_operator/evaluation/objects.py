@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.evaluation import Budget, EvaluationSpec
 from finetune_api.evaluation_results import GatedSlice
 from finetune_api.finetuneclass import FineTuneClassSpec
@@ -95,20 +96,23 @@ def evaluate_objects(
     name: str,
     endpoints: Sequence[EndpointConfig] = (),
     progress: ProgressEndpoint | None = None,
+    revision: PinnedRevision | None = None,
 ) -> list[Object]:
-    """One Pod that generates the outputs of every model and grades them; `endpoints`: the class's models that it calls.
+    """One Pod that generates the outputs of every model and grades them. It has accelerators only if it loads a model.
 
-    It has accelerators only if it loads a model.
+    `endpoints`: the class's models that it calls. `revision`: what datasetRef stands for.
     """
+    folder = output_location(class_.spec, owner, spec.run_id)
     loads_models = any(model.model is not None for model in models)
     runs_python = any(grader.python is not None for grader in spec.graders)
     pod_class = of_role(class_.spec, class_.spec.evaluation) if loads_models else without_accelerator(class_.spec)
     run = EvaluateRun(
         job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=spec.run_id),
         storage=storage_config(class_.spec),
-        output_uri=output_location(class_.spec, owner, spec.run_id).join(name).uri,
+        output_uri=folder.join(name).uri,
         models=list(models),
-        dataset_uri=spec.dataset.uri,
+        dataset_uri=revision.file_uri if revision is not None else spec.dataset.uri or "",
+        revision=revision,
         allowed_datasets=class_.spec.sources.datasets,
         allowed_images=image_sources(class_.spec),
         limit_examples=spec.dataset.max_examples,
@@ -127,19 +131,11 @@ def evaluate_objects(
         on_error=spec.on_error,
         max_errored_percent=spec.max_errored_percent,
         progress=ProgressTarget(url=progress.url_for(owner, name)) if progress else None,
-        outputs_uri=output_location(class_.spec, owner, spec.run_id).join("outputs").uri,
+        outputs_uri=folder.join("outputs").uri,
         python_sandbox=PYTHON_SANDBOX_SOCKET if runs_python else None,
     )
     run_json = run.model_dump_json(by_alias=True)
-    role = PodRole(
-        EVALUATE_ROLE,
-        ("evaluate", RUN_CONFIG_PATH),
-        accelerated=loads_models,
-        environment=pinned(run_json),
-        model_keys=model_keys(endpoints),
-        reads_hub=True,
-        reports_progress=progress is not None,
-    )
+    role = _role(run_json, endpoints, loads_models=loads_models, reports_progress=progress is not None)
     config_map = run_config_map(owner, name, EVALUATE_ROLE, _files(run_json, progress))
     body = job(owner, name, role, pod_class, from_config_map(name), deadline_seconds=try_seconds(spec, class_.spec))
     if runs_python:
@@ -147,6 +143,18 @@ def evaluate_objects(
     if loads_models:
         put_in_queue(body, class_.spec)
     return rendered([config_map, body])
+
+
+def _role(run_json: str, endpoints: Sequence[EndpointConfig], *, loads_models: bool, reports_progress: bool) -> PodRole:
+    return PodRole(
+        EVALUATE_ROLE,
+        ("evaluate", RUN_CONFIG_PATH),
+        accelerated=loads_models,
+        environment=pinned(run_json),
+        model_keys=model_keys(endpoints),
+        reads_hub=True,
+        reports_progress=reports_progress,
+    )
 
 
 def _files(run_json: str, progress: ProgressEndpoint | None) -> dict[str, str]:

@@ -19,7 +19,7 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
-from finetune_operator.models.observe import resolve_checkpoints, resolve_endpoint, resolve_model
+from finetune_operator.models.observe import resolve_checkpoints, resolve_dataset, resolve_endpoint, resolve_model
 from finetune_operator.pods.observe import jobs_and_pods, observe_warnings
 from finetune_operator.pods.observed import job_view, parse_time, pod_view, status_written
 
@@ -30,6 +30,7 @@ async def observe(reader: Reader, parent: Object, *, environment: Environment) -
     spec, status = EvaluationSpec.from_storage(parent["spec"]), status_of(EvaluationStatus, parent)
     candidates = [one for each in spec.candidates for one in await _candidates(reader, owner.namespace, each)]
     baseline = await _answering(reader, owner.namespace, spec.baseline.model) if spec.baseline else None
+    reference = spec.dataset.dataset_ref
     is_recorded = status.retry_time is not None or status.completion_time is not None
     running = [] if status.job_name is None or is_recorded else [status.job_name]
     is_over = status.run_id == spec.run_id and status.completion_time is not None
@@ -52,6 +53,7 @@ async def observe(reader: Reader, parent: Object, *, environment: Environment) -
         class_=class_,
         candidates=tuple(candidates),
         baseline=baseline,
+        dataset=None if reference is None else await resolve_dataset(reader, owner.namespace, reference),
         endpoints=await _endpoints(reader, owner.namespace, spec, class_),
         created=parse_time(parent["metadata"]["creationTimestamp"]),
         status_written=status_written(parent),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.evaluated_models import Endpoint, Outputs
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.evaluation_progress import CandidateProgress
@@ -38,6 +39,8 @@ class ObservedEvaluation:
     class_: ResolvedClass | Readiness
     candidates: tuple[tuple[str, Answering | Readiness], ...]
     baseline: Answering | Readiness | None
+    dataset: PinnedRevision | Readiness | None = None
+    """What dataset.datasetRef resolves to now; None without one."""
     endpoints: tuple[EndpointConfig | Readiness, ...] = ()
     """The class's models behind an API that are graders, candidates or the baseline."""
     created: datetime | None = None

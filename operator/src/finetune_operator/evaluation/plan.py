@@ -31,7 +31,7 @@ from finetune_operator.evaluation.policies.retry import (
 )
 from finetune_operator.evaluation.policies.run_id import begin_run
 from finetune_operator.evaluation.policies.suspend import cancel, suspend
-from finetune_operator.evaluation.policies.waiting import wait_for_class, wait_for_models
+from finetune_operator.evaluation.policies.waiting import wait_for_class, wait_for_dataset, wait_for_models
 from finetune_operator.evaluation.policies.wrong_clock import correct_times
 
 EvaluationMutator = Mutator[ObservedEvaluation, EvaluationStatus]
@@ -51,6 +51,7 @@ POLICIES: tuple[EvaluationMutator | EvaluationDecider, ...] = (
     Decider(fail_at_active_deadline),  # Failed: activeDeadlineSeconds are over
     Decider(wait_for_class),  # no class, or one that does not allow the spec's sources; a running try continues
     Decider(wait_for_models),  # a candidate or the baseline does not exist yet
+    Decider(wait_for_dataset),  # the Dataset of dataset.datasetRef has no revision yet
     Mutator(begin_run),  # another runId or model, or a changed spec
     # Evaluating: the newest try.
     Mutator(record_disruption),  # why the infrastructure is ending the Pod
@@ -72,6 +73,7 @@ FINISHED: frozenset[Phase] = frozenset({"Passed", "GateFailed", "Inconclusive", 
 PHASES: Phases[Phase] = Phases(
     {
         Reason.WAITING_FOR_MODEL: "Waiting",
+        Reason.WAITING_FOR_DATASET: "Waiting",
         Reason.QUEUED: "Waiting",
         Reason.SUSPENDED: "Suspended",
         Reason.EVALUATING: "Evaluating",

@@ -7,7 +7,7 @@ from functools import partial
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.kind_definition import Body, Finalizer, Kind, OwnedResource
-from finetune_operator.core.references import ObjectKey, class_reference, model_references
+from finetune_operator.core.references import ObjectKey, class_reference, dataset_references, model_references
 from finetune_operator.environment import Environment
 from finetune_operator.finetunejob.attempt_state import FINISHED
 from finetune_operator.finetunejob.deletion import observe as deletion_observe
@@ -47,4 +47,9 @@ def _is_finished(status: FineTuneJobStatus) -> bool:
 def _references(body: Body) -> frozenset[ObjectKey]:
     spec = body.get("spec", {})
     teacher = (spec.get("method", {}).get("distillation") or {}).get("teacher")
-    return class_reference(body) | model_references(body, spec.get("model"), teacher)
+    dataset = spec.get("dataset") or {}
+    return (
+        class_reference(body)
+        | model_references(body, spec.get("model"), teacher)
+        | dataset_references(body, dataset.get("training"), dataset.get("validation"))
+    )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from kubernetes.utils.quantity import parse_quantity
 
+from finetune_api.dataset_reference import PinnedRevisions
 from finetune_api.default_hyperparameters import DEFAULT_SEED, resolve_checkpoints
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.finetunejob import (
@@ -145,10 +146,12 @@ def preflight_objects(
     run_key: str | None = None,
     classifier: EndpointConfig | None = None,
     teacher: ModelSource | None = None,
+    revisions: PinnedRevisions | None = None,
 ) -> list[Object]:
     """The Pod of one preflight, which reads everything that the run needs. `run_key` defaults to the runId.
 
     `classifier`: the model that dataset.screening asks. `teacher`: the model that method.distillation learns from.
+    `revisions`: what each datasetRef stands for.
     """
     key = run_key or spec.run_id
     name = preflight_pod_name(owner, key, try_number)
@@ -162,6 +165,7 @@ def preflight_objects(
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
+        revisions=revisions,
         allowed_datasets=class_.spec.sources.datasets,
         allowed_images=image_sources(class_.spec),
         hyperparameters=spec.hyperparameters,
@@ -204,6 +208,7 @@ class Attempt:
     checkpoint_seconds: float | None = None
     class_deadline_seconds: int | None = None
     teacher: ModelSource | None = None
+    revisions: PinnedRevisions | None = None
 
     @property
     def name(self) -> str:
@@ -260,6 +265,7 @@ def _train_run(attempt: Attempt) -> TrainRun:
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
+        revisions=attempt.revisions,
         allowed_datasets=class_spec.sources.datasets,
         allowed_images=image_sources(class_spec),
         hyperparameters=attempt.hyperparameters,

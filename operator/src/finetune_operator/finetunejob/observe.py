@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from finetune_api.conditions import Reason
+from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.run import EndpointConfig
 from finetune_grading.rewards import reward_problem
@@ -32,7 +33,7 @@ from finetune_operator.finetunejob.storage_folders import folder_classes, known_
 from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
-from finetune_operator.models.observe import resolve_endpoint, resolve_model
+from finetune_operator.models.observe import resolve_dataset, resolve_endpoint, resolve_model
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observe import is_alone, job_by_name, observe_warnings, owned_jobs_and_pods, pod_by_name
 from finetune_operator.pods.observed import JobView, alone_view, job_view, parse_time, pod_view, status_written
@@ -79,6 +80,7 @@ async def observe(reader: Reader, parent: Object, *, environment: Environment) -
         status_written=status_written(parent),
         model=model,
         teacher=await _observe_teacher(reader, owner, spec, status),
+        datasets=await _observe_datasets(reader, owner, spec, status),
         reward_refusal=await refusal_before_start(spec, status),
         classifier=await observe_classifier(reader, owner.namespace, spec, status, class_),
         jobs=children.jobs,
@@ -166,3 +168,12 @@ async def _observe_teacher(
     if spec.method.distillation is None or is_known:
         return None
     return await resolve_model(reader, owner.namespace, spec.method.distillation.teacher)
+
+
+async def _observe_datasets(
+    reader: Reader, owner: Owner, spec: FineTuneJobSpec, status: FineTuneJobStatus
+) -> dict[str, PinnedRevision | Readiness]:
+    if status.run_id == spec.run_id and status.dataset_revisions is not None:
+        return {}
+    references = spec.dataset.references()
+    return {name: await resolve_dataset(reader, owner.namespace, reference) for name, reference in references.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Progress
 from finetune_api.progress import CheckpointReport
 from finetune_api.run import EndpointConfig
@@ -38,6 +40,8 @@ class ObservedFineTuneJob:
     """What spec.model.fineTuneJobRef resolves to; None without one, and once the run has recorded its model."""
     teacher: ResolvedModel | Readiness | None = None
     """The same of spec.method.distillation.teacher."""
+    datasets: Mapping[str, PinnedRevision | Readiness] = field(default_factory=dict)
+    """What each datasetRef (training, validation) resolves to; empty once the run has recorded their revisions."""
     reward_refusal: Readiness | None = None
     """Why method.rft can't reward anything; None if it can."""
     classifier: EndpointConfig | Readiness | None = None

@@ -47,9 +47,11 @@ from finetune_operator.finetunejob.policies.retry import (
 )
 from finetune_operator.finetunejob.policies.run import (
     begin_run,
+    record_revisions,
     record_starting_model,
     refuse_run_id,
     stop_previous_run,
+    wait_for_datasets,
     wait_for_model,
 )
 from finetune_operator.finetunejob.policies.suspend import cancel, cancel_run, suspend, suspend_refused_run
@@ -82,6 +84,8 @@ POLICIES: tuple[JobMutator | JobDecider, ...] = (
     Decider(fail_at_active_deadline),  # activeDeadlineSeconds are over
     Decider(wait_for_model),  # a FineTuneJob whose result is the starting model, or its teacher, has not succeeded yet
     Mutator(record_starting_model),  # these results, the same for all attempts of the run
+    Decider(wait_for_datasets),  # a Dataset of a datasetRef has no revision yet
+    Mutator(record_revisions),  # these revisions, the same for all attempts of the run
     # Validating: dataset, model and storage are checked before an accelerator is requested.
     Mutator(record_preflight),  # the report of the preflight Pod
     Decider(fail_at_preflight),  # Failed: another preflight would fail too
@@ -108,6 +112,7 @@ ALWAYS: tuple[JobMutator, ...] = (
 PHASES: Phases[Phase] = Phases(
     {
         Reason.WAITING_FOR_MODEL: "Validating",
+        Reason.WAITING_FOR_DATASET: "Validating",
         Reason.VALIDATING: "Validating",
         Reason.QUEUED: "Queued",
         Reason.TRAINING: "Training",

@@ -38,8 +38,10 @@ def is_superseded(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> b
     return status.run_id != observed.spec.run_id and run_id_refusal(observed, status) is None
 
 
-def waits_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
-    """Whether the run can't start because the job of a fineTuneJobRef has no result."""
+def waits_for_another(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
+    """Whether the run can't start because the job of a fineTuneJobRef has no result, or a Dataset no revision."""
+    if any(isinstance(one, Readiness) for one in observed.datasets.values()) and status.dataset_revisions is None:
+        return True
     waits_for_teacher = status.teacher is None and isinstance(observed.teacher, Readiness)
     return waits_for_teacher or (status.starting_model is None and isinstance(observed.model, Readiness))
 

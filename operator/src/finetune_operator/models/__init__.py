@@ -1,1 +1,1 @@
-"""What `model` means in a spec: a URI, the result of a FineTuneJob, the best trial of a FineTuneSweep."""
+"""What `model` and `datasetRef` mean in a spec: a URI, a result, the best trial of a sweep, a revision of a Dataset."""

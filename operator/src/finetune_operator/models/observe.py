@@ -1,8 +1,11 @@
-"""Reading what a spec names as its model: a URI, a FineTuneJob, the best trial of a FineTuneSweep, an endpoint."""
+"""Reading what a spec names: its model (a URI, a FineTuneJob, the best trial of a FineTuneSweep, an endpoint), and its
+Datasets."""
 
 from __future__ import annotations
 
 from finetune_api.conditions import Reason
+from finetune_api.dataset import DatasetKindStatus, DatasetSpec
+from finetune_api.dataset_reference import DatasetRef, PinnedRevision
 from finetune_api.evaluated_models import CheckpointChoices, EvaluatedModel, ModelReference
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model, Teacher
 from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus
@@ -13,8 +16,9 @@ from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.references import Unreadable, read_referenced
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.reader import Reader
-from finetune_operator.kube.resources import FINE_TUNE_JOBS, FINE_TUNE_SWEEPS, MODEL_DEPLOYMENTS, Object
+from finetune_operator.kube.resources import DATASETS, FINE_TUNE_JOBS, FINE_TUNE_SWEEPS, MODEL_DEPLOYMENTS, Object
 from finetune_operator.models.checkpoints import checkpoint_models
+from finetune_operator.models.datasets import FoundDataset, no_such_dataset, pinned_revision, unreadable_dataset
 from finetune_operator.models.endpoints import deployed_endpoint, endpoint_config, listed_model
 from finetune_operator.models.resolve import ResolvedModel, tuned_model, undecided
 from finetune_operator.models.sweeps import best_of_sweep, pinned, without_trial
@@ -99,3 +103,14 @@ async def resolve_endpoint(
     if isinstance(found, Unreadable):
         return undecided(f"{text} {found.message}")
     return deployed_endpoint(model, text, found[1])
+
+
+async def resolve_dataset(reader: Reader, namespace: str, reference: DatasetRef) -> PinnedRevision | Readiness:
+    """The revision that the Dataset has now, or a Readiness that says what it waits for."""
+    body = await reader.get(DATASETS, namespace, reference.name)
+    if body is None:
+        return no_such_dataset(reference.name, namespace)
+    found = read_referenced(body, DatasetSpec, DatasetKindStatus)
+    if isinstance(found, Unreadable):
+        return unreadable_dataset(reference.name, found.message)
+    return pinned_revision(FoundDataset(reference.name, body["metadata"]["uid"], *found), reference)

@@ -1,4 +1,4 @@
-"""What `status` shows of a Dataset: its tries, and what its revision consists of. Pure."""
+"""What `status` shows of a Dataset: its tries, and what its revision consists of; of a run, what it reads. Pure."""
 
 from __future__ import annotations
 
@@ -27,3 +27,11 @@ def dataset_rows(status: Fields) -> Iterator[Row]:
 def split_lines(revision: Fields) -> list[str]:
     """How many examples each split has, and where."""
     return [f"{one.text('name')}: {one.text('examples')} examples, {one.text('uri')}" for one in revision.at("splits")]
+
+
+def revision_rows(*pinned: Fields) -> Iterator[Row]:
+    """The splits of Datasets that a run reads."""
+    yield Row(
+        "Reads",
+        [f"{one.text('split')} of Dataset {one.text('name')}, revision {one.text('digest')}" for one in pinned if one],
+    )

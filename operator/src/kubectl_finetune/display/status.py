@@ -10,7 +10,7 @@ from finetune_view.measures import measures
 from finetune_view.next_step import next_steps
 from finetune_view.object_view import ObjectView
 from finetune_view.resource import DATASET, EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP
-from kubectl_finetune.display.dataset import dataset_rows
+from kubectl_finetune.display.dataset import dataset_rows, revision_rows
 from kubectl_finetune.display.evaluation import evaluation_rows
 from kubectl_finetune.display.numbers import BAR_WIDTH, age, bar, counted, duration, figure, size
 from kubectl_finetune.display.terminal import STYLES, Row
@@ -69,6 +69,8 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
         yield from progress_rows(status, BAR_WIDTH)
         yield from _attempts(view, now, most)
         yield from _dataset(status.at("dataset"), most)
+        revisions = status.at("datasetRevisions")
+        yield from revision_rows(revisions.at("training"), revisions.at("validation"))
         yield from _checkpoints(status, now)
         yield Row("Budget", list(_budget(status, budget_hours)))
         yield from _result(status.at("result"))
@@ -76,6 +78,7 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
     if view.kind is EVALUATION:
         yield from _run(view, now)
         yield from evaluation_rows(status)
+        yield from revision_rows(status.at("datasetRevision"))
         return
     if view.kind is FINE_TUNE_SWEEP:
         yield from _run(view, now)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset import SOURCE, Cleaning, DatasetPart, DatasetSplit, Revision, RevisionContent, SplitName
+from finetune_api.dataset import SOURCE, Cleaning, DatasetPart, DatasetSplit, Revision, RevisionContent
+from finetune_api.dataset_reference import SplitName
 from finetune_api.finetunejob import ConfigMapKeys, TrainingData, ValidationData
 from finetune_api.run import DatasetRun, JobIdentity
 from finetune_api.safety.screening import Screening

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_api.dataset import SPLIT_NAMES, Cleaning, DatasetSplit, LeftOut, SplitName
+from finetune_api.dataset import SPLIT_NAMES, Cleaning, DatasetSplit, LeftOut
+from finetune_api.dataset_reference import SplitName
 from finetune_trainer.data.select.filters import Mask, QualityIssue, leave_out
 from finetune_trainer.data.select.near_duplicates import Positions
 from finetune_trainer.data.select.quality import NONE, ExampleIndex, find_issues, find_leaks

@@ -23,9 +23,9 @@ from finetune_api.dataset import (
     SPLIT_NAMES,
     Revision,
     RevisionContent,
-    SplitName,
     SplitStatus,
 )
+from finetune_api.dataset_reference import SplitName, split_file
 from finetune_api.manifest import Manifest
 from finetune_api.sources import StorageLocation
 from finetune_trainer.data.select.near_duplicates import Positions
@@ -89,11 +89,6 @@ def commit_revision(storage: Storage, claim: Claim, content: RevisionContent, di
     manifest = Manifest(step=0, claim=claim.number, attempt=claim.attempt, created=now, files=stored)
     with _corrupt_told():
         return _read(storage, commit_result(storage, claim.run, manifest))
-
-
-def split_file(name: SplitName) -> str:
-    """The name of a split's file."""
-    return f"{name}.jsonl"
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from finetune_trainer.benchmarks.measuring import (
 from finetune_trainer.checkpoint.loadable import find_loadable
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import fetch_files
+from finetune_trainer.data.revisions import fetch_split
 from finetune_trainer.data.screen.classifier import try_classifier
 from finetune_trainer.endpoints.asked_model import AskedModel
 from finetune_trainer.evaluation.calibration import calibrate, fetch_labelled, to_rows
@@ -364,11 +365,16 @@ def judge(
 def fetch_held_out(
     run: EvaluateRun, storage: Storage, graders: Sequence[CompiledGrader], directory: Path
 ) -> list[HeldOutExample]:
-    """The examples of every file that dataset_uri names, up to the limit. Raises DiagnosedError."""
-    source, limit = DatasetSource(uri=run.dataset_uri), run.limit_examples
+    """The examples of every file that dataset_uri names, or of the revision, up to the limit. Raises DiagnosedError."""
+    limit = run.limit_examples
     templates = [*run.slices, *([] if run.cluster_by is None else [run.cluster_by])]
     examples: list[HeldOutExample] = []
-    for file in fetch_files(storage, source, directory, allowed=run.allowed_datasets):
+    if run.revision is not None:
+        files = [fetch_split(storage, run.revision, directory / "00000").file]
+    else:
+        source = DatasetSource(uri=run.dataset_uri)
+        files = fetch_files(storage, source, directory, allowed=run.allowed_datasets)
+    for file in files:
         left = None if limit is None else limit - len(examples)
         if left != 0:
             examples += read_held_out(file.path, file.uri, graders, left, templates)

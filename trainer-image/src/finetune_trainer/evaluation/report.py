@@ -90,7 +90,11 @@ def to_report(
     """report.json: all scores, with the dataset, models, graders and settings they were measured with."""
     content: dict[str, Any] = {
         "job": run.job.to_wire(),
-        "dataset": {"uri": run.dataset_uri, "examples": examples},
+        "dataset": {
+            "uri": run.dataset_uri,
+            "examples": examples,
+            **({} if run.revision is None else {"revision": run.revision.to_wire()}),
+        },
         "graders": [grader.to_wire() for grader in run.graders],
         "models": [model.to_wire() for model in run.models],
         "askedModels": [_asked(one) for one in run.endpoints],

@@ -28,6 +28,8 @@ _OF_A_CLUSTER = (
     (("method", "distillation", "teacher", "fineTuneJobRef"), "name the folder of that job's result as its uri"),
     (("dataset", "training", "configMapRef"), "name a file as dataset.training.uri"),
     (("dataset", "validation", "configMapRef"), "name a file as dataset.validation.uri"),
+    (("dataset", "training", "datasetRef"), "name a file as dataset.training.uri"),
+    (("dataset", "validation", "datasetRef"), "name a file as dataset.validation.uri"),
     (("dataset", "screening", "classifier"), "screen by rules alone"),
 )
 

@@ -71,7 +71,8 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     find_model(run.model, storage)
     if run.teacher is not None:
         find_model(run.teacher, storage)
-    surveyed = survey_dataset(storage, run.dataset, formats_of(run.method.type), directory, run.allowed_datasets)
+    formats = formats_of(run.method.type)
+    surveyed = survey_dataset(storage, run.dataset, formats, directory, run.allowed_datasets, run.revisions)
     store_findings(storage, output, surveyed.sets)
     refuse_invalid(surveyed.sets)
     screened = None

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from huggingface_hub import ModelCardData
 
+from finetune_api.dataset_reference import PinnedRevisions
 from finetune_api.manifest import Manifest
 from finetune_api.run import ModelSource, TrainRun
 from finetune_api.sources import HubModel, parse_model_uri
@@ -32,7 +33,7 @@ def model_card(run: TrainRun, checkpoint: Manifest, data_digests: Mapping[str, s
     sections: dict[str, Mapping[str, object]] = {
         "Base model": _place(run.model),
         "Teacher": _place(run.teacher),
-        "Data": dict(data_digests),
+        "Data": dict(data_digests) | datasets_of(run),
         "Hyperparameters": run.hyperparameters.to_wire() | {"method": run.method.type, **_adapter(run)},
         "Metrics": {
             "step": checkpoint.step,
@@ -48,6 +49,16 @@ def model_card(run: TrainRun, checkpoint: Manifest, data_digests: Mapping[str, s
         if rows:
             parts.append("\n".join([f"\n## {heading}\n", "| | |", "|---|---|", *rows]) + "\n")
     return "\n".join(parts)
+
+
+def datasets_of(run: TrainRun) -> dict[str, object]:
+    """The revision of each Dataset that the run has read."""
+    pinned = run.revisions or PinnedRevisions()
+    return {
+        f"{name} set": f"{one.split} split of Dataset {one.name} ({one.uid}), revision {one.digest}"
+        for name, one in (("training", pinned.training), ("validation", pinned.validation))
+        if one is not None
+    }
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,7 @@ from finetune_api.run import TrainRun
 from finetune_api.sources import parse_location
 from finetune_trainer.model.export import MODEL_CARD
 from finetune_trainer.report.measures import Measure
-from finetune_trainer.report.model_card import model_card, versions
+from finetune_trainer.report.model_card import datasets_of, model_card, versions
 from finetune_trainer.report.report import REPORT_NAME, Completion, Samples, readable, report_html
 from finetune_trainer.report.summary import ResultOrigin, summarize
 from finetune_trainer.storage.commits import Committed
@@ -58,7 +58,7 @@ def write_pages(run: TrainRun, storage: Storage, finished: FinishedRun, folder: 
         "Hyperparameters": run.hyperparameters.to_wire(),
         "Adapter": {"type": run.adapter.type, **dict(_adapter_facts(run.adapter))},
         "Dataset": dict(_dataset_facts(found)),
-        "Data files": dict(finished.data_digests),
+        "Data files": dict(finished.data_digests) | datasets_of(run),
         "Checkpoints": dict(_checkpoint_facts(finished)),
         "Versions": versions(),
     }

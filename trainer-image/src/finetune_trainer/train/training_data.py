@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.conditions import Reason
+from finetune_api.dataset_reference import PinnedRevisions
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_location
 from finetune_trainer.data.encode.chat_template import TemplateError, template_clock
@@ -26,6 +27,7 @@ from finetune_trainer.data.select.dataset_record import (
     DatasetRecord,
     RecordedSet,
     find_record,
+    not_as_written,
 )
 from finetune_trainer.data.select.filters import Mask
 from finetune_trainer.data.select.survey import SetName, refuse_invalid
@@ -67,6 +69,7 @@ def write_sequences(run: TrainRun, storage: Storage, tokenizer: Any, directory: 
         record, tokens = chosen.record, chosen.tokens
     else:
         record = found.record
+        _refuse_other_files(run, record)
         tokens = fetch_tokens(run, storage, found.sha256, tokenizer, directory / "tokens")
     (directory / RECORD_NAME).write_bytes(record.to_bytes())
     for name, file in tokens.items():
@@ -113,6 +116,15 @@ def load_sequences(directory: Path) -> SequenceSets:
     return SequenceSets(training=load("training"), validation=load("validation"))
 
 
+def _refuse_other_files(run: TrainRun, record: DatasetRecord) -> None:
+    """Raise DiagnosedError if the record has other files than the revisions that the run has pinned."""
+    pinned = run.revisions or PinnedRevisions()
+    for one, recorded in ((pinned.training, record.training), (pinned.validation, record.validation)):
+        files = [] if recorded is None else [file.uri for file in recorded.files]
+        if one is not None and files != [one.file_uri]:
+            raise not_as_written(parse_location(run.output_uri).join(RECORD_NAME))
+
+
 def _sets(record: DatasetRecord) -> dict[SetName, RecordedSet]:
     sets: dict[SetName, RecordedSet] = {"training": record.training}
     if record.validation is not None:
@@ -140,7 +152,8 @@ def _choose(run: TrainRun, storage: Storage, tokenizer: Any, images: ImageStore,
             f"{run.output_uri} has no {RECORD_NAME}, by which preflight says what dataset.screening leaves out. Change "
             "spec.runId, and the dataset is screened again.",
         )
-    surveyed = survey_dataset(storage, run.dataset, formats_of(run.method.type), directory, run.allowed_datasets)
+    formats = formats_of(run.method.type)
+    surveyed = survey_dataset(storage, run.dataset, formats, directory, run.allowed_datasets, run.revisions)
     refuse_invalid(surveyed.sets)
     settings = run.hyperparameters
     chosen = choose_examples(

@@ -1,7 +1,7 @@
 """spec.activeDeadlineSeconds: how long a run may take, not counting the time while its clock is stopped.
 
 The clock is stopped while nothing can run through no fault of the run: while it is suspended, while its Job is queued
-for quota, and while no try may start because a model, the class or one of its ModelDeployments is missing.
+for quota, and while no try may start because a model, a Dataset, the class or one of its ModelDeployments is missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from finetune_operator.core.conditions import Readiness, failed, failure_message
 from finetune_operator.core.plan import earliest
 from finetune_operator.evaluation.candidates import models_to_evaluate
 from finetune_operator.evaluation.class_limits import class_or_refusal
-from finetune_operator.evaluation.current_job import current_job, is_same_run
+from finetune_operator.evaluation.current_job import current_job, is_same_run, revision_to_read
 from finetune_operator.evaluation.ends import fail_run
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import ResolvedClass
@@ -69,7 +69,8 @@ def _clock_is_stopped(observed: ObservedEvaluation) -> bool:
     job = current_job(observed)
     if job is not None:
         return job.suspended
-    return isinstance(models_to_evaluate(observed), Readiness) or isinstance(class_or_refusal(observed), Readiness)
+    needed = (models_to_evaluate(observed), revision_to_read(observed), class_or_refusal(observed))
+    return any(isinstance(one, Readiness) for one in needed)
 
 
 def _deadline(observed: ObservedEvaluation, status: EvaluationStatus) -> datetime | None:

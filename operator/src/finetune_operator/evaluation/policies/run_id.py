@@ -9,7 +9,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.candidates import candidate_digests, models_to_evaluate
-from finetune_operator.evaluation.current_job import is_same_run
+from finetune_operator.evaluation.current_job import is_same_run, revision_to_read
 from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.observed import EvaluationPlan, ObservedEvaluation
 from finetune_operator.evaluation.scores.gates import too_few_examples
@@ -17,13 +17,15 @@ from finetune_operator.evaluation.scores.gates import too_few_examples
 
 def begin_run(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
     """Forget the previous run, and start the new one."""
-    spec, models = observed.spec, models_to_evaluate(observed)
+    spec, models, revision = observed.spec, models_to_evaluate(observed), revision_to_read(observed)
     if isinstance(models, Readiness) or is_same_run(observed):
         return plan
+    assert not isinstance(revision, Readiness), "wait_for_dataset decides before"
     status = EvaluationStatus(
         conditions=plan.status.conditions,
         run_id=spec.run_id,
         run_digest=run_digest(spec),
+        dataset_revision=revision,
         candidate_digests=candidate_digests(models),
         start_time=whole_seconds(observed.server_times.no_earlier(now)),
         # Before anything is paid for, if the number of examples is known already.

@@ -1,4 +1,4 @@
-"""The phase Waiting: no try starts before the class allows it and all models exist."""
+"""The phase Waiting: no try starts before the class allows it, all models exist, and the Dataset has a revision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Child
 from finetune_operator.evaluation.candidates import models_to_evaluate
 from finetune_operator.evaluation.class_limits import class_or_refusal
-from finetune_operator.evaluation.current_job import current_job, is_same_run
+from finetune_operator.evaluation.current_job import current_job, is_same_run, revision_to_read
 from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
 from finetune_operator.models.resolve import Undecided
@@ -42,6 +42,16 @@ def wait_for_models(observed: ObservedEvaluation, status: EvaluationStatus, now:
         return None if current_job(observed) is not None else EvaluationDecision(status, found, meanwhile=meanwhile)
     status = status.model_copy(update={"job_name": None})
     return EvaluationDecision(status, found, delete=_active_tries(observed), meanwhile=meanwhile)
+
+
+def wait_for_dataset(
+    observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
+) -> EvaluationDecision | None:
+    """Begin no run until the Dataset of dataset.datasetRef has a revision with that split."""
+    found = revision_to_read(observed)
+    if not isinstance(found, Readiness):
+        return None
+    return EvaluationDecision(status, found, delete=_active_tries(observed), meanwhile=Reason.WAITING_FOR_DATASET)
 
 
 def _active_tries(observed: ObservedEvaluation) -> tuple[Child, ...]:

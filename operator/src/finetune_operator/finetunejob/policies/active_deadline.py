@@ -25,7 +25,7 @@ from finetune_operator.finetunejob.attempt_state import (
 )
 from finetune_operator.finetunejob.ends import last_failure_message, run_failed
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.run_identity import is_superseded, run_id_refusal, waits_for_model
+from finetune_operator.finetunejob.run_identity import is_superseded, run_id_refusal, waits_for_another
 
 
 def count_suspended_time(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
@@ -102,7 +102,7 @@ def _deadline(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> datet
 
 
 def _clock_is_stopped(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
-    if observed.spec.suspend or waits_for_model(observed, status) or over_budget(observed, status) is not None:
+    if observed.spec.suspend or waits_for_another(observed, status) or over_budget(observed, status) is not None:
         return True
     if run_id_refusal(observed, status) is not None and not _has_active_job(observed, status):
         return True

@@ -184,6 +184,7 @@ def _objects(
         checkpoint_seconds=status.checkpoint_seconds,
         class_deadline_seconds=class_deadline_seconds(observed, status),
         teacher=teacher_source(status),
+        revisions=status.dataset_revisions,
     )
     return attempt_objects(attempt)
 

@@ -153,7 +153,8 @@ def _objects(
     classifier = observed.classifier
     assert not isinstance(classifier, Readiness), "class_or_refusal says so otherwise"
     run, teacher = run_key(status), teacher_source(status)
-    return preflight_objects(observed.owner, observed.spec, class_, model, number, run, classifier, teacher)
+    revisions = status.dataset_revisions
+    return preflight_objects(observed.owner, observed.spec, class_, model, number, run, classifier, teacher, revisions)
 
 
 def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[PreflightStatus | None, JobView | None]:

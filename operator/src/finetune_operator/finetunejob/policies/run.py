@@ -1,12 +1,12 @@
-"""spec.runId and status.startingModel: the current run, and the model from which it starts.
+"""spec.runId, status.startingModel and datasetRevisions: the current run, and what it starts from.
 
 A new runId starts a new run once the Pods of the previous one have ended. A runId that was used before is rejected.
 
 The current runId with a changed spec is rejected, too (run_identity.py). Meanwhile the status is kept and running Pods
 continue: reverting the spec restores the run.
 
-The starting model is recorded once and is the same for all attempts of the run, whatever happens to the job that
-produced it or to the spec: a report is about the model with which its run started.
+The starting model and the revisions of Datasets are recorded once and are the same for all attempts of the run,
+whatever happens to the job or Dataset that produced them or to the spec: a report is about what its run started with.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from finetune_api.base import LINE_LENGTH, whole_seconds
 from finetune_api.conditions import Condition, ConditionType, Reason
+from finetune_api.dataset_reference import PinnedRevision, PinnedRevisions
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness, progressing, stalled
@@ -31,6 +32,7 @@ from finetune_operator.finetunejob.stale_jobs import (
     stale_jobs,
     stopping_message,
 )
+from finetune_operator.models.datasets import first_missing
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.leftovers import STOPPING_CHECK_SECONDS
 
@@ -113,6 +115,20 @@ def record_starting_model(observed: ObservedFineTuneJob, plan: JobPlan, now: dat
     if plan.status.teacher is None and isinstance(observed.teacher, ResolvedModel):
         update["teacher"] = _as_started(observed.teacher.source)
     return replace(plan, status=plan.status.model_copy(update=update)) if update else plan
+
+
+def wait_for_datasets(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """Start nothing until the Datasets of each datasetRef have a revision with that split."""
+    found = first_missing(observed.datasets) if status.dataset_revisions is None else None
+    return None if found is None else JobDecision(status, found, delete=stale_jobs(observed))
+
+
+def record_revisions(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
+    """Record once which revisions the run reads: a newer one of a Dataset changes nothing."""
+    if plan.status.dataset_revisions is not None or not observed.datasets:
+        return plan
+    found = {name: one for name, one in observed.datasets.items() if isinstance(one, PinnedRevision)}
+    return replace(plan, status=plan.status.model_copy(update={"dataset_revisions": PinnedRevisions(**found)}))
 
 
 def _as_started(source: ModelSource) -> StartingModel:

@@ -1,6 +1,7 @@
 """Selects the examples of a run: fetches the files, reads every line, and chooses.
 
-Preflight does this; the training Pods take what it recorded (dataset_record.py).
+Preflight does this; the training Pods take what it recorded (dataset_record.py). What a Dataset has read, cleaned and
+compared before is not read and compared once more: only what depends on the model is left, the tokens of each example.
 """
 
 from __future__ import annotations
@@ -13,20 +14,31 @@ from typing import Any
 
 import structlog
 
+from finetune_api.dataset import RevisionContent
+from finetune_api.dataset_reference import PinnedRevisions
 from finetune_api.finetunejob import Dataset, DatasetSource, DatasetStatus, FileStatistics
 from finetune_api.run import DATASET_DIRECTORY
 from finetune_trainer.data.encode.token_files import TokenWriter
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import DataFile, fetch_files
-from finetune_trainer.data.read.formats import MethodFormats
+from finetune_trainer.data.read.formats import Format, MethodFormats
 from finetune_trainer.data.read.reader import unread_keys
+from finetune_trainer.data.revisions import RevisionSplit, fetch_split
 from finetune_trainer.data.select.dataset_record import DatasetRecord, RecordedSet
-from finetune_trainer.data.select.filters import ISSUE_TEXTS, Mask, QualityIssue, Unwanted, prepare
+from finetune_trainer.data.select.filters import (
+    ISSUE_TEXTS,
+    Mask,
+    Prepared,
+    QualityIssue,
+    Unwanted,
+    prepare,
+    prepare_known,
+)
 from finetune_trainer.data.select.screening import Screened
 from finetune_trainer.data.select.survey import SetName, Survey, survey
 from finetune_trainer.data.select.token_counts import Counted, count_and_check
 from finetune_trainer.data.select.tokenizing import ExampleTokenizer, TooLong, tokenizing_processes
-from finetune_trainer.methods.method import Method
+from finetune_trainer.methods.method import Method, formats_read_as
 from finetune_trainer.process.cpu import available_cpus
 from finetune_trainer.process.memory import available_memory
 from finetune_trainer.process.progress_log import log_progress
@@ -43,6 +55,8 @@ class Surveyed:
 
     training: Survey
     validation: Survey | None
+    findings: Sequence[str] = ()
+    """Warnings of the Dataset, where its findings are taken over."""
 
     @property
     def sets(self) -> list[Survey]:
@@ -69,11 +83,27 @@ def mounted(name: SetName) -> Path:
 
 
 def survey_dataset(
-    storage: Storage, dataset: Dataset, method: MethodFormats, directory: Path, allowed: Sequence[str]
+    storage: Storage,
+    dataset: Dataset,
+    method: MethodFormats,
+    directory: Path,
+    allowed: Sequence[str],
+    revisions: PinnedRevisions | None = None,
 ) -> Surveyed:
-    """Fetch both sets and read every line of them. Raises DiagnosedError as `fetch_files` does."""
+    """Fetch both sets, and read every line of those that no Dataset has read for such a job before.
+
+    Raises DiagnosedError as `fetch_files` and `fetch_split` do.
+    """
+    splits = _fetch_splits(storage, revisions, directory)
+    if "training" in splits and _is_known(dataset, method, splits["training"], splits.get("validation")):
+        known = {name: _known_survey(name, split, method) for name, split in splits.items()}
+        for name, split in splits.items():
+            _log.info(f"{name} set: {split.examples} examples, as Dataset {split.pinned.name} has checked them")
+        return Surveyed(known["training"], known.get("validation"), _findings_of(splits["training"]))
 
     def fetch(name: SetName, source: DatasetSource) -> list[DataFile]:
+        if name in splits:
+            return [splits[name].file]
         with log_progress(f"fetching the {name} set"):
             return fetch_files(storage, source, directory / name, allowed=allowed, mounted=mounted(name))
 
@@ -91,6 +121,18 @@ def survey_dataset(
             f"{item.name} set: {len(item)} examples in {len(item.files)} file(s), {item.error_count} broken lines"
         )
     return surveyed
+
+
+def _fetch_splits(storage: Storage, revisions: PinnedRevisions | None, directory: Path) -> dict[SetName, RevisionSplit]:
+    """The sets that are splits of Datasets."""
+    pinned = revisions or PinnedRevisions()
+    found: dict[SetName, RevisionSplit] = {}
+    sets: tuple[SetName, SetName] = ("training", "validation")
+    for name, one in zip(sets, (pinned.training, pinned.validation), strict=True):
+        if one is not None:
+            with log_progress(f"fetching the {name} set from Dataset {one.name}"):
+                found[name] = fetch_split(storage, one, directory / name / "00000")
+    return found
 
 
 def choose_examples(
@@ -113,12 +155,7 @@ def choose_examples(
     now = now or datetime.now(UTC)
     training, too_long = surveyed.training, dataset.prepare.too_long
     validation = training if surveyed.validation is None else surveyed.validation
-    own_index = None if surveyed.validation is None else surveyed.validation.example_index
-    with log_progress("looking for duplicates, conflicts and leaks"):
-        unwanted = Unwanted()
-        if screened is not None:
-            unwanted = Unwanted(screened.unwanted(training), screened.unwanted(surveyed.validation))
-        prepared = prepare(dataset, training.example_index, own_index, seed, unwanted)
+    prepared = _prepare(surveyed, dataset, seed, screened)
     before = prepared.training.sum() + prepared.validation.sum()
     with log_progress("counting tokens"):
         count = _Counter(method, tokenizer, images, max_length, too_long, now, directory)
@@ -139,6 +176,7 @@ def choose_examples(
         dropped=dropped if any(dropped.to_wire().values()) else None,
         screening=None if screened is None else screened.status,
         warnings=[
+            *surveyed.findings,
             *(() if screened is None else screened.sentences()),
             *(_issue_warning(issue, training) for issue in prepared.issues if len(issue.positions)),
             *_length_warnings(counted.statistics, held_out, left_out, max_length),
@@ -147,6 +185,63 @@ def choose_examples(
         ],
     )
     return Chosen(record, status, counted.lengths, prepared.issues, count.tokens)
+
+
+def _prepare(surveyed: Surveyed, dataset: Dataset, seed: int, screened: Screened | None) -> Prepared:
+    training, validation = surveyed.training, surveyed.validation
+    if training.known is not None:
+        return prepare_known(dataset, training.known, None if validation is None else validation.known, seed)
+    with log_progress("looking for duplicates, conflicts and leaks"):
+        unwanted = Unwanted()
+        if screened is not None:
+            unwanted = Unwanted(screened.unwanted(training), screened.unwanted(validation))
+        own_index = None if validation is None else validation.example_index
+        return prepare(dataset, training.example_index, own_index, seed, unwanted)
+
+
+def _is_known(
+    dataset: Dataset, method: MethodFormats, training: RevisionSplit, validation: RevisionSplit | None
+) -> bool:
+    """Whether the Dataset's findings hold for this job: another reading of the lines could find nothing else.
+
+    Both sets are of one revision, whose splits the Dataset has compared with each other, and the job reads the lines as
+    the Dataset did, leaves out nothing that the Dataset has kept, and holds out nothing itself.
+    """
+    if dataset.screening is not None:
+        return False
+    if dataset.validation is not None and (validation is None or validation.pinned.digest != training.pinned.digest):
+        return False
+    content = training.content
+    return _is_read_alike(content.example_format, dataset.format, method) and _drops_no_more(dataset, content)
+
+
+def _known_survey(name: SetName, split: RevisionSplit, method: MethodFormats) -> Survey:
+    """The set without a look at its lines: each is an example, as the Dataset found."""
+    return Survey(name, [split.file], method, split.content.example_format, known=split.examples)
+
+
+def _findings_of(split: RevisionSplit) -> list[str]:
+    """The warnings of the Dataset, as warnings of the job that takes them over."""
+    return [f"Dataset {split.pinned.name}: {warning}" for warning in split.content.warnings]
+
+
+def _is_read_alike(found: Format, asked: Format | None, method: MethodFormats) -> bool:
+    """Whether the method takes the lines for what the Dataset took them: some lines are of two formats."""
+    if asked not in (None, found) or found not in method.learned:
+        return False
+    read_as = formats_read_as(found)
+    return read_as is None or read_as.method == method.method
+
+
+def _drops_no_more(dataset: Dataset, content: RevisionContent) -> bool:
+    asked, done = dataset.prepare, content.prepare
+    pairs = (
+        (asked.duplicates, done.duplicates),
+        (asked.near_duplicates, done.near_duplicates),
+        (asked.conflicts, done.conflicts),
+        (asked.leaks, done.leaks),
+    )
+    return all(job == "Keep" or before == "Drop" for job, before in pairs)
 
 
 @dataclass

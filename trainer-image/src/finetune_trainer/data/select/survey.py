@@ -59,15 +59,19 @@ class Survey:
     control_texts: int = 0
     """Examples that spell a control token of the model in a text."""
     control_text_places: list[Place] = field(default_factory=list)
+    known: int | None = None
+    """The number of its examples, if it is a split of a Dataset, which has read every line: nothing is indexed then."""
     _lines: array[int] = field(default_factory=lambda: array("I"))
     _starts: list[int] = field(default_factory=list)
     """Of each file the position of its first example."""
 
     def __len__(self) -> int:
-        return len(self.example_index)
+        return len(self.example_index) if self.known is None else self.known
 
     def place(self, position: int) -> Place:
         """The place of the example at a position."""
+        if self.known is not None:
+            return Place(self.files[0].uri, position + 1)
         return Place(self.files[bisect_right(self._starts, position) - 1].uri, self._lines[position])
 
     def note_control_text(self, position: int) -> None:
@@ -90,6 +94,12 @@ class Survey:
             for item in read_examples(file.path, self.method):
                 if isinstance(item, NumberedExample):
                     yield file, item
+                elif self.known is not None:
+                    raise DiagnosedError(
+                        Reason.DATASET_INVALID,
+                        f"Line {item.line} of {file.uri}: {item.message} The Dataset was built by another version, "
+                        "which accepted it. Build it again (its spec.runId), then change spec.runId here.",
+                    )
 
 
 def survey(
