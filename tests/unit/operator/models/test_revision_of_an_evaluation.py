@@ -50,7 +50,7 @@ def test_its_pod_reads_the_revision_that_the_status_names() -> None:
     assert result.status.dataset_revision == REVISION
     run = run_of(result)
     assert (run["revision"], run["datasetUri"]) == (REVISION.to_wire(), "s3://runs/aa/test.jsonl")
-    assert run["maxExamples"] == 9
+    assert run["limitExamples"] == 9
 
 
 @pytest.mark.parametrize("now", [NEWER, GONE], ids=["another revision", "deleted"])
