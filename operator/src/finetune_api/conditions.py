@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import cache
-from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, GetJsonSchemaHandler, StringConstraints, ValidationError
 from pydantic.json_schema import JsonSchemaValue
@@ -13,6 +12,8 @@ from pydantic_core import CoreSchema
 
 from finetune_api.base import ApiModel, Timestamp
 from finetune_api.kubernetes_types import keyed_by
+from finetune_api.remains import without_remains
+from finetune_api.unreadable import UnreadableField, fields_of, named, way_out
 
 
 class ConditionType(StrEnum):
@@ -294,16 +295,14 @@ class Condition(ApiModel):
 
 
 class UnreadableStatusError(ValueError):
-    """Another version wrote a status that this one can't interpret; the message names the field."""
+    """Another version wrote a status that this one can't interpret; the message names the fields.
 
+    `way_out`: the changes of the stored status that would make it readable.
+    """
 
-def what_is_unreadable(error: ValidationError, of: str = "status") -> str:
-    """Describe the first field of a status (or spec) that can't be read: `status.startTime is 'soon'`."""
-    first = error.errors(include_url=False)[0]
-    path = [of, *(str(part) for part in first["loc"])]
-    if first["type"] == "missing":
-        return f"{'.'.join(path[:-1])} has no {path[-1]}"
-    return f"{'.'.join(path)} is {str(first['input'])[:100]!r}"
+    def __init__(self, message: str, way_out: str) -> None:
+        super().__init__(message)
+        self.way_out = way_out
 
 
 class KindStatus(ApiModel):
@@ -319,7 +318,7 @@ class KindStatus(ApiModel):
     @classmethod
     def from_another_version(cls, value: Any) -> Self:
         """As for every contract; a nested object without any field that this version knows is treated as absent."""
-        return super().from_another_version(_without_remains(cls, value))
+        return super().from_another_version(without_remains(cls, value))
 
     @classmethod
     def read(cls, value: Any) -> Self:
@@ -328,64 +327,43 @@ class KindStatus(ApiModel):
         Raises UnreadableStatusError when a field has the wrong type or the phase is unknown: it can't be told then what
         has already run.
         """
+        stored = value or {}
         try:
-            status = cls.from_another_version(value or {})
-            if phase := getattr(status, "phase", None):
-                _check_phase(cls, phase)
+            status = cls.from_another_version(stored)
         except ValidationError as error:
-            raise UnreadableStatusError(what_is_unreadable(error)) from error
+            raise cls._unreadable_error(stored) from error
+        if cls.unknown_states(stored):
+            raise cls._unreadable_error(stored)
         return status
 
+    @classmethod
+    def _unreadable_error(cls, stored: Any) -> UnreadableStatusError:
+        fields = cls._unreadable(stored)
+        return UnreadableStatusError(named(fields), way_out(fields, stored, cls._unreadable))
 
-@cache
-def _check_phase(status: type[KindStatus], phase: str) -> None:
-    """Raises ValidationError for a phase that this version does not know; each that it knows is checked once."""
-    status.from_wire({"phase": phase})
+    @classmethod
+    def unknown_states(cls, stored: dict[str, Any]) -> list[UnreadableField]:
+        """States in it from which it can't be told what runs."""
+        phase = stored.get("phase")
+        return [] if not isinstance(phase, str) or _is_phase(cls, phase) else [UnreadableField(("phase",), phase)]
 
-
-def _without_remains(model: type[ApiModel], value: Any) -> Any:
-    """The stored value without the nested objects that have no field this version knows.
-
-    Server-side apply leaves such an object behind when a writer removes only the fields that it owns.
-    It leaves none in a list, which is atomic or whose items have their key: such an item is a newer version's record,
-    and an empty one is nothing.
-    """
-    if not isinstance(value, dict):
-        return value
-    kept = dict(value)
-    for wire, inner in _objects_in(model):
-        if wire not in kept:
-            continue
-        found = kept[wire]
-        if isinstance(found, list):
-            kept[wire] = [_without_remains(inner, item) for item in found if item != {}]
-        elif _is_remains(inner, found := _without_remains(inner, found)):
-            del kept[wire]
-        else:
-            kept[wire] = found
-    return kept
-
-
-def _is_remains(model: type[ApiModel], value: Any) -> bool:
-    return isinstance(value, dict) and _known_fields(model).isdisjoint(value)
+    @classmethod
+    def _unreadable(cls, stored: Any) -> list[UnreadableField]:
+        """What can't be read of a stored status."""
+        unknown = cls.unknown_states(stored) if isinstance(stored, dict) else []
+        try:
+            cls.from_another_version(stored)
+        except ValidationError as error:
+            places = {one.place for one in unknown}
+            return [*unknown, *(one for one in fields_of(error) if one.place not in places)]
+        return unknown
 
 
 @cache
-def _known_fields(model: type[ApiModel]) -> frozenset[str]:
-    return frozenset(field.alias or name for name, field in model.model_fields.items())
-
-
-@cache
-def _objects_in(model: type[ApiModel]) -> tuple[tuple[str, type[ApiModel]], ...]:
-    """The fields of a model that hold objects, one or a list, and what these are."""
-    types = [(field.alias or name, _object_type(field.annotation)) for name, field in model.model_fields.items()]
-    return tuple((wire, inner) for wire, inner in types if inner is not None)
-
-
-def _object_type(annotation: Any) -> type[ApiModel] | None:
-    """The model in `Model`, `Model | None` and `list[Model]`."""
-    if isinstance(annotation, type) and issubclass(annotation, ApiModel):
-        return annotation
-    if get_origin(annotation) not in (list, Union, UnionType):
-        return None
-    return next((found for part in get_args(annotation) if (found := _object_type(part)) is not None), None)
+def _is_phase(status: type[KindStatus], phase: str) -> bool:
+    """Whether this version knows the phase; each is checked once."""
+    try:
+        status.from_wire({"phase": phase})
+    except ValidationError:
+        return False
+    return True

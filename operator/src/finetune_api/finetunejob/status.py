@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, Timestamp
-from finetune_api.conditions import UnreadableStatusError
 from finetune_api.dataset_reference import PinnedRevisions
 from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob.attempts import AttemptStatus, EndedAttempt, PreflightStatus
@@ -15,6 +14,7 @@ from finetune_api.finetunejob.checkpoints import CheckpointStatus, CorruptCheckp
 from finetune_api.finetunejob.findings import DatasetStatus, MemoryEstimate, ModelStatus, RewardCalibration
 from finetune_api.finetunejob.hyperparameters import ResolvedHyperparameters
 from finetune_api.lifecycle import RunStatus
+from finetune_api.unreadable import UnreadableField, unknown_end
 
 Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Succeeded", "Failed", "Cancelled"]
 
@@ -185,9 +185,6 @@ class FineTuneJobStatus(RunStatus):
     failure: FailureStatus | None = None
 
     @classmethod
-    def read(cls, value: Any) -> Self:
+    def unknown_states(cls, stored: dict[str, Any]) -> list[UnreadableField]:
         """As for every kind. A run that is over must also have a final phase, or it would start again."""
-        status = super().read(value)
-        if status.completion_time is not None and status.phase not in ("Succeeded", "Failed", "Cancelled"):
-            raise UnreadableStatusError(f"status.phase is {status.phase!r} with a completionTime")
-        return status
+        return unknown_end(stored) or super().unknown_states(stored)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, Name, Timestamp
-from finetune_api.conditions import KindStatus, UnreadableStatusError
+from finetune_api.conditions import KindStatus
 from finetune_api.evaluation_results import OutputsStatus
 from finetune_api.finetunesweep.learning_curve import CurveStatus
 from finetune_api.finetunesweep.smallest_model import MOST_SIZES, SizedModel
 from finetune_api.finetunesweep.spec import MOST_TRIALS
 from finetune_api.model_graders import ModelName
+from finetune_api.unreadable import UnreadableField, unknown_end
 
 Phase = Literal["Running", "Suspended", "Succeeded", "Failed", "Cancelled"]
 TrialState = Literal["Running", "Succeeded", "Pruned", "Failed", "Cancelled"]
@@ -113,15 +114,16 @@ class FineTuneSweepStatus(KindStatus):
     )
 
     @classmethod
-    def read(cls, value: Any) -> Self:
+    def unknown_states(cls, stored: dict[str, Any]) -> list[UnreadableField]:
         """As for every kind. A run that is over must also have a final phase, or it would go on.
 
         Of a trial in a state that only another version knows it can't be told whether it runs.
         """
-        status = super().read(value)
-        if status.completion_time is not None and status.phase not in ("Succeeded", "Failed", "Cancelled"):
-            raise UnreadableStatusError(f"status.phase is {status.phase!r} with a completionTime")
-        for position, trial in enumerate(status.trials):
-            if trial.state not in get_args(TrialState):
-                raise UnreadableStatusError(f"status.trials.{position}.state is {trial.state!r}")
-        return status
+        trials = stored.get("trials")
+        states = [
+            UnreadableField(("trials", at, "state"), trial["state"], values=get_args(TrialState))
+            for at, trial in enumerate(trials if isinstance(trials, list) else [])
+            if isinstance(trial, dict) and isinstance(trial.get("state"), str)
+            if trial["state"] not in get_args(TrialState)
+        ]
+        return [*(unknown_end(stored) or super().unknown_states(stored)), *states]

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from finetune_api.base import ApiModel
-from finetune_api.conditions import KindStatus, what_is_unreadable
+from finetune_api.conditions import KindStatus
 from finetune_api.crd import DATASET, FINE_TUNE_CLASS, FINE_TUNE_JOB, FINE_TUNE_SWEEP
+from finetune_api.unreadable import fields_of, named
 
 Spec = TypeVar("Spec", bound=ApiModel)
 Status = TypeVar("Status", bound=KindStatus)
@@ -103,4 +104,4 @@ def read_referenced(
         part = "status"
         return asked, status.from_another_version(found.get("status", {}))
     except ValidationError as error:
-        return Unreadable(f"can't be read by this version of the operator: {what_is_unreadable(error, part)}.")
+        return Unreadable(f"can't be read by this version of the operator: {named(fields_of(error), part)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from finetune_api.conditions import KindStatus, UnreadableStatusError
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassStatus
 from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.finetunesweep import FineTuneSweepStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from tests.unit.api.wire.full_statuses import KINDS, full_status, objects_within, replaced, with_unknown_fields, without
 from tests.unit.api.wire.full_statuses import UNKNOWN as LATER
@@ -164,7 +166,11 @@ def test_no_object_that_this_version_writes_is_read_as_none(kind: type[KindStatu
         ({"result": {"uri": 7}}, "status.result.uri is '7'"),
         ({"result": {"uri": "s3://models/a"}}, "status.result has no baseModelUri"),
         ({"endedAttempts": "none"}, "status.endedAttempts is 'none'"),
-        ({"phase": None, "completionTime": "2026-11-22T12:00:00Z"}, "status.phase is None with a completionTime"),
+        (
+            {"phase": None, "completionTime": "2026-11-22T12:00:00Z"},
+            "status has no phase, though there is a completionTime",
+        ),
+        ({"phase": "Up", "startTime": True}, "status.phase is 'Up' and status.startTime is true"),
     ],
 )
 def test_what_can_not_be_read_is_named(change: dict[str, Any], words: str) -> None:
@@ -176,3 +182,39 @@ def test_what_can_not_be_read_is_named(change: dict[str, Any], words: str) -> No
 def test_a_report_of_a_pod_is_read_strictly_as_ever() -> None:
     with pytest.raises(ValueError, match="addedLater"):
         FineTuneJobStatus.from_wire({**JOB, "addedLater": 1})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_over", [True, False])
+def test_the_way_out_of_an_unreadable_status_leads_out(kind: type[KindStatus], *, is_over: bool) -> None:
+    """Every field, broken alone, and the phase of a run that is over: what the message says to do makes it readable."""
+    status = full_status(kind)
+    if not is_over:
+        status.pop("completionTime", None)
+    for place in [(name,) for name in status] + [(*path, "uri") for path in objects_within(status)]:
+        for wrong in ({"not": "this"}, 1.5, None):
+            broken = replaced(status, place, wrong)
+            try:
+                kind.read(broken)
+            except UnreadableStatusError as error:
+                kind.read(followed(broken, error.way_out))
+
+
+@pytest.mark.parametrize("kind", [FineTuneJobStatus, FineTuneSweepStatus])
+@pytest.mark.parametrize("phase", ["Exploding", None, 7])
+def test_a_run_that_is_over_has_to_be_told_how_it_ended(kind: type[KindStatus], phase: Any) -> None:
+    """Without a phase it would start again: to remove it is no way out."""
+    broken = {"completionTime": MOMENT, "phase": phase}
+    with pytest.raises(UnreadableStatusError) as caught:
+        kind.read(broken)
+    assert caught.value.way_out == "set status.phase to Succeeded, Failed or Cancelled, whichever it was"
+    assert kind.read(followed(broken, caught.value.way_out)).to_wire()["phase"] == "Succeeded"
+
+
+def followed(status: dict[str, Any], way_out: str) -> dict[str, Any]:
+    """The status after what the message says to do."""
+    for change in re.split(r", (?=set|remove)|,? and (?=set|remove)", way_out):
+        verb, path, *rest = change.split()
+        place = tuple(int(part) if part.isdigit() else part for part in path.split(".")[1:])
+        status = without(status, place) if verb == "remove" else replaced(status, place, rest[1].removesuffix(","))
+    return status

@@ -63,7 +63,7 @@ async def report_unreadable_status(
     metadata, kept = parent["metadata"], (parent.get("status") or {}).get("conditions") or []
     message = (
         f"Another version of the operator wrote a status that this one can't read: {error}. Nothing is changed and "
-        "nothing starts. Run a version that can read it, or remove that field (kubectl edit --subresource=status)."
+        f"nothing starts. Run a version that can read it, or {error.way_out} (kubectl edit --subresource=status)."
     )
     old: Object = next((one for one in kept if one.get("type") == ConditionType.STALLED), {})
     found = Condition(

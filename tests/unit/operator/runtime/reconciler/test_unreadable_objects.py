@@ -130,6 +130,16 @@ async def test_on_a_status_that_can_not_be_read_nothing_is_written_but_a_conditi
     assert told.writes == [], "it is told once"
 
 
+async def test_of_a_run_that_is_over_the_message_does_not_advise_to_remove_the_phase() -> None:
+    """That would only be the next status that can't be read."""
+    kube = await plan_on({**PARENT, "status": {"phase": "Exploding", "completionTime": "2026-11-22T12:00:00Z"}})
+    assert conditions_written(kube)[ConditionType.STALLED]["message"].endswith(
+        "status.phase is 'Exploding', though there is a completionTime. Nothing is changed and nothing starts. Run a "
+        "version that can read it, or set status.phase to Succeeded, Failed or Cancelled, whichever it was "
+        "(kubectl edit --subresource=status)."
+    )
+
+
 async def test_a_spec_that_does_not_parse_leaves_the_status_as_it_is() -> None:
     """The status is of another version, and the spec of another one still."""
     stored = {**STATUS.to_wire(), "addedLater": {"a": []}, "runId": "1"}
