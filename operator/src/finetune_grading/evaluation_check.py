@@ -1,7 +1,8 @@
-"""Graders, gates and templates that can't work, found before anything runs."""
+"""Graders, gates and templates that can't work, also a Dataset's, found before anything runs."""
 
 from __future__ import annotations
 
+from finetune_api.dataset import DatasetSpec
 from finetune_api.evaluation import EvaluationSpec
 from finetune_grading.graders.interface import InvalidGraderError
 from finetune_grading.registered_graders import check_graders
@@ -46,4 +47,19 @@ def grading_problem(spec: EvaluationSpec) -> str | None:
         if of_outputs:
             message = f"{{{{{of_outputs[0]}}}}} is of an output; use only fields of the example ({{{{item.<field>}}}})."
             return f"spec.{place}: {message}"
+    return None
+
+
+def grouping_problem(spec: DatasetSpec) -> str | None:
+    """Why spec.split.by of a Dataset can't be rendered for its lines."""
+    if (template := spec.split.by) is None:
+        return None
+    try:
+        names = variables(template)
+    except TemplateError as error:
+        return f"spec.split.by: {error}"
+    if not names or any(not name.startswith("item.") for name in names):
+        return (
+            "spec.split.by names a field of each line, such as {{item.document}}: there are no outputs of models here."
+        )
     return None

@@ -88,6 +88,19 @@ def test_graders_that_can_not_work_are_found_without_a_cluster(grader: str, told
     assert problems(evaluation("{name: both, type: StringCheck}")) == []
 
 
+@pytest.mark.parametrize(
+    ("by", "told"),
+    [("{{item.document", "is not a variable"), ("{{sample.output_text}}", "no outputs"), ("all", "names a field")],
+)
+def test_a_dataset_that_can_not_be_grouped_is_found_without_a_cluster(by: str, told: str) -> None:
+    spec = f'{{source: {{uri: "s3://data/d.jsonl"}}, split: {{testPercent: 10, by: "{by}"}}}}'
+    (problem,) = problems(f"{{apiVersion: finetune.dev/v1alpha1, kind: Dataset, spec: {spec}}}")
+    assert problem.startswith("spec.split.by") and told in problem
+    assert (
+        problems(f"{{apiVersion: finetune.dev/v1alpha1, kind: Dataset, spec: {spec}}}".replace(by, "{{item.a}}")) == []
+    )
+
+
 def test_a_value_that_is_none_of_the_alternatives_is_one_problem_with_the_path_of_its_field() -> None:
     candidates = "[{name: tuned, model: {fineTuneJobRef: {name: router}, checkpoint: Newest}}]"
     graders = "[{name: a, type: StringCheck}]"
