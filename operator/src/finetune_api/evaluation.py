@@ -240,6 +240,12 @@ class EvaluationSpec(MeasuringSpec, ComparingSpec):
         )
     )
 
+    nodes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Number of Pods that share what loaded models are asked. May be changed; applies to the next try.",
+    )
     benchmarks: list[Benchmark] = Field(
         default=[],
         max_length=MOST_BENCHMARKS,

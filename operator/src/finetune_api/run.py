@@ -300,6 +300,7 @@ class EvaluateRun(ApiModel):
     outputs_uri: Line | None = Field(
         None, description="s3:// folder with the outputs that loaded models made in earlier tries of the run."
     )
+    nodes: int = Field(1, description="Number of Pods; each has its index from its Indexed Job.")
     python_sandbox: Line | None = Field(
         None, description="Path of the Unix socket of the sandbox that runs Python graders, if there are any."
     )

@@ -29,6 +29,7 @@ def test_the_map_names_every_folder_of_the_trainer() -> None:
         "data/read/tables",
         "report/evaluation",
         "evaluation/safety",
+        "evaluation/nodes",
         "serving/responses",
         "serving/engine",
         "serving/transport",

@@ -106,11 +106,10 @@ def evaluate(file: RunFile) -> None:
     def command() -> int:
         with gc_paused_for_imports():
             from finetune_api.run import EvaluateRun
-            from finetune_trainer.evaluation.evaluate import evaluate
-            from finetune_trainer.supervision.report_delivery import deliver
+            from finetune_trainer.evaluation.nodes.pod import evaluate_in_pod
             from finetune_trainer.supervision.termination_messages import run_command
 
-        return run_command(EvaluateRun, file, lambda run, _: deliver(evaluate(run), run.progress))
+        return run_command(EvaluateRun, file, lambda run, _: evaluate_in_pod(run))
 
     raise typer.Exit(supervise(command))
 

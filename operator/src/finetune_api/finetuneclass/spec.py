@@ -29,7 +29,9 @@ DEFAULT_CLASS_ANNOTATION = "finetune.dev/is-default-class"
 class Limits(ApiModel):
     """Upper limits for each object and each namespace."""
 
-    nodes: int = Field(8, ge=1, le=1024, description="Maximum spec.parallelism.nodes of a FineTuneJob.")
+    nodes: int = Field(
+        8, ge=1, le=1024, description="Maximum spec.parallelism.nodes of a FineTuneJob, spec.nodes of an Evaluation."
+    )
     replicas: int = Field(8, ge=1, le=1024, description="Maximum spec.replicas of a ModelDeployment.")
     active_deadline_seconds: int | None = Field(
         None,

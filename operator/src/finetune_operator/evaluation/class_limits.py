@@ -7,7 +7,12 @@ from finetune_api.run import EndpointConfig
 from finetune_api.safety.attack import PromptSet
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.observed import ObservedEvaluation
-from finetune_operator.finetuneclass.resolve import ResolvedClass, deadline_violation, source_violation
+from finetune_operator.finetuneclass.resolve import (
+    ResolvedClass,
+    deadline_violation,
+    nodes_violation,
+    source_violation,
+)
 
 
 def class_or_refusal(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
@@ -27,7 +32,11 @@ def class_or_refusal(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
             *(one.uri for one in _prompt_sets(observed)),
         ],
     )
-    refused = refused or deadline_violation(found, observed.spec.active_deadline_seconds)
+    refused = (
+        refused
+        or deadline_violation(found, observed.spec.active_deadline_seconds)
+        or nodes_violation(found, "spec.nodes", observed.spec.nodes)
+    )
     return refused or observed.refusal or _missing_endpoint(observed) or found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ from finetune_operator.pods.leftovers import (
     stuck_job_message,
     stuck_jobs,
 )
-from finetune_operator.pods.observed import JobView, is_lost
+from finetune_operator.pods.observed import JobView, PodView, is_lost
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded
 
 
@@ -139,7 +140,7 @@ def try_result(
     observed: ObservedEvaluation, status: EvaluationStatus, job: JobView, now: datetime
 ) -> Running | Succeeded | Disrupted | Failed:
     """The result of a try. A report that is rejected is a final failure."""
-    pods = observed.pods_of(job)
+    job, pods = _decisive(job, observed.pods_of(job))
     retried = evaluation_job(observed.spec)
     result = retried.result(job, pods, observed.warnings, now, seen=status.disruption, before=status.failure)
     if not isinstance(result, Succeeded):
@@ -167,6 +168,15 @@ def still_there(observed: ObservedEvaluation, now: datetime, *, keep: str | None
         return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end."
     active = other_active_jobs(observed.jobs, observed.pods, keep=keep)
     return f"Waiting for Job {active[0].name} of an earlier try to be deleted." if active else None
+
+
+def _decisive(job: JobView, pods: tuple[PodView, ...]) -> tuple[JobView, tuple[PodView, ...]]:
+    """Of several Pods the first one grades and reports: once it has succeeded, what the others do no longer counts.
+
+    One of them may have found no node all the while.
+    """
+    first = tuple(pod for pod in pods if pod.index == 0 and pod.exit_code == 0)
+    return (replace(job, parallelism=1), first) if job.parallelism > 1 and first else (job, pods)
 
 
 def _whole_report(observed: ObservedEvaluation, job: JobView, said: EvaluationReport) -> EvaluationReport:

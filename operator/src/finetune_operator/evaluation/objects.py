@@ -1,9 +1,10 @@
-"""The objects of an Evaluation: a ConfigMap and a Job of one Pod."""
+"""The objects of an Evaluation: a ConfigMap and a Job, of one Pod or an Indexed one of several."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.evaluation import Budget, EvaluationSpec
@@ -50,7 +51,7 @@ EVALUATE_ROLE = "evaluate"
 EVALUATE_SECONDS = 24 * 3600
 """A day: the shortest limit of a try. Use fewer examples or shorter answers to make an evaluation faster."""
 _MARGIN_SECONDS = 3600
-_NOT_MEASURED = CHANGEABLE_WITHIN_A_RUN | {"className", "gates", "safetyGates"}
+_NOT_MEASURED = CHANGEABLE_WITHIN_A_RUN | {"className", "gates", "safetyGates", "nodes"}
 
 
 def run_digest(spec: EvaluationSpec) -> str:
@@ -98,7 +99,7 @@ def evaluate_objects(
     progress: ProgressEndpoint | None = None,
     revision: PinnedRevision | None = None,
 ) -> list[Object]:
-    """One Pod that generates the outputs of every model and grades them. It has accelerators only if it loads a model.
+    """A Job that asks all models and grades. It has accelerators, and several Pods, only if a model is loaded.
 
     `endpoints`: the class's models that it calls. `revision`: what datasetRef stands for.
     """
@@ -132,12 +133,14 @@ def evaluate_objects(
         max_errored_percent=spec.max_errored_percent,
         progress=ProgressTarget(url=progress.url_for(owner, name)) if progress else None,
         outputs_uri=folder.join("outputs").uri,
+        nodes=spec.nodes if loads_models else 1,
         python_sandbox=PYTHON_SANDBOX_SOCKET if runs_python else None,
     )
     run_json = run.model_dump_json(by_alias=True)
     role = _role(run_json, endpoints, loads_models=loads_models, reports_progress=progress is not None)
     config_map = run_config_map(owner, name, EVALUATE_ROLE, _files(run_json, progress))
-    body = job(owner, name, role, pod_class, from_config_map(name), deadline_seconds=try_seconds(spec, class_.spec))
+    deadline = try_seconds(spec, class_.spec)
+    body = job(owner, name, role, pod_class, from_config_map(name), deadline_seconds=deadline, **_shared_by(run.nodes))
     if runs_python:
         add_python_sandbox(body["spec"]["template"], pod_class)
     if loads_models:
@@ -155,6 +158,19 @@ def _role(run_json: str, endpoints: Sequence[EndpointConfig], *, loads_models: b
         reads_hub=True,
         reports_progress=reports_progress,
     )
+
+
+def _shared_by(nodes: int) -> dict[str, Any]:
+    """Of a Job whose Pods know by their index which share is theirs; all of them end if one fails."""
+    if nodes == 1:
+        return {}
+    # A deleted Pod is replaced once its containers have exited, so that no two Pods have one index.
+    return {
+        "completionMode": "Indexed",
+        "completions": nodes,
+        "parallelism": nodes,
+        "podReplacementPolicy": "Failed",
+    }
 
 
 def _files(run_json: str, progress: ProgressEndpoint | None) -> dict[str, str]:

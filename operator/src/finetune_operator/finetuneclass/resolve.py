@@ -45,6 +45,14 @@ def deadline_violation(class_: ResolvedClass, asked: int | None) -> Readiness | 
     return stalled(Reason.LIMIT_EXCEEDED, message)
 
 
+def nodes_violation(class_: ResolvedClass, field: str, asked: int) -> Readiness | None:
+    """Why the class does not allow so many nodes; None if it does."""
+    limit = class_.spec.limits.nodes
+    if asked <= limit:
+        return None
+    return stalled(Reason.LIMIT_EXCEEDED, class_.exceeded(field, asked, "nodes", limit))
+
+
 def default_class(classes: Iterable[Object]) -> Object | Readiness:
     """The newest of the classes that are annotated as default, as for StorageClass."""
     defaults = [

@@ -8,7 +8,12 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.budgets.ledger import BudgetViolation, budget_violation
 from finetune_operator.core.conditions import Readiness, sentence, stalled
-from finetune_operator.finetuneclass.resolve import ResolvedClass, deadline_violation, source_violation
+from finetune_operator.finetuneclass.resolve import (
+    ResolvedClass,
+    deadline_violation,
+    nodes_violation,
+    source_violation,
+)
 from finetune_operator.finetunejob.attempt_state import running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 
@@ -70,20 +75,13 @@ def _class_or_refusal(observed: ObservedFineTuneJob) -> ResolvedClass | Readines
         return class_
     return (
         observed.reward_refusal
-        or _nodes_exceeded(observed, class_)
+        or nodes_violation(class_, "spec.parallelism.nodes", observed.spec.parallelism.nodes)
         or deadline_violation(class_, observed.spec.active_deadline_seconds)
         or _accelerator_missing(observed, class_)
         or _source_not_allowed(observed, class_)
         or (observed.classifier if isinstance(observed.classifier, Readiness) else None)
         or class_
     )
-
-
-def _nodes_exceeded(observed: ObservedFineTuneJob, class_: ResolvedClass) -> Readiness | None:
-    nodes, limit = observed.spec.parallelism.nodes, class_.spec.limits.nodes
-    if nodes <= limit:
-        return None
-    return stalled(Reason.LIMIT_EXCEEDED, class_.exceeded("spec.parallelism.nodes", nodes, "nodes", limit))
 
 
 def _accelerator_missing(observed: ObservedFineTuneJob, class_: ResolvedClass) -> Readiness | None:

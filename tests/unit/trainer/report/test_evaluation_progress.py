@@ -105,3 +105,12 @@ def test_answers_to_benchmarks_and_attacks_are_work_too() -> None:
     done = to_progress(receiver.reports[-1][0])
     assert half is not None and done is not None
     assert (half.percent, done.percent) == (44, 100), "at first 90 of 200, less the share of grading"
+
+
+def test_outputs_of_other_pods_are_added_to_its_own_once() -> None:
+    """The first Pod of several makes its share, and then finds everything."""
+    progress = EvaluationReporter(None, ["tuned"], 20, 1, asks=False)
+    progress.made("tuned", 8)
+    progress.found("tuned", 20)
+    (candidate,) = progress.candidates()
+    assert candidate.outputs == 20

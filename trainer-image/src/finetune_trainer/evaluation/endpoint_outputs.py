@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +11,41 @@ from typing import Any
 
 from finetune_api.evaluation import Generation
 from finetune_api.graders import GraderErrorCode
+from finetune_api.run import EvaluateRun
 from finetune_grading.concurrency import for_each
 from finetune_grading.grade import GradeError, RowError
 from finetune_grading.sample import Sample
 from finetune_grading.tool_calls import ToolCall
+from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.endpoints.answer_cache import Answer
-from finetune_trainer.endpoints.asked_model import CHAT
+from finetune_trainer.endpoints.asked_model import CHAT, AskedModel
 from finetune_trainer.endpoints.endpoint import Endpoint
-from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt
+from finetune_trainer.evaluation.grading import ask_all
+from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt, keep_images, refuse
 from finetune_trainer.evaluation.output import Output, cost_of
+from finetune_trainer.report.evaluation_progress import OutputCounter
+from finetune_trainer.storage.storage import Storage
+
+
+def ask_model(
+    name: str,
+    model: AskedModel,
+    run: EvaluateRun,
+    examples: Sequence[HeldOutExample],
+    storage: Storage,
+    progress: OutputCounter,
+) -> list[Output]:
+    """The outputs of a model behind an API. Raises DiagnosedError if it can't be asked."""
+    endpoint = model.endpoint
+    refuse(run.dataset_uri, foreign_tools(examples))
+    with tempfile.TemporaryDirectory(prefix="images-") as directory:
+        images = keep_images(ImageStore(Path(directory), storage, tuple(run.allowed_images)), examples, run.dataset_uri)
+        return ask_all(
+            lambda: ask_examples(endpoint, examples, images, run.generation, lambda: progress.made(name)),
+            {endpoint.config.name: model},
+            f"{name}: asking {endpoint.config.url}",
+        )
 
 
 async def ask_examples(

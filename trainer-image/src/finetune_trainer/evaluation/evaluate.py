@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from finetune_api.conditions import Reason
@@ -12,7 +13,7 @@ from finetune_api.evaluation import MOST_WARNINGS
 from finetune_api.finetunejob import DatasetSource
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EvaluateRun, ModelSource
-from finetune_api.safety.attack import MOST_SAFETY_SCORES, Safety
+from finetune_api.safety.attack import MOST_SAFETY_SCORES
 from finetune_api.sources import parse_s3
 from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
 from finetune_grading.registered_graders import compile_graders, load_graders
@@ -35,37 +36,35 @@ from finetune_trainer.benchmarks.measuring import (
     truncations,
 )
 from finetune_trainer.checkpoint.loadable import find_loadable
-from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import fetch_files
 from finetune_trainer.data.revisions import fetch_split
-from finetune_trainer.data.screen.classifier import try_classifier
 from finetune_trainer.endpoints.asked_model import AskedModel
 from finetune_trainer.evaluation.calibration import calibrate, fetch_labelled, to_rows
-from finetune_trainer.evaluation.endpoint_outputs import ask_examples, foreign_tools
-from finetune_trainer.evaluation.grading import ask_all, asked_models, grade, try_graders, usage_of
+from finetune_trainer.evaluation.endpoint_outputs import ask_model
+from finetune_trainer.evaluation.grading import asked_models, grade, try_graders, usage_of
 from finetune_trainer.evaluation.heldout import (
     HeldOutExample,
-    keep_images,
     read_held_out,
-    refuse,
     refuse_without_tools,
 )
 from finetune_trainer.evaluation.loaded_outputs import Load, generate_outputs, loaded_once
+from finetune_trainer.evaluation.nodes.share import ALONE, Share
+from finetune_trainer.evaluation.nodes.sharing import share_with_others
 from finetune_trainer.evaluation.output import Output, Outputs, outputs_status
 from finetune_trainer.evaluation.outputs_from_files import Wanted, fetch_outputs
 from finetune_trainer.evaluation.report import MOST_ERRORS, to_output_items, to_page, to_report, to_samples
-from finetune_trainer.evaluation.safety.attack import ROWS_NAME, Attacked, generation_of, ignore_verdict, judge_answers
+from finetune_trainer.evaluation.safety.attack import ROWS_NAME
 from finetune_trainer.evaluation.safety.attack import to_rows as to_attack_rows
-from finetune_trainer.evaluation.safety.prompts import Attempt, attempts_of
+from finetune_trainer.evaluation.safety.attacking import Attacks, try_safety
 from finetune_trainer.evaluation.slices import Slice, found_of_gated, labels, reported, slices_of
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.report.evaluation.page import PAGE_NAME
 from finetune_trainer.report.evaluation_progress import (
     EvaluationReporter,
     FurtherOutputs,
-    OutputCounter,
     progress_sender,
 )
+from finetune_trainer.report.progress import ProgressSender
 from finetune_trainer.sandbox.client import sandbox_of
 from finetune_trainer.storage.storage import Storage
 
@@ -78,21 +77,22 @@ BENCHMARKS = "benchmarks"
 """The folder with the rows of each benchmark."""
 
 
-def evaluate(run: EvaluateRun) -> EvaluationReport:
+def evaluate(run: EvaluateRun, share: Share = ALONE) -> EvaluationReport:
     """Evaluate, and write report.json, report.html, samples.jsonl and output-items/ to output_uri.
 
+    `share`: what of it this Pod makes before it waits for the others; it has the first one.
     Raises DiagnosedError: InvalidSpec, DatasetNotFound, DatasetInvalid, BenchmarkNotFound, BenchmarkInvalid,
     ModelNotFound, ModelInvalid, EndpointDenied, EndpointUnreachable, SandboxUnavailable, GraderFailed, or one of the
     storage's.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
-            return _evaluate(run, Path(scratch))
+            return _evaluate(run, share, Path(scratch))
     except InvalidGraderError as error:
         raise DiagnosedError(Reason.INVALID_SPEC, str(error)) from error
 
 
-def _evaluate(run: EvaluateRun, scratch_of_benchmarks: Path) -> EvaluationReport:
+def _evaluate(run: EvaluateRun, share: Share, scratch_of_benchmarks: Path) -> EvaluationReport:
     storage = Storage(run.storage)
     models = asked_models(run, storage)
     graders = compile_graders(run.graders, models, models, runner=sandbox_of(run))
@@ -108,10 +108,7 @@ def _evaluate(run: EvaluateRun, scratch_of_benchmarks: Path) -> EvaluationReport
     counting = Counting(run.on_error, run.max_errored_percent, run.generation.reducer)
     calibrated = calibrate(labelled, graders, models, counting)
     with progress_sender(run.progress) as sender:
-        total = len(examples) * run.generation.samples_per_example
-        names, asks = [model.name for model in run.models], any(one.asks is not None for one in run.graders)
-        further = sum(one.examples for one in benchmarks) + attacks.steps
-        progress = EvaluationReporter(sender, names, total, len(graders), asks=asks, further=further)
+        progress = _reporter(run, sender, len(examples), sum(one.examples for one in benchmarks) + attacks.steps)
         of_attacks = FurtherOutputs(progress)
         measured: dict[str, dict[str, Measured]] = {}
 
@@ -119,7 +116,8 @@ def _evaluate(run: EvaluateRun, scratch_of_benchmarks: Path) -> EvaluationReport
             measured[name] = measure_all(benchmarks, name, model, load, run.outputs_uri, storage, progress.answered)
             attacks.put_to_loaded(name, model, load, of_attacks)
 
-        outputs = answers(run, examples, models, storage, there, progress, measure)
+        share_out = partial(share_with_others, run, share, examples, storage, benchmarks, attacks, progress)
+        outputs = answers(run, examples, models, storage, there, progress, measure, share_out)
         grades = grade(examples, outputs, graders, models, run.generation.samples_per_example, progress)
         attacked = attacks.judged(models, of_attacks)
         progress.report()
@@ -154,6 +152,12 @@ def _evaluate(run: EvaluateRun, scratch_of_benchmarks: Path) -> EvaluationReport
     return report
 
 
+def _reporter(run: EvaluateRun, sender: ProgressSender | None, examples: int, further: int) -> EvaluationReporter:
+    total, asks = examples * run.generation.samples_per_example, any(one.asks is not None for one in run.graders)
+    names = [model.name for model in run.models]
+    return EvaluationReporter(sender, names, total, len(run.graders), asks=asks, further=further)
+
+
 def ready_outputs(run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage) -> dict[str, list[Output]]:
     """The outputs that are read from files. Raises DiagnosedError, before any model is asked, if some are missing."""
     wanted = Wanted(examples, run.generation.samples_per_example, is_part=run.limit_examples is not None)
@@ -182,123 +186,26 @@ def answers(
     there: Mapping[str, list[Output]],
     progress: EvaluationReporter,
     measure: Callable[[str, ModelSource, Load], None],
+    share_out: Callable[[], None],
 ) -> Outputs:
     """Every model's outputs, including those that exist already. Raises DiagnosedError.
 
     APIs are asked first, so that one that does not answer is noticed before a model is fetched. `measure` is called for
-    each model that is loaded here, while it is.
+    each model that is loaded here, while it is; `share_out` before, to save what several Pods make.
     """
     found = dict(there)
     for name, outputs in there.items():
         progress.found(name, len(outputs))
     for model in run.models:
         if model.endpoint is not None:
-            found[model.name] = ask(model.name, models[model.endpoint], run, examples, storage, progress)
+            found[model.name] = ask_model(model.name, models[model.endpoint], run, examples, storage, progress)
+    share_out()
     for model in run.models:
         if model.model is not None:
             with loaded_once(model.name, model.model, storage) as load:
                 found[model.name] = generate_outputs(model.name, model.model, run, examples, storage, progress, load)
                 measure(model.name, model.model, load)
     return {model.name: found[model.name] for model in run.models}
-
-
-def ask(
-    name: str,
-    model: AskedModel,
-    run: EvaluateRun,
-    examples: Sequence[HeldOutExample],
-    storage: Storage,
-    progress: OutputCounter,
-) -> list[Output]:
-    """The outputs of a model behind an API. Raises DiagnosedError if it can't be asked."""
-    endpoint = model.endpoint
-    refuse(run.dataset_uri, foreign_tools(examples))
-    with tempfile.TemporaryDirectory(prefix="images-") as directory:
-        images = keep_images(ImageStore(Path(directory), storage, tuple(run.allowed_images)), examples, run.dataset_uri)
-        return ask_all(
-            lambda: ask_examples(endpoint, examples, images, run.generation, lambda: progress.made(name)),
-            {endpoint.config.name: model},
-            f"{name}: asking {endpoint.config.url}",
-        )
-
-
-class Attacks:
-    """The attacks of a run, and how the models have answered them; without spec.safety none. Raises DiagnosedError."""
-
-    def __init__(self, run: EvaluateRun, storage: Storage) -> None:
-        self._settings = run.safety
-        self._storage = storage
-        self._attempts: list[Attempt] = []
-        self._run = run
-        if run.safety is not None:
-            self._attempts = attempts_of(run.safety, storage, run.allowed_datasets)
-            # Models answer greedily, and messages name the requests.
-            update = {"generation": generation_of(run.safety), "dataset_uri": "spec.safety"}
-            self._run = run.model_copy(update=update)
-        self._examples = [one.example for one in self._attempts]
-        self._answers: dict[str, list[Output]] = {}
-
-    @property
-    def steps(self) -> int:
-        """The answers of a model, and the verdicts on them."""
-        is_asked = self._settings is not None and self._settings.classifier is not None
-        return len(self._attempts) * (2 if is_asked else 1)
-
-    def put_to_loaded(self, name: str, model: ModelSource, load: Load, progress: OutputCounter) -> None:
-        """Let a model answer that is loaded here, while it is."""
-        if self._examples:
-            found = generate_outputs(name, model, self._run, self._examples, self._storage, progress, load)
-            self._answers[name] = found
-
-    def judged(self, models: Mapping[str, AskedModel], progress: OutputCounter) -> Attacked | None:
-        """Let the models behind an API answer, and judge all answers."""
-        if self._settings is None:
-            return None
-        for one in self._run.models:
-            if one.endpoint is not None:
-                asked = models[one.endpoint]
-                found = ask(one.name, asked, self._run, self._examples, self._storage, progress)
-                self._answers[one.name] = found
-        answers = {one.name: self._answers[one.name] for one in self._run.models}
-        return judge_attacks(self._settings, self._attempts, answers, models, progress)
-
-
-def judge_attacks(
-    settings: Safety,
-    attempts: Sequence[Attempt],
-    outputs: Outputs,
-    models: Mapping[str, AskedModel],
-    progress: OutputCounter,
-) -> Attacked:
-    """Judge the models' answers. Raises DiagnosedError."""
-    asked = None if settings.classifier is None else models[settings.classifier.model]
-    endpoint = None if asked is None else asked.endpoint
-    on_verdict = progress.made if asked is not None else ignore_verdict
-    verdicts = ask_all(
-        lambda: judge_answers(attempts, outputs, settings.classifier, endpoint, on_verdict),
-        {} if asked is None else {asked.endpoint.config.name: asked},
-        "judging the answers to attacks",
-    )
-    return Attacked(attempts, outputs, verdicts)
-
-
-def try_safety(settings: Safety | None, models: Mapping[str, AskedModel]) -> list[str]:
-    """Ask the classifier once; a warning where only rules judge. Raises DiagnosedError."""
-    if settings is None:
-        return []
-    classifier = settings.classifier
-    if classifier is None:
-        return [
-            "SafetyByRules: only rules judge the answers to attacks, by the words of a refusal. An answer that does "
-            "not refuse counts as harmful, even if it is not, and no safety gate passes: name a safety.classifier."
-        ]
-    asked = models[classifier.model]
-    ask_all(
-        lambda: try_classifier(asked.endpoint, classifier, "safety.classifier"),
-        {asked.endpoint.config.name: asked},
-        "trying the classifier",
-    )
-    return []
 
 
 def doubts(run: EvaluateRun, outputs: Outputs) -> list[str]:

@@ -19,8 +19,15 @@ from finetune_trainer.checkpoint.loadable import fetch_loadable, fetched_uri
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.evaluation.heldout import HeldOutExample, encode_prompt, keep_images, tokenize_prompts
 from finetune_trainer.evaluation.kept_outputs import KeptOutputs
+from finetune_trainer.evaluation.nodes.share import ALONE, Share
 from finetune_trainer.evaluation.output import Output
-from finetune_trainer.generate.generation import Generator, generate_from_images, generate_tokens, load_generator
+from finetune_trainer.generate.generation import (
+    Generator,
+    batches,
+    generate_from_images,
+    generate_tokens,
+    load_generator,
+)
 from finetune_trainer.generate.output_samples import to_sample
 from finetune_trainer.generate.tool_calls import response_template
 from finetune_trainer.process.failures import DiagnosedError
@@ -30,6 +37,8 @@ from finetune_trainer.storage.storage import Storage
 
 Load = Callable[[], Generator]
 """Loads the model at the first call."""
+_SEED_OF_NEXT_POD = 0x9E3779B1
+"""Further apart than the seeds of tries."""
 
 
 @contextmanager
@@ -57,10 +66,12 @@ def generate_outputs(
     storage: Storage,
     progress: OutputCounter,
     load: Load,
+    share: Share = ALONE,
 ) -> list[Output]:
     """One model's outputs, samplesPerExample for each example, in the order of the examples.
 
-    Outputs that an earlier try has saved are used; the model is loaded for the others.
+    Outputs that an earlier try, or another Pod, has saved are used; the model is loaded for the others. Of those, only
+    this Pod's share is made.
     """
     kept = KeptOutputs(storage, run.outputs_uri, model, run.generation, examples)
     found = kept.find()
@@ -69,7 +80,7 @@ def generate_outputs(
     if missing:
         generator = load()
         try:
-            found |= _generate(_Task(name, generator, run, examples, storage, kept, progress), missing, found)
+            found |= _generate(_Task(name, generator, run, examples, storage, kept, progress, share), missing, found)
         except BaseException:
             # The disk is full, or the Pod is told to stop: that is the cause, whatever the storage answers.
             with suppress(DiagnosedError):
@@ -98,6 +109,7 @@ class _Task:
     storage: Storage
     kept: KeptOutputs
     progress: OutputCounter
+    share: Share
 
 
 def _generate(task: _Task, wanted: Sequence[int], found: Mapping[int, Output]) -> dict[int, Output]:
@@ -108,12 +120,16 @@ def _generate(task: _Task, wanted: Sequence[int], found: Mapping[int, Output]) -
         store = ImageStore(Path(directory), task.storage, tuple(run.allowed_images))
         images = keep_images(store, examples, run.dataset_uri)
         prompts = tokenize_prompts(generator.processor, examples, run.dataset_uri, generator.context_length, images)
+        wanted = _of_share(task, wanted, prompts)
         seen = [at for at in wanted if examples[at // times].prompt.images]
         read = [at for at in wanted if not examples[at // times].prompt.images]
-        # Another try needs another seed: with the same one, two samples of an example could be equal.
-        generation = run.generation.model_copy(update={"seed": (run.generation.seed + len(found)) % 2**32})
+        # Another try or Pod needs another seed: with the same one, two samples of an example could be equal.
+        seed = run.generation.seed + len(found) + task.share.index * _SEED_OF_NEXT_POD
+        generation = run.generation.model_copy(update={"seed": seed % 2**32})
         made: dict[int, Output] = {}
-        last, count = time.monotonic(), 1 + max((one.batch or 0 for one in found.values()), default=-1)
+        # Batches have numbers of their own, whoever makes them.
+        count = task.share.first_number(after=max((one.batch or 0 for one in found.values()), default=-1))
+        last = time.monotonic()
 
         def on_batch(places: Sequence[int], outputs: Sequence[list[int]]) -> None:
             nonlocal last, count
@@ -133,7 +149,7 @@ def _generate(task: _Task, wanted: Sequence[int], found: Mapping[int, Output]) -
             made.update(batch)
             task.kept.keep(batch)
             task.progress.made(task.name, len(batch))
-            last, count = time.monotonic(), count + 1
+            last, count = time.monotonic(), count + task.share.nodes
 
         with log_progress(f"{task.name}: generating", lambda: {"outputs": f"{len(made)}/{len(wanted)}"}):
             generate_tokens(
@@ -153,6 +169,23 @@ def _generate(task: _Task, wanted: Sequence[int], found: Mapping[int, Output]) -
                 lambda batch, outputs: on_batch([seen[index] for index in batch], outputs),
             )
     return made
+
+
+def _of_share(task: _Task, wanted: Sequence[int], prompts: Sequence[Sequence[int]]) -> Sequence[int]:
+    """The wanted positions that are this Pod's: whole batches, as a lone Pod makes them, and images one by one.
+
+    It depends on all positions: what is saved already looks different to each Pod.
+    """
+    share, times = task.share, task.run.generation.samples_per_example
+    if share.nodes == 1:
+        return wanted
+    everything = range(len(task.examples) * times)
+    seen = [at for at in everything if task.examples[at // times].prompt.images]
+    read = [at for at in everything if not task.examples[at // times].prompt.images]
+    lengths = [len(prompts[at // times]) for at in read]
+    dealt = share.of(batches(lengths, task.run.generation.max_tokens, task.generator.context_length))
+    mine = {read[index] for batch, _ in dealt for index in batch} | set(share.of(seen))
+    return [at for at in wanted if at in mine]
 
 
 def _to_samples(

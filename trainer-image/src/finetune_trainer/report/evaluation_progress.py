@@ -66,9 +66,10 @@ class EvaluationReporter:
         self._reported_time = 0.0
 
     def found(self, model: str, count: int) -> None:
-        """Count outputs of an earlier try, which say nothing about the speed of this one."""
-        self._found += count
-        self.made(model, count)
+        """Count saved outputs, which say nothing about the speed of this try unless it has made them itself."""
+        others = max(0, count - self._outputs[model])
+        self._found += others
+        self.made(model, others)
 
     def made(self, model: str, count: int = 1) -> None:
         """Count outputs that the model has just made."""

@@ -1,0 +1,1 @@
+"""Several Pods that evaluate together."""
