@@ -179,7 +179,7 @@ async def test_more_than_one_evaluation_compares_are_refused_with_what_to_do() -
     assert isinstance(refused, Readiness)
     assert (refused.reason, refused.stalled) == (Reason.INVALID_SPEC, True)
     assert "spec.candidates are 4 models" in refused.message
-    assert "with 8 graders and benchmarks an Evaluation compares 3 while its Pod can't send its report" in refused.message
+    assert "with 8 graders and benchmarks an Evaluation compares 3 while its Pod can't send" in refused.message
     assert "(the operator has no --progress-url). Name steps instead of All" in refused.message
 
 
