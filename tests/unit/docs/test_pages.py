@@ -148,3 +148,13 @@ def test_every_page_installs_the_operator_with_the_same_values() -> None:
     values = {frozenset(re.findall(r"--set ([\w.]+)=", line)) for line in lines}
     assert len(lines) >= 3
     assert values == {frozenset({"image.repository", "image.tag", "trainerImage"})}
+
+
+def test_every_page_calls_the_operators_release_by_the_same_name() -> None:
+    """A release has the name it was installed by: an upgrade of another one finds nothing to upgrade."""
+    of_helm = [command for command in commands() if command.words[0] == "helm"]
+    of_operator = [command for command in of_helm if "charts/finetune-operator" in command.words]
+    of_operator += [command for command in of_helm if command.words[1] == "rollback"]
+    assert {command.words[1] for command in of_operator} >= {"install", "upgrade", "rollback"}
+    others = [str(command) for command in of_operator if command.words[2] != "finetune-operator"]
+    assert not others
