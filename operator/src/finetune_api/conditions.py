@@ -47,6 +47,7 @@ class Reason(StrEnum):
     EVALUATED = "Evaluated"
     WAITING_FOR_GATE = "WaitingForGate"
     ROLLING_OUT = "RollingOut"
+    GATEWAY_UNAVAILABLE = "GatewayUnavailable"
     AVAILABLE = "Available"
     VALID = "Valid"
     DELETING = "Deleting"
@@ -132,6 +133,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.EVALUATED: "The scores are in status.results.",
     Reason.WAITING_FOR_GATE: "The evaluation that gates this deployment has not passed.",
     Reason.ROLLING_OUT: "The serving Pods are starting.",
+    Reason.GATEWAY_UNAVAILABLE: "No Pod of the gateway is ready: nothing is reachable at status.url.",
     Reason.AVAILABLE: "All requested replicas are serving; the model answers at status.url.",
     Reason.VALID: "The class can be used.",
     Reason.DELETING: "The object is being deleted; with reclaimPolicy: Delete, its data in the storage is removed "

@@ -41,6 +41,7 @@ PHASES: Phases[Phase] = Phases(
         Reason.WAITING_FOR_GATE: "Waiting",
         Reason.QUEUED: "RollingOut",
         Reason.ROLLING_OUT: "RollingOut",
+        Reason.GATEWAY_UNAVAILABLE: "RollingOut",
         Reason.CANARY_RUNNING: "Canary",
         Reason.WAITING_FOR_APPROVAL: "Canary",
         Reason.AVAILABLE: "Available",

@@ -56,6 +56,20 @@ def test_a_gateway_comes_beside_what_serves_and_goes_again(api: Api) -> None:
     api.wait_reason("ModelDeployment", "router", "Available")
 
 
+def test_without_a_ready_pod_of_it_the_condition_says_that_nothing_is_reachable(api: Api) -> None:
+    deployment = api.create("ModelDeployment", "router", {**MODEL, "gateway": {"replicas": 1}})
+    all_are_ready(api, deployment)
+    gateway_is_ready(api, deployment, 1)
+    api.wait_reason("ModelDeployment", "router", "Available")
+    service_leads_to(api, "gateway")
+    (pod,) = api.wait_children(deployment, "gateway", "Pod", 1)
+    api.delete("Pod", pod["metadata"]["name"])
+    down = api.wait_reason("ModelDeployment", "router", "GatewayUnavailable")
+    assert "nothing is reachable" in ready_message(down)
+    assert "is served" not in ready_message(down)
+    assert down["status"]["phase"] == "RollingOut"
+
+
 def test_what_is_deleted_of_it_comes_again_and_else_nothing_is_written(api: Api) -> None:
     deployment = api.create("ModelDeployment", "router", {**MODEL, "gateway": {"replicas": 1}})
     all_are_ready(api, deployment)

@@ -166,3 +166,15 @@ def test_without_the_progress_endpoint_it_says_so() -> None:
     result = decide(after(without, plan(without, NOW)))
     assert (result.decision.reason, result.decision.stalled) == (Reason.INVALID_SPEC, True)
     assert "--progress-url" in result.message
+
+
+def test_of_a_canary_behind_a_gateway_without_a_ready_pod_nothing_is_said_to_be_served() -> None:
+    observed = analysing()
+    gateway = observed.of_role("Deployment", "gateway")
+    assert gateway is not None
+    down = tuple(rolled_out(item, 1, readyReplicas=0) if item is gateway else item for item in observed.extras)
+    result = decide(replace(observed, extras=down))
+    assert (result.decision.ready, result.decision.reason) == (False, Reason.GATEWAY_UNAVAILABLE)
+    assert "nothing is reachable" in result.message
+    assert "is in step 1 of 1" in result.message
+    assert "is served" not in result.message

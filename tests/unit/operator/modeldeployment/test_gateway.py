@@ -7,11 +7,19 @@ from typing import Any
 
 from finetune_api.conditions import Reason
 from finetune_api.run import SERVING_DRAIN_SECONDS, SERVING_LINGER_SECONDS
+from finetune_operator.core.conditions import progressing, stalled
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.plan import plan
 from finetune_operator.pods.warning_events import WarningEvent
-from tests.unit.operator.deployment_states import after, deployment_spec, observed_deployment, rolled_out, stored
+from tests.unit.operator.deployment_states import (
+    after,
+    answering,
+    deployment_spec,
+    observed_deployment,
+    rolled_out,
+    stored,
+)
 from tests.unit.operator.modeldeployment.plans import decide, serving
 from tests.unit.operator.states import NOW, ago, pod, resolved_class
 
@@ -155,3 +163,60 @@ def test_what_others_change_in_it_is_put_right_and_told_by_its_name() -> None:
     result = decide(replace(observed, extras=meddled))
     assert result.decision.writes == (f"Deployment/{name}",)
     assert [one.field for one in result.status.drift] == [f"Deployment {name} spec.replicas"]
+
+
+def without_ready_pods(observed: ObservedModelDeployment) -> ObservedModelDeployment:
+    """None of the gateway's Pods is ready."""
+    extras = [
+        rolled_out(item, 2, readyReplicas=0) if item["kind"] == "Deployment" else item for item in observed.extras
+    ]
+    return replace(observed, extras=tuple(extras))
+
+
+def test_without_a_ready_pod_of_it_nothing_is_said_to_be_served() -> None:
+    down = without_ready_pods(behind_gateway())
+    result = decide(down)
+    assert (result.decision.ready, result.decision.stalled) == (False, False)
+    assert (result.decision.phase, result.decision.reason) == ("RollingOut", Reason.GATEWAY_UNAVAILABLE)
+    assert result.message == (
+        "0 of 2 Pods of the gateway are ready. Meanwhile, nothing is reachable: no Pod of the gateway is ready. "
+        "Of the serving Pods, 1 of 1 are ready."
+    )
+
+
+def test_serving_pods_that_are_missing_at_the_same_time_do_not_hide_it() -> None:
+    down = without_ready_pods(behind_gateway())
+    assert down.deployment is not None
+    starting = {**down.deployment, "status": {**down.deployment["status"], "readyReplicas": 0}}
+    result = decide(replace(down, deployment=starting, pods=answering(starting, 1, ready=False)))
+    assert result.decision.reason == Reason.GATEWAY_UNAVAILABLE
+    assert "nothing is reachable" in result.message
+    assert "0 of 1 are ready" in result.message
+
+    crashed = pod("rs", 0, exit_code=3, waiting_message="no such model")
+    result = decide(replace(down, deployment=starting, pods=(crashed,)))
+    assert result.decision.stalled, "what has no cure by itself is told first"
+    assert "nothing is reachable" in result.message
+
+
+def test_what_the_next_revision_waits_for_does_not_hide_it() -> None:
+    waiting = progressing(Reason.WAITING_FOR_MODEL, "FineTuneJob 'next' has not finished.")
+    result = decide(replace(without_ready_pods(behind_gateway()), model=waiting))
+    assert (result.decision.phase, result.decision.reason) == ("RollingOut", Reason.GATEWAY_UNAVAILABLE)
+    assert "nothing is reachable" in result.message
+    assert result.message.endswith("FineTuneJob 'next' has not finished.")
+    missing = stalled(Reason.REFERENCE_NOT_FOUND, "FineTuneJob 'next' does not exist.")
+    result = decide(replace(without_ready_pods(behind_gateway()), model=missing))
+    assert result.decision.reason == Reason.REFERENCE_NOT_FOUND
+    assert "nothing is reachable" in result.message
+    assert "is served" not in result.message
+
+
+def test_pods_of_its_template_before_can_be_reached() -> None:
+    observed = behind_gateway()
+    extras = [
+        rolled_out(item, 2, updatedReplicas=0) if item["kind"] == "Deployment" else item for item in observed.extras
+    ]
+    result = decide(replace(observed, extras=tuple(extras)))
+    assert (result.decision.reason, result.decision.ready) == (Reason.ROLLING_OUT, False)
+    assert "is served: 1 of 1 replicas ready." in result.message

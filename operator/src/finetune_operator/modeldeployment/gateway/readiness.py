@@ -37,7 +37,8 @@ def gateway_readiness(observed: ObservedModelDeployment, now: datetime) -> Readi
     if blocked is not None:
         readiness = blocked.readiness
         return stalled(readiness.reason, f"Of the gateway: {readiness.message}")
-    return progressing(Reason.ROLLING_OUT, f"{ready} of {asked.replicas} Pods of the gateway are ready.")
+    reason = Reason.ROLLING_OUT if is_reachable(observed) else Reason.GATEWAY_UNAVAILABLE
+    return progressing(reason, f"{ready} of {asked.replicas} Pods of the gateway are ready.")
 
 
 def gateway_of(observed: ObservedModelDeployment) -> Object | None:
@@ -53,6 +54,13 @@ def ready_gateways(observed: ObservedModelDeployment) -> int:
         return 0
     updated: int = min(counts.get("updatedReplicas", 0), counts.get("readyReplicas", 0))
     return updated
+
+
+def is_reachable(observed: ObservedModelDeployment) -> bool:
+    """Whether the Service leads to serving Pods, or to a gateway of which a Pod is ready, of whichever template."""
+    if role_behind_service(observed, "") != GATEWAY_ROLE:
+        return True
+    return bool((gateway_of(observed) or {}).get("status", {}).get("readyReplicas", 0))
 
 
 def role_behind_service(observed: ObservedModelDeployment, otherwise: str) -> str:

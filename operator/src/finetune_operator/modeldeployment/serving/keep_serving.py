@@ -107,11 +107,15 @@ def _within_limits(observed: ObservedModelDeployment, rollout: Rollout) -> Readi
     exceeded = exceeded_limit(observed)
     if exceeded is None or applied_model(observed) is None or rollout.readiness.stalled:
         return rollout.readiness
+    if rollout.readiness.reason == Reason.GATEWAY_UNAVAILABLE:
+        return replace(rollout.readiness, message=f"{rollout.readiness.message} {exceeded}")
     return replace(rollout.readiness, reason=Reason.LIMIT_EXCEEDED, message=f"{exceeded} {rollout.readiness.message}")
 
 
 def _waiting(waits: Readiness, applied: ModelSource | None, rollout: Rollout) -> Readiness:
     """What the next revision waits for, and what serves meanwhile."""
+    if applied is not None and rollout.readiness.reason == Reason.GATEWAY_UNAVAILABLE and not waits.stalled:
+        return replace(rollout.readiness, message=f"{rollout.readiness.message} {waits.message}")
     if applied is not None:
         return replace(waits, message=f"{waits.message} {rollout.summary}")
     return replace(waits, message=f"{waits.message} The model is not served.") if waits.stalled else waits

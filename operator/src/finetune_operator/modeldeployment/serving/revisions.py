@@ -68,11 +68,20 @@ def served_revision(found: Sequence[Revision], applied: ModelSource) -> Revision
     return ready[0] if ready else None
 
 
-def serving_message(found: Sequence[Revision], applied: ModelSource, replicas: int) -> str:
-    """What answers now, for a message about something else; `replicas`: how many there are to be."""
+def serving_message(found: Sequence[Revision], applied: ModelSource, replicas: int, *, reachable: bool) -> str:
+    """What answers now, for a message about something else; `replicas`: how many there are to be.
+
+    `reachable`: whether requests come to the Pods at all, or there is no gateway to pass them on.
+    """
     ready = [one for one in found if one.ready]
     if not ready and replicas == 0:
         return f"Meanwhile, revision {name_of(applied)!r} is scaled to zero."
+    if not reachable:
+        number = sum(one.ready for one in ready)
+        return (
+            "Meanwhile, nothing is reachable: no Pod of the gateway is ready. "
+            f"Of the serving Pods, {number} of {max(number, replicas)} are ready."
+        )
     if not ready:
         return f"Meanwhile, no Pod is serving: 0 of {replicas} replicas ready."
     if [one.name for one in ready] == [name_of(applied)]:

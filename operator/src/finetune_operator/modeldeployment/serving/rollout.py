@@ -9,7 +9,7 @@ from datetime import datetime
 from finetune_api.conditions import REASON_MEANINGS, Reason
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing, ready, stalled
-from finetune_operator.modeldeployment.gateway.readiness import gateway_readiness
+from finetune_operator.modeldeployment.gateway.readiness import gateway_readiness, is_reachable
 from finetune_operator.modeldeployment.objects import service_url
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.drift import contested_readiness
@@ -43,11 +43,13 @@ def rollout_of(
     is_alone = all(one.name == name_of(applied) for one in found)
     complete = writes.is_nothing and _is_complete(observed.deployment or {}, replicas) and all_answer and is_alone
     contest = contested_readiness(observed.status.drift, observed.owner.name, observed.status.drift_rounds)
-    gateway = gateway_readiness(observed, now)
-    # What serves comes first: without it, the gateway has nothing to pass on to.
-    readiness = contest or (gateway if complete else None) or _readiness(observed, replicas, complete, now)
+    gateway, reachable = gateway_readiness(observed, now), is_reachable(observed)
+    serving = _readiness(observed, replicas, complete, now)
+    # What serves comes first, without which the gateway has nothing to pass on to, unless it only starts.
+    is_gateways = complete or not (reachable or serving.stalled)
+    readiness = contest or (gateway if is_gateways else None) or serving
     complete = complete and gateway is None
-    summary = serving_message(found, applied, replicas)
+    summary = serving_message(found, applied, replicas, reachable=reachable)
     if writes.remade:
         summary = f"{summary} Deleted objects are being recreated: {', '.join(writes.remade)}."
     if readiness.ready:
