@@ -166,8 +166,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.HUB_DENIED: "The Hub rejected the token (401 or 403).",
     Reason.HUB_GATED: "The Hub repository is gated, and the token's owner has not accepted its terms.",
     Reason.DATASET_NOT_FOUND: "There is nothing at the dataset's URI.",
-    Reason.DATASET_INVALID: "The dataset has invalid lines, or lines that dataset.screening refuses; see "
-    "status.dataset.",
+    Reason.DATASET_INVALID: "The dataset has invalid lines (status.dataset.errors; of a Dataset: status.errors), or "
+    "lines that screening refuses.",
     Reason.BENCHMARK_NOT_FOUND: "The mirror has no copy of a benchmark's dataset; the message has the command that "
     "makes one.",
     Reason.BENCHMARK_INVALID: "A benchmark's copy in the mirror is not what was copied, or not what lm-eval reads; the "
@@ -219,7 +219,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.REPORT_UNDELIVERED: "An evaluation has too many scores for a termination message, and its Pod could not "
     "send them to the operator.",
     Reason.STATUS_UNREADABLE: "Another version of the operator wrote a status that this one can't read; nothing "
-    "starts.",
+    "starts. The message has the fields, and the change that makes the status readable.",
     Reason.FAILED: "The Pod failed; the message has the end of its log.",
 }
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from finetune_api.base import LARGEST_SEED, ApiModel, Line, Name, RunFile, Timestamp
 from finetune_api.dataset_reference import SplitName
 from finetune_api.failure import Disruption, FailureStatus
-from finetune_api.finetunejob import DatasetFormat, DatasetSource, KeepOrDrop
+from finetune_api.finetunejob import DatasetError, DatasetFormat, DatasetSource, KeepOrDrop
 from finetune_api.kubernetes_types import keyed_by
 from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN, RunId, RunSpec, RunStatus, a_change_is_a_new_run
 from finetune_api.model_graders import Template
@@ -24,6 +24,8 @@ MOST_PARTS = 16
 MOST_SOURCES = 32
 """In the status; revision.json has all of them."""
 MOST_WARNINGS = 20
+MOST_ERRORS = 20
+MOST_RUNS = 10
 REVISION_NAME = "revision.json"
 PartName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
 """Shorter than other names: it is part of a volume's."""
@@ -167,6 +169,16 @@ class Revision(ApiModel):
     )
 
 
+class EarlierBuild(ApiModel):
+    """An earlier run of this object, whose revision stays in the storage."""
+
+    run_id: Line = Field(description="spec.runId of that run.")
+    phase: Phase = Field(description="Phase in which it ended.")
+    completion_time: Timestamp
+    digest: Line | None = Field(None, description="Digest of its revision.")
+    uri: Line | None = Field(None, description="Folder of its revision.")
+
+
 class DatasetKindStatus(RunStatus):
     """State of the run, and the revision that it committed."""
 
@@ -185,4 +197,7 @@ class DatasetKindStatus(RunStatus):
     retry_time: Timestamp | None = Field(None, description="When the next try starts, if the previous one ended early.")
     storage_uri: Line | None = Field(None, description="Folder of this run.")
     revision: Revision | None = Field(None, description="What the run committed.")
+    error_count: int = Field(0, description="All invalid lines.")
+    errors: list[DatasetError] = Field(default=[], max_length=MOST_ERRORS, description="The first invalid lines.")
+    history: list[EarlierBuild] = Field(default=[], max_length=MOST_RUNS, description="Earlier runs, oldest first.")
     failure: FailureStatus | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from finetune_view.object_view import ObjectView
+from finetune_view.resource import FINE_TUNE_JOB
 
 _GITOPS = (
     ("annotations", "argocd.argoproj.io/tracking-id", "Argo CD"),
@@ -34,7 +35,7 @@ def refused_run_id(view: ObjectView, run_id: str) -> str:
     """Why nothing runs again with this runId; "" if something does."""
     if run_id in (view.run_id, view.status.text("runId")):
         why = "is that of the present run"
-    elif any(run.text("runId") == run_id for run in view.status.at("history")):
+    elif view.kind is FINE_TUNE_JOB and any(run.text("runId") == run_id for run in view.status.at("history")):
         why = "was used by an earlier run (status.history) and can't be used again"
     else:
         return ""

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.dataset import DatasetKindStatus, DatasetSpec, Revision
+from finetune_api.dataset import MOST_RUNS, DatasetKindStatus, DatasetSpec, EarlierBuild, Revision
 from finetune_operator.core.active_deadline import expiry
 from finetune_operator.core.conditions import Readiness, cancelled, ready
 from finetune_operator.core.plan import Child, earliest
@@ -31,11 +31,30 @@ def cancelled_run() -> Readiness:
     return cancelled()
 
 
-def new_run(spec: DatasetSpec, before: DatasetKindStatus) -> DatasetKindStatus:
-    """The status with which a run begins, after the one before it."""
+def new_run(spec: DatasetSpec, before: DatasetKindStatus, now: datetime) -> DatasetKindStatus:
+    """The status with which a run begins, after the one before it, which goes into the history."""
     number = (before.run_number or 0) + 1
-    digest = run_digest(spec, number)
-    return DatasetKindStatus(conditions=before.conditions, run_id=spec.run_id, run_number=number, run_digest=digest)
+    return DatasetKindStatus(
+        conditions=before.conditions,
+        run_id=spec.run_id,
+        run_number=number,
+        run_digest=run_digest(spec, number),
+        history=_with_run(before, now),
+    )
+
+
+def _with_run(status: DatasetKindStatus, now: datetime) -> list[EarlierBuild]:
+    if status.run_id is None:
+        return status.history
+    revision = status.revision
+    run = EarlierBuild(
+        run_id=status.run_id,
+        phase=status.phase or "Waiting",
+        completion_time=status.completion_time or whole_seconds(now),
+        digest=None if revision is None else revision.digest,
+        uri=None if revision is None else revision.uri,
+    )
+    return [*status.history, run][-MOST_RUNS:]
 
 
 def fail_run(

@@ -14,6 +14,8 @@ _CAUSES = ("screening", "duplicates", "nearDuplicates", "conflicts", "leaks", "w
 def dataset_rows(status: Fields) -> Iterator[Row]:
     """The rows between those of the run and those of a failure."""
     yield Row("Tries", list(tries(status)))
+    earlier = [f"runId {one.text('runId')}: {one.text('digest')}, {one.text('uri')}" for one in status.at("history")]
+    yield Row("Earlier", [line for line, one in zip(earlier, status.at("history"), strict=True) if one.text("uri")])
     revision = status.at("revision")
     if not revision:
         return
@@ -22,6 +24,14 @@ def dataset_rows(status: Fields) -> Iterator[Row]:
     left_out = ", ".join(f"{cause} {count}" for cause, count in counts.items() if count not in ("", "0"))
     yield Row("Left out", [left_out] if left_out else [])
     yield Row("Warnings", [one.text() for one in revision.at("warnings")], "yellow")
+
+
+def broken_lines(found: Fields) -> list[str]:
+    """The first broken lines of a dataset, and what is wrong with each."""
+    return [
+        f"{one.text('uri') or one.text('file')}, line {one.text('line')}: {one.text('message')}"
+        for one in found.at("errors")
+    ]
 
 
 def split_lines(revision: Fields) -> list[str]:

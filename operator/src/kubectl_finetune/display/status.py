@@ -10,7 +10,7 @@ from finetune_view.measures import measures
 from finetune_view.next_step import next_steps
 from finetune_view.object_view import ObjectView
 from finetune_view.resource import DATASET, EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP
-from kubectl_finetune.display.dataset import dataset_rows, revision_rows
+from kubectl_finetune.display.dataset import broken_lines, dataset_rows, revision_rows
 from kubectl_finetune.display.evaluation import evaluation_rows
 from kubectl_finetune.display.numbers import BAR_WIDTH, age, bar, counted, duration, figure, size
 from kubectl_finetune.display.terminal import STYLES, Row
@@ -87,6 +87,7 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
     if view.kind is DATASET:
         yield from _run(view, now)
         yield from dataset_rows(status)
+        yield Row("Lines", _some(broken_lines(status), most), "yellow")
         return
     wanted = view.fields.text("spec", "replicas") or "1"
     pods = status.text("replicas") or "0"
@@ -246,10 +247,7 @@ def _dataset(dataset: Fields, most: int | None) -> Iterator[Row]:
         found = dataset.at(name)
         if (examples := found.number("examples")) is not None:
             counts.append(f"{examples:,.0f} {name} examples, {found.number('tokens') or 0:,.0f} tokens")
-    errors = [
-        f"{one.text('uri') or one.text('file')}, line {one.text('line')}: {one.text('message')}"
-        for one in dataset.at("errors")
-    ]
+    errors = broken_lines(dataset)
     warnings = [f"warning: {one.text()}" for one in dataset.at("warnings")]
     yield Row("Dataset", ["; ".join(counts)] if counts else [])
     yield Row("Lines", _some([*errors, *warnings], most), "yellow")

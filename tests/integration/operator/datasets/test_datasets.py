@@ -122,7 +122,9 @@ def test_merged_parts_are_built_and_a_new_run_commits_beside_the_first(
     second = another_pod(api, dataset, first)
     api.wait("Dataset", "tickets", lambda found: "revision" not in found["status"])
     runs_for_real(api, second, tmp_path / "second")
-    after = api.wait_reason("Dataset", "tickets", "Succeeded")["status"]["revision"]
+    status = api.wait_reason("Dataset", "tickets", "Succeeded")["status"]
+    assert [(one["digest"], one["uri"]) for one in status["history"]] == [(before["digest"], before["uri"])]
+    after = status["revision"]
     assert after["examples"] == 90
     assert after["digest"] != before["digest"]
     assert after["uri"] != before["uri"]
@@ -136,6 +138,7 @@ def test_a_broken_line_ends_the_run_and_names_the_line(api: Api, bucket: Bucket,
     over = api.wait_reason("Dataset", "tickets", "DatasetInvalid")
     assert (over["status"]["phase"], condition(over, "Failed")["status"]) == ("Failed", "True")
     assert stalled(over)[1].startswith(f"Line 4 of {uri}: ")
+    assert (over["status"]["errorCount"], [one["line"] for one in over["status"]["errors"]]) == (1, [4])
     assert "change spec.runId" in stalled(over)[1]
 
 

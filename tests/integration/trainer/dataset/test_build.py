@@ -239,7 +239,11 @@ def test_what_is_flagged_or_comes_twice_is_left_out_and_told(bucket: Bucket, sto
 def test_a_broken_line_is_named_and_nothing_is_committed(bucket: Bucket, storage: Storage, tmp_path: Path) -> None:
     part = source(bucket, "broken", [line(1), {"messages": []}, line(2), {"prompt": 7}])
     run = run_of(bucket, "broken", part)
-    message = refused(run, tmp_path)
+    with pytest.raises(DiagnosedError) as caught:
+        command.build(run, tmp_path)
+    message, found = caught.value.failure.message, caught.value.failure.dataset
+    assert found is not None
+    assert (found.error_count, [one.line for one in found.errors]) == (2, [2, 4])
     assert message.startswith(f"Line 2 of {part.uri}: ")
     assert "1 more line(s) are broken" in message
     findings = storage.read(parse_s3(f"{run.output_uri}/dataset-findings.jsonl"))

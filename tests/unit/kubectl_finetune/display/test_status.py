@@ -357,3 +357,17 @@ def test_a_dataset_is_told_by_its_splits_and_by_what_is_left_out() -> None:
     assert "duplicates 3, leaks 2\n" in text
     assert "2, 1 failed, 0 disrupted" in text
     assert "(line 4, 5, 6)" in text
+
+
+def test_of_a_dataset_the_broken_lines_and_the_earlier_revisions_are_told() -> None:
+    history = [
+        {"runId": "1", "digest": "sha256:aa", "uri": "s3://finetune/team-a/tickets/claim-1"},
+        {"runId": "2", "phase": "Failed"},
+    ]
+    errors = [{"file": "source", "line": 4, "message": "'content' is missing."}]
+    status = {"phase": "Failed", "runId": "3", "errors": errors, "history": history, "observedGeneration": 1}
+    meta = {"name": "tickets", "namespace": "team-a", "generation": 1}
+    text = shown(object_view({"kind": "Dataset", "metadata": meta, "spec": {}, "status": status}), width=200)
+    assert "source, line 4: 'content' is missing." in text
+    assert "runId 1: sha256:aa, s3://finetune/team-a/tickets/claim-1" in text
+    assert "runId 2" not in text, "it has no revision"

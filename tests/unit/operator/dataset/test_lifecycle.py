@@ -159,6 +159,44 @@ def test_a_broken_line_ends_the_run_at_once() -> None:
     assert (kept.decision.phase, kept.decision.writes, kept.decision.event) == ("Failed", (), None)
 
 
+def test_the_broken_lines_are_in_the_status_until_the_next_run() -> None:
+    over = decide(ended(LINE_7)).status
+    assert (over.error_count, [one.line for one in over.errors]) == (1, [7])
+    kept = decide(observed_dataset(over.model_copy(update={"observed_generation": 1}))).status
+    assert kept.errors == over.errors
+    again = decide(observed_dataset(over, spec=dataset_spec(runId="2"))).status
+    assert (again.error_count, again.errors) == (0, [])
+
+
+def test_no_line_is_broken_after_a_try_that_failed_otherwise() -> None:
+    assert decide(ended(NETWORK_FAILURE)).status.errors == []
+
+
+def test_earlier_revisions_are_in_the_history() -> None:
+    """Their files stay, and what was built from them can be found."""
+    status = decide(observed_dataset(built_status(), spec=dataset_spec(runId="2"))).status
+    assert [one.to_wire() for one in status.history] == [
+        {
+            "runId": "1",
+            "phase": "Succeeded",
+            "completionTime": f"{ago(9):%Y-%m-%dT%H:%M:%SZ}",
+            "digest": "sha256:aa",
+            "uri": revision().uri,
+        }
+    ]
+    for number in range(3, 15):
+        status = decide(observed_dataset(status, spec=dataset_spec(runId=str(number)))).status
+    assert [one.run_id for one in status.history] == [str(number) for number in range(4, 14)], "the ten newest"
+    assert (status.history[-1].phase, status.history[-1].uri) == ("Building", None), "it committed nothing"
+
+
+def test_a_cancelled_run_that_never_started_keeps_the_history() -> None:
+    cancelled = decide(observed_dataset(built_status(), spec=dataset_spec(runId="2", cancel=True))).status
+    assert [one.run_id for one in cancelled.history] == ["1"]
+    kept = decide(observed_dataset(cancelled, spec=dataset_spec(runId="2", cancel=True), generation=2)).status
+    assert kept.history == cancelled.history
+
+
 def test_what_may_heal_is_tried_again_up_to_the_limit() -> None:
     retrying = decide(ended(NETWORK_FAILURE))
     assert (retrying.decision.phase, retrying.decision.reason) == ("Retrying", "StorageUnreachable")

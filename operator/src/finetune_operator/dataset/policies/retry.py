@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import MOST_ERRORS, DatasetKindStatus
+from finetune_api.finetunejob import DatasetStatus
 from finetune_operator.core.backoff import waits
 from finetune_operator.core.conditions import Readiness, failed, failure_message, known_reason, progressing, sentence
 from finetune_operator.dataset.current_job import build_job, current_job, try_result, try_to_watch
@@ -20,7 +21,13 @@ def record_failure(observed: ObservedDataset, plan: DatasetPlan, now: datetime) 
     result = _failure(observed, now)
     if result is None:
         return plan
-    update = {"retries": observed.status.retries + 1, "failure": result.diagnosis}
+    found = (None if result.report is None else result.report.dataset) or DatasetStatus()
+    update = {
+        "retries": observed.status.retries + 1,
+        "failure": result.diagnosis,
+        "error_count": found.error_count,
+        "errors": found.errors[:MOST_ERRORS],
+    }
     return replace(plan, status=plan.status.model_copy(update=update))
 
 

@@ -21,5 +21,6 @@ def take_revision(observed: ObservedDataset, status: DatasetKindStatus, now: dat
         return None
     assert isinstance(result.report, DatasetReport), "RetriedJob asks for one"
     revision = result.report.revision
-    update = {"revision": revision, "completion_time": whole_seconds(now), "failure": None}
+    ended = whole_seconds(now)
+    update = {"revision": revision, "completion_time": ended, "failure": None, "error_count": 0, "errors": []}
     return end_run(observed, status.model_copy(update=update), succeeded(revision), now)

@@ -16,5 +16,5 @@ def begin_run(observed: ObservedDataset, plan: DatasetPlan, now: datetime) -> Da
     if is_same_run(observed):
         return plan
     start = whole_seconds(observed.server_times.no_earlier(now))
-    status = new_run(observed.spec, plan.status).model_copy(update={"start_time": start})
+    status = new_run(observed.spec, plan.status, now).model_copy(update={"start_time": start})
     return replace(plan, status=status.over(plan.status))

@@ -37,6 +37,6 @@ def cancel(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) 
     if not observed.spec.cancel:
         return None
     if not is_same_run(observed):
-        status = new_run(observed.spec, status).over(status)
+        status = new_run(observed.spec, status, now).over(status)
     status = status.model_copy(update={"completion_time": whole_seconds(now), "retry_time": None})
     return end_run(observed, status, cancelled_run(), now, at_once=True)
