@@ -24,7 +24,7 @@ from finetune_api.canary import Canary, CanaryCheck, CanaryStatus, CanaryStep, T
 from finetune_api.run import ModelSource
 from finetune_gateway.canary.split import Split
 from finetune_gateway.canary.traffic import Answered, Traffic
-from finetune_operator.modeldeployment.canary.machine import Seen, begun, turn
+from finetune_operator.modeldeployment.canary.machine import Seen, begun, is_proved, turn
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SIGMA = 0.7
@@ -101,7 +101,7 @@ def simulated(kind: Kind, seed: int) -> tuple[str, int]:
         found = turn(canary, SPEC, 1, Seen(ready=1, splits=True, reports=reports), now)
         assert found.canary is not None
         canary = found.canary
-        if canary.phase in ("Ending", "Promoting"):
+        if canary.phase == "Ending" or is_proved(canary, SPEC):
             return ("rolledBack" if found.rolled_back else "promoted"), canary.canary.requests
         for source in canary.sources:
             traffic.acknowledged(canary.split, source.sequence)

@@ -14,7 +14,7 @@ from finetune_api.run import ModelSource
 CheckMetric = Literal["ErrorRate", "TimeToFirstTokenP95", "TimePerOutputTokenP95", "OutputTokensMean"]
 Verdict = Literal["Pass", "Fail", "NotEnoughData"]
 CanaryPhase = Literal["Starting", "Analysing", "WaitingForApproval", "Promoting", "Ending"]
-CanaryOutcome = Literal["Promoted", "RolledBack", "Withdrawn"]
+CanaryOutcome = Literal["RolledBack", "Withdrawn"]
 MOST_BUCKETS = 200
 MOST_SOURCES = 64
 """Processes of gateways that counted during one step; those that come after so many restarts are not heard."""
@@ -162,8 +162,8 @@ class CanaryStatus(ApiModel):
     revision: Line = Field(description="Digest of the model; its URI if it has no digest.")
     model: ModelSource | None = Field(None, description="Location of the model.")
     phase: CanaryPhase = Field(
-        description="Starting: its Pods start. Analysing. WaitingForApproval. Promoting: it is rolled out. Ending: it "
-        "gets no requests any more, and its Pods are about to be removed."
+        description="Starting: its Pods start. Analysing. WaitingForApproval. Promoting, Ending: it gets no requests "
+        "any more, and its Pods are being removed; then it is rolled out, or over."
     )
     phase_time: Timestamp = Field(description="Since when.")
     outcome: CanaryOutcome | None = Field(None, description="How it ended.")
@@ -185,6 +185,9 @@ class CanaryStatus(ApiModel):
         json_schema_extra=keyed_by("source"),
         description="Who counted in this step, and which of its reports are in it.",
     )
+
+
+MOST_ABORTED = 10
 
 
 class AbortedRevision(ApiModel):

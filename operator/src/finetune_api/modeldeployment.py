@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import ApiModel, Line, LocalObjectReference, Name, Timestamp, cel
-from finetune_api.canary import AbortedRevision, Canary, CanaryStatus
+from finetune_api.canary import MOST_ABORTED, AbortedRevision, Canary, CanaryStatus
 from finetune_api.conditions import KindStatus
 from finetune_api.evaluated_models import ModelReference
 from finetune_api.kubernetes_types import keyed_by
@@ -196,7 +196,12 @@ class ModelDeploymentStatus(KindStatus):
         description="The last ten rollouts, the newest first. A model may be in it more than once.",
     )
     canary: CanaryStatus | None = Field(None, description="The model that proves itself beside the one that serves.")
-    aborted: AbortedRevision | None = Field(None, description="The canary that was rolled back last.")
+    aborted: list[AbortedRevision] = Field(
+        default=[],
+        max_length=MOST_ABORTED,
+        description="The last ten canaries that were rolled back, the newest first.",
+    )
+    unready_time: Timestamp | None = Field(None, description="Of type Canary: since when no serving Pod is ready.")
     replicas: int = Field(0, description="Number of Pods.")
     ready_replicas: int = Field(0, description="Number of ready Pods.")
     selector: Line | None = Field(None, description="Label selector for the Pods, for the scale subresource.")

@@ -143,7 +143,7 @@ async def test_a_model_that_fails_is_rolled_back_and_not_tried_again(
         tripped = time.monotonic()
         ended = api.wait_reason("ModelDeployment", "router", "RolledBack")
         assert condition(ended, "Stalled")["status"] == "True"
-        assert "requests failed" in ended["status"]["aborted"]["message"]
+        assert "requests failed" in ended["status"]["aborted"][0]["message"]
         assert condition(ended, "Ready")["status"] == "True", "what served goes on"
         await asyncio.sleep(max(0.0, tripped + 10 - time.monotonic()))
         before = found.client.of("canary")

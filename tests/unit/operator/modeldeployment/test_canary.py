@@ -6,16 +6,27 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from finetune_api.canary import TrafficBatch, TrafficCounts, TrafficReport
+from finetune_api.canary import AbortedRevision, TrafficBatch, TrafficCounts, TrafficReport
 from finetune_api.conditions import Reason
+from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_api.run import ModelSource
+from finetune_operator.core.conditions import progressing
+from finetune_operator.core.plan import Plan
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.plan import plan
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from tests.unit.operator.crd_schema import assert_storable
-from tests.unit.operator.deployment_states import after, answering, deployment_spec, observed_deployment, rolled_out
+from tests.unit.operator.deployment_states import (
+    GATED,
+    after,
+    answering,
+    deployment_spec,
+    observed_deployment,
+    rolled_out,
+    verdict,
+)
 from tests.unit.operator.modeldeployment.plans import decide, serving
 from tests.unit.operator.states import NOW
 
@@ -102,31 +113,126 @@ def test_the_next_model_starts_beside_what_serves_which_is_left_alone() -> None:
     assert result.status.canary is not None and result.status.canary.percent == 0
 
 
-def test_the_first_model_and_one_in_place_of_what_does_not_serve_need_no_canary() -> None:
+def without_answers(observed: ObservedModelDeployment) -> ObservedModelDeployment:
+    """No Pod of what serves is ready."""
+    return replace(observed, pods=tuple(replace(pod, ready=False) for pod in observed.pods))
+
+
+def applied(done: Plan[ModelDeploymentStatus]) -> str | None:
+    return (done.status.applied or NEXT).digest
+
+
+def test_the_first_model_needs_no_canary() -> None:
     first = decide(observed_deployment(spec=asked(), gateway_image="i", progress_endpoint=ENDPOINT))
     assert "Deployment/router" in first.decision.writes
-    broken = replace(with_next(behind_gateway()), pods=())
-    assert "Deployment/router" in decide(broken).decision.writes
-    assert decide(broken).status.canary is None
+    assert first.status.canary is None
 
 
-def test_promoted_it_is_rolled_out_and_its_own_pods_go_last() -> None:
+def test_what_never_answered_is_replaced_at_once() -> None:
+    new = observed_deployment(spec=asked(), gateway_image="i", progress_endpoint=ENDPOINT)
+    begun = after(new, plan(new, NOW))
+    assert applied(plan(with_next(begun), NOW)) == "sha256:bb"
+
+
+def test_what_does_not_answer_for_a_moment_is_not_replaced_without_a_canary() -> None:
+    broken = without_answers(with_next(behind_gateway()))
+    first = plan(broken, NOW)
+    assert (applied(first), first.status.canary) == ("sha256:aa", None)
+    assert first.requeue_at is not None
+    message = decide(broken).message
+    assert "begins once a Pod of what serves is ready" in message
+    still = after(broken, first)
+    assert applied(plan(still, NOW + timedelta(seconds=599))) == "sha256:aa"
+    assert applied(plan(still, NOW + timedelta(seconds=600))) == "sha256:bb", "it is broken"
+    back = replace(still, pods=behind_gateway().pods)
+    assert plan(back, NOW).status.canary is not None
+
+
+def test_one_that_was_rolled_back_never_replaces_what_serves() -> None:
+    ending = replace(after(analysing(), plan(reported(analysing(), 400, 200), NOW)), reports=())
+    over = after(ending, plan(ending, NOW + timedelta(seconds=15)))
+    scaled = replace(over, spec=over.spec.model_copy(update={"replicas": 0}))
+    for state in (without_answers(ending), without_answers(over), scaled, without_answers(scaled)):
+        seen = replace(state, status=plan(state, NOW).status)
+        found = plan(seen, NOW + timedelta(hours=1))
+        assert applied(found) == "sha256:aa"
+        assert found.status.aborted[0].revision == "sha256:bb"
+
+
+def test_scaled_to_zero_the_model_stays_and_the_canary_ends() -> None:
+    for state in (analysing(), with_next(behind_gateway())):
+        zero = replace(state, spec=state.spec.model_copy(update={"replicas": 0}))
+        found = plan(zero, NOW)
+        assert applied(found) == "sha256:aa"
+        assert found.status.canary is None or found.status.canary.outcome == "Withdrawn"
+
+
+def test_promoted_its_own_pods_go_first_so_that_the_rollout_finds_their_accelerators() -> None:
     promoted = reported(analysing(), 400, 0)
     result = decide(promoted)
-    assert "Deployment/router" in result.decision.writes
-    assert (result.status.applied or NEXT).digest == "sha256:bb"
-    assert result.decision.deletes == ()
-    rolling = replace(after(promoted, result.plan), reports=())
-    assert decide(rolling).decision.deletes == (), "until every replica serves it"
-    assert rolling.deployment is not None
-    done = replace(rolling, deployment={**rolled_out(rolling.deployment, 1)}, pods=answering(rolling.deployment, 1))
-    done.deployment["status"]["observedGeneration"] = done.deployment["metadata"]["generation"]  # type: ignore[index]
-    told = replace(done, status=plan(done, NOW).status)
-    ending = plan(told, NOW).status.canary
-    assert ending is not None and (ending.phase, ending.outcome, ending.percent) == ("Ending", "Promoted", 0)
-    over = plan(replace(told, status=plan(told, NOW).status), NOW + timedelta(seconds=15))
-    assert over.status.canary is None
-    assert [child.resource.kind for child in over.delete if "canary" in child.name] == ["Deployment"]
+    found = result.status.canary
+    assert found is not None and (found.phase, found.percent, found.split) == ("Promoting", 0, "")
+    assert (applied(result.plan), result.decision.deletes) == ("sha256:aa", ()), "gateways still know of it"
+    draining = replace(after(promoted, result.plan), reports=())
+    gone = plan(draining, NOW + timedelta(seconds=15))
+    assert [child.resource.kind for child in gone.delete if "canary" in child.name] == ["Deployment"]
+    assert applied(gone) == "sha256:aa"
+    over = plan(after(draining, gone), NOW + timedelta(seconds=16))
+    assert (applied(over), over.status.canary) == ("sha256:bb", None)
+    rolling = after(after(draining, gone), over)
+    assert applied(plan(rolling, NOW + timedelta(seconds=17))) == "sha256:bb"
+
+
+def test_while_it_can_not_be_rolled_out_a_canary_that_passed_goes_on_and_is_still_judged() -> None:
+    job_runs = replace(reported(analysing(), 400, 0), model=progressing(Reason.WAITING_FOR_MODEL, "The job runs."))
+    passed = plan(job_runs, NOW)
+    found = passed.status.canary
+    assert found is not None and (found.phase, found.verdict, found.percent) == ("Analysing", "Pass", 50)
+    after_it = replace(after(job_runs, passed), reports=())
+    bad = TrafficBatch(
+        sequence=2, stable=TrafficCounts(requests=1000), canary=TrafficCounts(requests=1000, errors=1000)
+    )
+    failing = replace(after_it, reports=(TrafficReport(source="0" * 32, split=found.split, batch=bad),))
+    assert plan(failing, NOW).status.aborted[0].revision == "sha256:bb"
+
+
+def test_pods_of_another_model_are_not_the_canarys() -> None:
+    begun = with_next(behind_gateway())
+    begun = after(begun, plan(begun, NOW))
+    begun = after(begun, plan(begun, NOW))
+    assert begun.deployment is not None
+    others = replace(begun, canary_pods=answering(begun.deployment, 1))
+    found = plan(others, NOW).status.canary
+    assert found is not None and found.phase == "Starting"
+
+
+def test_a_gate_that_fails_meanwhile_ends_it() -> None:
+    gated = replace(
+        analysing(),
+        spec=deployment_spec(**GATED, gateway={"replicas": 1}, rollout={"type": "Canary", "canary": {"steps": STEPS}}),
+    )
+    passes = plan(replace(gated, gate=verdict(True, digest="sha256:bb")), NOW).status.canary
+    assert passes is not None and passes.phase == "Analysing"
+    fails = plan(replace(gated, gate=verdict(False, digest="sha256:bb")), NOW).status.canary
+    assert fails is not None and (fails.phase, fails.outcome, fails.percent) == ("Ending", "Withdrawn", 0)
+
+
+def test_without_what_splits_the_requests_none_begins_and_one_under_way_ends() -> None:
+    for missing in ({"gateway_image": None}, {"progress_endpoint": None}):
+        unsplit = replace(with_next(behind_gateway()), **missing)
+        found = plan(unsplit, NOW)
+        assert (found.status.canary, applied(found)) == (None, "sha256:aa")
+        ended = plan(replace(analysing(), **missing), NOW).status.canary
+        assert ended is not None and ended.outcome == "Withdrawn"
+
+
+def test_it_says_that_no_gateway_has_reported_anything() -> None:
+    quiet = analysing()
+    assert "No gateway has reported" not in decide(quiet).message
+    done = plan(quiet, NOW)
+    assert done.requeue_at is not None and done.requeue_at <= NOW + timedelta(seconds=60)
+    told = plan(quiet, NOW + timedelta(seconds=60)).status.conditions[0].message
+    assert "No gateway has reported a request since" in told
 
 
 def test_rolled_back_what_served_is_still_there_and_the_same_is_not_tried_again() -> None:
@@ -135,8 +241,9 @@ def test_rolled_back_what_served_is_still_there_and_the_same_is_not_tried_again(
     assert "ErrorRate was 0.5 and 0 of what serves" in result.message
     over = replace(after(analysing(), result.plan), reports=())
     gone = plan(over, NOW + timedelta(seconds=15))
-    assert gone.status.canary is None
-    left = after(over, gone)
+    left = replace(after(over, gone), canary_pods=())
+    left = after(left, plan(left, NOW + timedelta(seconds=16)))
+    assert left.of_role("Deployment", "canary") is None
     assert decide(left).status.canary is None
     assert decide(left).decision.reason == Reason.ROLLED_BACK
     other = replace(left, spec=asked(checks=[{"metric": "ErrorRate", "maximumIncreasePercent": 50}]))
@@ -145,13 +252,35 @@ def test_rolled_back_what_served_is_still_there_and_the_same_is_not_tried_again(
     assert decide(third).status.canary is not None
 
 
+def test_of_several_that_were_rolled_back_none_is_forgotten() -> None:
+    first = AbortedRevision(revision="sha256:cc", canary_spec="x", message="It failed.", time=NOW)
+    before = analysing()
+    before = replace(before, status=before.status.model_copy(update={"aborted": [first]}))
+    found = plan(reported(before, 400, 200), NOW).status.aborted
+    assert [one.revision for one in found] == ["sha256:bb", "sha256:cc"]
+    many = [first.model_copy(update={"revision": str(number)}) for number in range(10)]
+    full = replace(before, status=before.status.model_copy(update={"aborted": many}))
+    assert len(plan(reported(full, 400, 200), NOW).status.aborted) == 10
+
+
+def test_defaults_that_are_written_out_are_the_same_canary() -> None:
+    aborted = plan(reported(analysing(), 400, 200), NOW)
+    over = replace(after(analysing(), aborted), reports=())
+    spelt = replace(over, spec=asked(approval="Automatic", onNotEnoughData="Wait"))
+    assert decide(spelt).decision.reason == Reason.ROLLED_BACK
+
+
 def test_another_model_ends_it_and_begins_once_it_is_gone() -> None:
     third = with_next(analysing(), ModelSource(uri="s3://models/router/3", digest="sha256:cc"))
     ended = decide(third).status.canary
     assert ended is not None and (ended.phase, ended.outcome, ended.revision) == ("Ending", "Withdrawn", "sha256:bb")
     later = after(third, plan(third, NOW))
-    begun = plan(later, NOW + timedelta(seconds=15)).status.canary
-    assert begun is not None and begun.revision == "sha256:cc"
+    ending = plan(later, NOW + timedelta(seconds=15))
+    assert ending.status.canary == later.status.canary, "its Deployment is there yet"
+    assert [child.resource.kind for child in ending.delete if "canary" in child.name] == ["Deployment"]
+    gone = replace(after(later, ending), canary_pods=())
+    begun = plan(gone, NOW + timedelta(seconds=16)).status.canary
+    assert begun is not None and (begun.revision, begun.phase) == ("sha256:cc", "Starting")
 
 
 def test_going_back_to_what_serves_ends_it() -> None:

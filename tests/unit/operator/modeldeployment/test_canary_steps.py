@@ -29,6 +29,8 @@ from finetune_operator.modeldeployment.canary.machine import (
     begun,
     due,
     ended,
+    is_proved,
+    promoting,
     replicas_of,
     turn,
 )
@@ -36,6 +38,7 @@ from tests.unit.operator.states import NOW
 
 NEXT = ModelSource(uri="s3://models/next", digest="sha256:next")
 SPEC = Canary.from_wire({"steps": [{"percent": 10, "minimumRequests": 100}, {"percent": 50, "minimumRequests": 100}]})
+ONE_STEP = Canary.from_wire({"steps": [{"percent": 50, "minimumRequests": 100}]})
 READY = Seen(ready=1, splits=True)
 SOURCE = "0" * 32
 
@@ -93,13 +96,39 @@ def test_it_goes_from_step_to_step_and_is_promoted() -> None:
     assert (second.step, second.percent, second.phase) == (2, 50, "Analysing")
     assert second.canary.requests == 0, "each step is counted by itself"
     assert second.split != analysing().split
-    promoting = known(looked(second, report(second, 300)))
-    assert promoting.phase == "Promoting"
-    assert known(looked(promoting, report(promoting, 100, errors=100))).phase == "Promoting", "it is being rolled out"
-    over = known(looked(promoting, is_promoted=True))
-    assert (over.phase, over.outcome, over.percent) == ("Ending", "Promoted", 0)
-    assert known(looked(over, at=60 + DRAIN_SECONDS - 1)).phase == "Ending"
-    assert looked(over, at=60 + DRAIN_SECONDS).canary is None
+    assert not is_proved(second, SPEC)
+    proved = known(looked(second, report(second, 300)))
+    assert is_proved(proved, SPEC)
+    gone = promoting(proved, later(60))
+    assert (gone.percent, gone.split, gone.phase) == (0, "", "Promoting"), "its accelerators are for the rollout"
+    assert due(gone, SPEC, later(60)) == later(60 + DRAIN_SECONDS)
+    assert due(gone, SPEC, later(60 + DRAIN_SECONDS)) is None
+
+
+def test_as_long_as_it_can_not_be_rolled_out_it_is_watched() -> None:
+    proved = known(looked(analysing(ONE_STEP), report(analysing(ONE_STEP), 300), spec=ONE_STEP))
+    assert is_proved(proved, ONE_STEP)
+    assert looked(proved, report(proved, 900, errors=200), spec=ONE_STEP).rolled_back is not None
+    gone = known(looked(proved, ready=0, spec=ONE_STEP))
+    assert looked(gone, ready=0, spec=ONE_STEP, at=60 + UNREADY_SECONDS).rolled_back is not None
+
+
+def test_what_was_ended_is_over_once_no_gateway_knows_it_and_its_pods_are_gone() -> None:
+    over = ended(analysing(), "Withdrawn", NOW)
+    assert looked(over, at=DRAIN_SECONDS - 1, is_gone=True).canary == over
+    assert looked(over, at=DRAIN_SECONDS).canary == over
+    assert looked(over, at=DRAIN_SECONDS, is_gone=True).canary is None
+
+
+def test_a_share_that_is_changed_holds_at_once_and_is_counted_anew() -> None:
+    canary = known(looked(analysing(), report(analysing(), 90)))
+    smaller = Canary.from_wire({"steps": [{"percent": 2, "minimumRequests": 100}, {"percent": 50}]})
+    found = known(looked(canary, spec=smaller))
+    assert (found.percent, found.step, found.canary.requests) == (2, 1, 0)
+    assert found.split != canary.split
+    greater = Canary.from_wire({"steps": [{"percent": 40, "minimumRequests": 100}, {"percent": 50}]})
+    waits = known(looked(canary, spec=greater, ready=1))
+    assert (waits.phase, waits.percent) == ("Starting", 10), "it has Pods for no more"
 
 
 def test_the_next_step_waits_for_its_pods_and_keeps_the_share_meanwhile() -> None:
@@ -163,13 +192,10 @@ def test_with_manual_approval_it_waits_for_its_revision_and_is_still_watched() -
     spec = Canary.from_wire(wire)
     waiting = known(looked(analysing(spec), report(analysing(spec), 300), spec=spec))
     assert waiting.phase == "WaitingForApproval"
-    for revision, phase in (
-        (None, "WaitingForApproval"),
-        ("sha256:x", "WaitingForApproval"),
-        ("sha256:next", "Promoting"),
-    ):
+    assert waiting.phase == "WaitingForApproval"
+    for revision in (None, "sha256:x", "sha256:next"):
         approved = Canary.from_wire({**wire, **({"approvedRevision": revision} if revision else {})})
-        assert known(looked(waiting, spec=approved)).phase == phase
+        assert is_proved(known(looked(waiting, spec=approved)), approved) == (revision == "sha256:next")
     assert looked(waiting, report(waiting, 300, errors=90), spec=spec).rolled_back is not None
 
 

@@ -1,8 +1,8 @@
 """The steps of a canary: what is known of it now decides how it goes on. Pure; all that it remembers is in the status.
 
-Starting -> Analysing -> the next step's Starting, until the last step passed -> (WaitingForApproval ->) Promoting ->
-Ending. From everywhere before Promoting, it can be ended: rolled back, or withdrawn since the spec asks for another
-model by now.
+Starting -> Analysing -> the next step's Starting, until the last step passed -> (WaitingForApproval ->) Promoting: its
+Pods go, which makes room, and then the model is rolled out. It is watched until then, whatever that waits for. From
+everywhere it can be ended (Ending): rolled back, or withdrawn since the spec asks for another model by now.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DRAIN_SECONDS = 15
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of a canary's Pods and traffic. `is_promoted`: every replica serves its model by now.
+    """What is known of a canary's Pods and traffic. `is_gone`: it has no Deployment (any more).
 
     `splits`: whether the gateway answers, so that it gets what it is to get. `failing`: why its Pods don't answer.
     """
@@ -41,7 +41,7 @@ class Seen:
     ready: int
     splits: bool
     reports: Sequence[TrafficReport] = ()
-    is_promoted: bool = False
+    is_gone: bool = False
     failing: str = ""
 
 
@@ -60,16 +60,34 @@ def begun(model: ModelSource, now: datetime) -> CanaryStatus:
 
 def ended(canary: CanaryStatus, outcome: CanaryOutcome, now: datetime) -> CanaryStatus:
     """It gets nothing any more."""
-    return _in_phase(canary, "Ending", now).model_copy(
-        update={"outcome": outcome, "percent": 0, "split": "", "sources": [], "unready_time": None}
-    )
+    return _without_requests(_in_phase(canary, "Ending", now)).model_copy(update={"outcome": outcome})
+
+
+def is_proved(canary: CanaryStatus, spec: Canary) -> bool:
+    """Whether it has passed everything, and may replace what serves as soon as nothing else holds that back."""
+    if canary.step < len(spec.steps) or canary.phase not in ("Analysing", "WaitingForApproval"):
+        return False
+    is_approved = spec.approval == "Automatic" or spec.approved_revision == canary.revision
+    return is_approved and (canary.phase == "WaitingForApproval" or canary.verdict == "Pass")
+
+
+def promoting(canary: CanaryStatus, now: datetime) -> CanaryStatus:
+    """It gets nothing any more, so that its accelerators are there for the rollout."""
+    return _without_requests(_in_phase(canary, "Promoting", now))
+
+
+def is_drained(canary: CanaryStatus, now: datetime) -> bool:
+    """Whether no gateway sends it anything any more."""
+    return canary.phase in ("Ending", "Promoting") and now >= canary.phase_time + timedelta(seconds=DRAIN_SECONDS)
+
+
+def _without_requests(canary: CanaryStatus) -> CanaryStatus:
+    return canary.model_copy(update={"percent": 0, "split": "", "sources": [], "unready_time": None})
 
 
 def replicas_of(canary: CanaryStatus, spec: Canary, replicas: int) -> int:
     """As many Pods as its share needs, of so many that all requests have."""
-    steps = ordered(spec)
-    percent = steps[min(canary.step, len(steps)) - 1].percent
-    return max(1, math.ceil(replicas * percent / 100))
+    return max(1, math.ceil(replicas * _step_of(canary, spec).percent / 100))
 
 
 def ordered(spec: Canary) -> list[CanaryStep]:
@@ -80,13 +98,15 @@ def ordered(spec: Canary) -> list[CanaryStep]:
 def turn(canary: CanaryStatus, spec: Canary, replicas: int, seen: Seen, now: datetime) -> Turn:
     """One look at a canary. `replicas`: how many Pods all requests have."""
     if canary.phase == "Ending":
-        return Turn(None if now >= canary.phase_time + timedelta(seconds=DRAIN_SECONDS) else canary)
+        return Turn(None if seen.is_gone and is_drained(canary, now) else canary)
     if canary.phase == "Promoting":
-        return Turn(ended(canary, "Promoted", now) if seen.is_promoted else canary)
+        return Turn(canary)
     canary = counted(_with_readiness(canary, seen, now), seen.reports)
     fault = _fault(canary, seen, now)
     if fault is not None:
         return _rolled_back(canary, fault, now)
+    if canary.phase != "Starting" and canary.percent != _step_of(canary, spec).percent:
+        canary = _in_phase(canary, "Starting", now)  # Its share was changed: the step begins again.
     if canary.phase == "Starting":
         return Turn(_started(canary, spec, replicas_of(canary, spec, replicas), seen, now))
     found = _analysed(canary, spec, now)
@@ -99,10 +119,8 @@ def turn(canary: CanaryStatus, spec: Canary, replicas: int, seen: Seen, now: dat
 
 def due(canary: CanaryStatus, spec: Canary, now: datetime) -> datetime | None:
     """When it is to be looked at next, whatever happens until then."""
-    if canary.phase == "Ending":
-        return canary.phase_time + timedelta(seconds=DRAIN_SECONDS)
-    if canary.phase == "Promoting":
-        return None
+    if canary.phase in ("Ending", "Promoting"):
+        return None if is_drained(canary, now) else canary.phase_time + timedelta(seconds=DRAIN_SECONDS)
     start = canary.phase_time + timedelta(seconds=START_SECONDS) if canary.phase == "Starting" else None
     deadline = _deadline(canary, spec) if canary.phase == "Analysing" and spec.on_not_enough_data == "Abort" else None
     return earliest(moment for moment in (start, deadline, _gone(canary)) if moment is None or moment > now)
@@ -151,13 +169,12 @@ def _started(canary: CanaryStatus, spec: Canary, needed: int, seen: Seen, now: d
 
 
 def _analysed(canary: CanaryStatus, spec: Canary, now: datetime) -> Turn:
-    steps = ordered(spec)
-    step = steps[min(canary.step, len(steps)) - 1]
+    step = _step_of(canary, spec)
     canary = _looked(canary, spec, step.minimum_requests)
     if canary.verdict == "Fail":
         return _rolled_back(canary, _worse(canary.checks), now)
     if canary.phase == "WaitingForApproval" or canary.verdict == "Pass":
-        return _passed(canary, spec, len(steps), now)
+        return _passed(canary, spec, len(spec.steps), now)
     deadline = _deadline(canary, spec)
     if deadline is not None and now >= deadline and spec.on_not_enough_data == "Abort":
         message = f"Step {canary.step} was undecided after {step.deadline_seconds} seconds and "
@@ -186,7 +203,7 @@ def _passed(canary: CanaryStatus, spec: Canary, steps: int, now: datetime) -> Tu
     if spec.approval == "Manual" and spec.approved_revision != canary.revision:
         is_new = canary.phase != "WaitingForApproval"
         return Turn(_in_phase(canary, "WaitingForApproval", now) if is_new else canary)
-    return Turn(_in_phase(canary, "Promoting", now))
+    return Turn(canary)  # What rolls it out decides when (is_proved).
 
 
 def _rolled_back(canary: CanaryStatus, why: str, now: datetime) -> Turn:
@@ -200,9 +217,13 @@ def _worse(results: Sequence[CheckResult]) -> str:
 
 
 def _deadline(canary: CanaryStatus, spec: Canary) -> datetime | None:
-    steps = ordered(spec)
-    seconds = steps[min(canary.step, len(steps)) - 1].deadline_seconds
+    seconds = _step_of(canary, spec).deadline_seconds
     return None if seconds is None else canary.phase_time + timedelta(seconds=seconds)
+
+
+def _step_of(canary: CanaryStatus, spec: Canary) -> CanaryStep:
+    steps = ordered(spec)
+    return steps[min(canary.step, len(steps)) - 1]
 
 
 def _gone(canary: CanaryStatus) -> datetime | None:

@@ -23,7 +23,7 @@ from finetune_operator.core.ownership import ROLE_LABEL, is_controlled_by
 from finetune_operator.core.plan import Child
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES, Object
-from finetune_operator.modeldeployment.canary.machine import replicas_of
+from finetune_operator.modeldeployment.canary.machine import is_drained, replicas_of
 from finetune_operator.modeldeployment.canary.objects import canary_objects
 from finetune_operator.modeldeployment.gateway.objects import gateway_objects
 from finetune_operator.modeldeployment.gateway.readiness import role_behind_service
@@ -68,11 +68,11 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
         return Upkeep()
     if isinstance(observed.class_, Readiness):
         return _without_class(observed)
-    strategy = strategy_of(observed.spec.rollout, makes_room=_should_make_room(observed.deployment))
+    strategy = strategy_of(observed.spec.rollout, makes_room=should_make_room(observed.deployment))
     behind = role_behind_service(observed, SERVE_ROLE)
     desired = serving_objects(observed.owner, wanted_replicas(observed), observed.class_, model, strategy, behind)
     desired += _extras(observed, observed.class_.spec)
-    beside = _canary(observed, observed.class_, desired)
+    beside = _canary(observed, observed.class_, desired, now)
     desired += beside
     found = {_key(item): item for item in _existing(observed)}
     apply, merge, delete, forged = [], [], [], []
@@ -122,14 +122,16 @@ def _extras(observed: ObservedModelDeployment, class_spec: FineTuneClassSpec) ->
     return found
 
 
-def _canary(observed: ObservedModelDeployment, class_: ResolvedClass, others: Sequence[Object]) -> list[Object]:
-    """What serves the next model beside what serves, as long as the status has a canary."""
+def _canary(
+    observed: ObservedModelDeployment, class_: ResolvedClass, others: Sequence[Object], now: datetime
+) -> list[Object]:
+    """What serves the next model beside what serves, as long as it may get requests."""
     canary = observed.status.canary
-    if canary is None or canary.model is None:
+    if canary is None or canary.model is None or is_drained(canary, now):
         return []
     spec = observed.spec.rollout.canary or Canary()
     found = canary_objects(observed.owner, replicas_of(canary, spec, wanted_replicas(observed)), class_, canary.model)
-    known = {_key(item) for item in others}  # Its run configuration is that of what serves, once it is promoted.
+    known = {_key(item) for item in others}
     return [item for item in found if _key(item) not in known]
 
 
@@ -190,7 +192,7 @@ def wanted_replicas(observed: ObservedModelDeployment) -> int:
     return min(observed.spec.replicas, class_.spec.limits.replicas)
 
 
-def _should_make_room(deployment: Object | None) -> bool:
+def should_make_room(deployment: Object | None) -> bool:
     """Whether Pods of the revision before are left and none answers: they may hold the accelerator of the next."""
     counts = (deployment or {}).get("status", {})
     return not counts.get("readyReplicas") and counts.get("updatedReplicas", 0) < counts.get("replicas", 0)
