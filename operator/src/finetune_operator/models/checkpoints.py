@@ -14,7 +14,7 @@ from finetune_api.evaluated_models import ALL, CheckpointChoices
 from finetune_api.finetunejob import Best, CheckpointStatus, FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.run import CheckpointSource, ModelSource
 from finetune_operator.core.conditions import Readiness, stalled
-from finetune_operator.models.resolve import ResolvedModel, Undecided, without_result
+from finetune_operator.models.resolve import ResolvedModel, Undecided, trained_on, without_result
 
 _STEPS = range(MOST_STEPS + 1)
 """Those that a run can have; what a Pod reported may be forged."""
@@ -35,9 +35,10 @@ def checkpoint_models(
     if not chosen:
         return stalled(Reason.REFERENCE_NOT_FOUND, _why_none(name, kept, choice))
     start = _starting_model(spec, status)
-    base = ModelSource(uri=start.uri)
+    base, data = ModelSource(uri=start.uri), trained_on(name, status)
     return {
-        one.step: ResolvedModel(start.model_copy(update={"checkpoint": _source(one, spec)}), base) for one in chosen
+        one.step: ResolvedModel(start.model_copy(update={"checkpoint": _source(one, spec)}), base, data)
+        for one in chosen
     }
 
 

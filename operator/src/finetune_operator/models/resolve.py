@@ -5,9 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_api.conditions import Reason
+from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Result
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness, progressing, stalled
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The revision of a Dataset that the FineTuneJob of that name has trained on."""
+
+    job: str
+    revision: PinnedRevision
 
 
 @dataclass(frozen=True)
@@ -16,6 +25,8 @@ class ResolvedModel:
 
     source: ModelSource
     base: ModelSource | None = None
+    trained_on: TrainedOn | None = None
+    """None: not on a Dataset, or not by a job of ours."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> 
     if unfinished is not None:
         return unfinished
     assert status.result is not None, "without_result says so otherwise"
-    return _loadable(name, status.result)
+    return _loadable(name, status.result, trained_on(name, status))
 
 
 def without_result(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> Readiness | None:
@@ -62,7 +73,13 @@ def without_result(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) 
     return None
 
 
-def _loadable(name: str, result: Result) -> ResolvedModel | Readiness:
+def trained_on(name: str, status: FineTuneJobStatus) -> TrainedOn | None:
+    """What the training examples of the job's run were, if a datasetRef named them."""
+    pinned = status.dataset_revisions.training if status.dataset_revisions is not None else None
+    return None if pinned is None else TrainedOn(name, pinned)
+
+
+def _loadable(name: str, result: Result, data: TrainedOn | None) -> ResolvedModel | Readiness:
     base = ModelSource(uri=result.base_model_uri)
     if result.adapter_type not in ("Full", "LoRA"):
         return undecided(
@@ -70,8 +87,9 @@ def _loadable(name: str, result: Result) -> ResolvedModel | Readiness:
             f"({result.adapter_type}). Upgrade the operator."
         )
     if result.adapter_type == "Full":
-        return ResolvedModel(ModelSource(uri=result.uri, digest=result.digest), base)
-    return ResolvedModel(ModelSource(uri=result.base_model_uri, adapter_uri=result.uri, digest=result.digest), base)
+        return ResolvedModel(ModelSource(uri=result.uri, digest=result.digest), base, data)
+    source = ModelSource(uri=result.base_model_uri, adapter_uri=result.uri, digest=result.digest)
+    return ResolvedModel(source, base, data)
 
 
 def undecided(message: str) -> Undecided:

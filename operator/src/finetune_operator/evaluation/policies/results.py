@@ -9,6 +9,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_api.safety.attack import SafetyStatus
+from finetune_operator.evaluation.candidates import ANOTHER_REVISION
 from finetune_operator.evaluation.current_job import try_result, try_to_watch
 from finetune_operator.evaluation.ends import complete, end_with_verdict
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
@@ -41,7 +42,8 @@ def take_scores(observed: ObservedEvaluation, status: EvaluationStatus, now: dat
         "outputs": report.outputs,
         "calibrations": report.calibrations,
         "safety": SafetyStatus(results=report.safety or []) if observed.spec.safety is not None else None,
-        "warnings": report.warnings,
+        # The Pod does not know what the candidates were trained on.
+        "warnings": [*(one for one in status.warnings if one.startswith(ANOTHER_REVISION)), *report.warnings],
         "report_uri": report.report_uri,
         "completion_time": whole_seconds(now),
         "failure": None,

@@ -6,9 +6,13 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.base import whole_seconds
-from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
+from finetune_api.evaluation import MOST_WARNINGS, EvaluationSpec, EvaluationStatus
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.evaluation.candidates import candidate_digests, models_to_evaluate
+from finetune_operator.evaluation.candidates import (
+    candidate_digests,
+    models_to_evaluate,
+    trained_on_another_revision,
+)
 from finetune_operator.evaluation.current_job import is_same_run, revision_to_read
 from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.observed import EvaluationPlan, ObservedEvaluation
@@ -28,8 +32,11 @@ def begin_run(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime)
         dataset_revision=revision,
         candidate_digests=candidate_digests(models),
         start_time=whole_seconds(observed.server_times.no_earlier(now)),
-        # Before anything is paid for, if the number of examples is known already.
-        warnings=too_few_examples(spec.gates, _known_examples(spec)),
+        # Before anything is paid for; too few, if the number of examples is known already.
+        warnings=[
+            *trained_on_another_revision(observed, revision),
+            *too_few_examples(spec.gates, _known_examples(spec)),
+        ][:MOST_WARNINGS],
     )
     return replace(plan, status=status.over(plan.status))
 
