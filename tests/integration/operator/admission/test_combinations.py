@@ -30,19 +30,19 @@ TONE: Object = {
         (
             "FineTuneJob",
             {"dataset": {**JOB["dataset"], **URI_OR_SPLIT}},
-            ["spec.dataset.validation", "exactly one of uri, uris, configMapRef and splitPercent"],
+            ["spec.dataset.validation", "exactly one of uri, uris, configMapRef, datasetRef and splitPercent"],
         ),
         (
             "FineTuneJob",
             {"dataset": {**JOB["dataset"], "validation": {}}},
-            ["exactly one of uri, uris, configMapRef and splitPercent"],
+            ["exactly one of uri, uris, configMapRef, datasetRef and splitPercent"],
         ),
         (
             "FineTuneJob",
             {"dataset": {"training": {"uri": "s3://data/a.jsonl", "uris": ["s3://data/b.jsonl"]}}},
-            ["spec.dataset.training", "exactly one of uri, uris and configMapRef"],
+            ["spec.dataset.training", "exactly one of uri, uris, configMapRef and datasetRef"],
         ),
-        ("FineTuneJob", {"dataset": {"training": {}}}, ["exactly one of uri, uris and configMapRef"]),
+        ("FineTuneJob", {"dataset": {"training": {}}}, ["exactly one of uri, uris, configMapRef and datasetRef"]),
         ("FineTuneJob", {"dataset": {"training": {"uris": []}}}, ["spec.dataset.training.uris"]),
         (
             "FineTuneJob",
