@@ -80,10 +80,10 @@ KINDS = (
 def answered(model: Model, chance: random.Random) -> Answered:
     """One answer."""
     if chance.random() < model.errors:
-        return Answered(failed=True)
+        return Answered("errors")
     first, per_token, tokens = (chance.lognormvariate(0.0, SIGMA) for _ in range(3))
     return Answered(
-        False, 0.3 * model.first * first, 0.02 * model.per_token * per_token, round(200 * model.tokens * tokens)
+        "answered", 0.3 * model.first * first, 0.02 * model.per_token * per_token, round(200 * model.tokens * tokens)
     )
 
 

@@ -13,6 +13,7 @@ from finetune_api.run import ModelSource
 
 CheckMetric = Literal["ErrorRate", "TimeToFirstTokenP95", "TimePerOutputTokenP95", "OutputTokensMean"]
 Verdict = Literal["Pass", "Fail", "NotEnoughData"]
+RequestShare = Literal["Errors", "Refused", "Left"]
 CanaryPhase = Literal["Starting", "Analysing", "WaitingForApproval", "Promoting", "Ending"]
 CanaryOutcome = Literal["RolledBack", "Withdrawn"]
 MOST_BUCKETS = 200
@@ -74,7 +75,8 @@ class CanaryCheck(ApiModel):
     )
 
     metric: CheckMetric = Field(
-        description="ErrorRate: answers of 500 and above, broken off, or none. TimeToFirstTokenP95 and "
+        description="ErrorRate: errors of the server, and by the same limit other 4xx, and clients that left before an "
+        "answer. TimeToFirstTokenP95 and "
         "TimePerOutputTokenP95: of streams. OutputTokensMean: tokens of an answer."
     )
     maximum_increase_percent: float | None = Field(
@@ -126,11 +128,23 @@ class Canary(ApiModel):
     )
 
 
-class TrafficCounts(ApiModel):
+class RequestCounts(ApiModel):
+    """How the requests to one side ended."""
+
+    requests: _Count = Field(0, description="Requests that were sent there.")
+    errors: _Count = Field(0, description="Not answered, or by an error of the server (429 is one).")
+    refused: _Count = Field(0, description="Answered by another 4xx; at most three of a session count.")
+    left: _Count = Field(0, description="Left by their client before the answer began; at most three of a session.")
+
+    @property
+    def answered(self) -> int:
+        """Those that it answered, or ought to have."""
+        return max(0, self.requests - self.refused - self.left)
+
+
+class TrafficCounts(RequestCounts):
     """What was counted of one side. Bucket n of a histogram has what took 1.1^n seconds or more."""
 
-    requests: _Count = Field(0, description="Requests that were answered, or ought to have been.")
-    errors: _Count = Field(0, description="Those that were not, or by an error of the server.")
     first_token: Histogram = Field(default={}, max_length=MOST_BUCKETS, description="Times to the first event.")
     per_token: Histogram = Field(default={}, max_length=MOST_BUCKETS, description="Times per token.")
     answers: _Count = Field(0, description="Answers whose tokens are known.")
@@ -153,6 +167,7 @@ class CheckResult(ApiModel):
     canary: FiniteNumber = Field(None, description="Value of the canary.")
     low: FiniteNumber = Field(None, description="Lower 95 % bound of the difference (ErrorRate) or ratio.")
     high: FiniteNumber = Field(None, description="Upper 95 % bound.")
+    share: RequestShare | None = Field(None, description="Of ErrorRate: the share that these numbers are of.")
     verdict: Verdict = Field(description="Pass, Fail or NotEnoughData.")
 
 
@@ -171,6 +186,7 @@ class CanaryStatus(ApiModel):
     percent: int = Field(0, ge=0, le=99, description="Share of the requests that it gets.")
     split: Line = Field("", description="Name of what is being counted.")
     unready_time: Timestamp | None = Field(None, description="Since when none of its Pods is ready.")
+    overdue_time: Timestamp | None = Field(None, description="When it was first seen past the step's deadline.")
     verdict: Verdict = Field("NotEnoughData", description="Of this step.")
     checks: list[CheckResult] = Field(
         default=[], json_schema_extra=keyed_by("metric"), description="The checks, as they were last computed."
@@ -179,6 +195,8 @@ class CanaryStatus(ApiModel):
     next_look_requests: int = Field(0, ge=0, description="Requests of the canary at which they are computed next.")
     stable: TrafficCounts = Field(TrafficCounts(), description="Requests to what serves, in this step.")
     canary: TrafficCounts = Field(TrafficCounts(), description="Requests to the canary, in this step.")
+    recent_stable: RequestCounts = Field(RequestCounts(), description="The latest requests to what serves.")
+    recent_canary: RequestCounts = Field(RequestCounts(), description="The latest requests to the canary.")
     sources: list[TrafficSource] = Field(
         default=[],
         max_length=MOST_SOURCES,

@@ -30,8 +30,7 @@ CONNECT_SECONDS = 3.0
 SILENT_SECONDS = 900.0
 """An answer that is not streamed comes when it is complete."""
 COUNTED = ("/v1/chat/completions", "/v1/completions")
-SERVER_ERROR = 500
-NOT_COUNTED = frozenset({CLIENT_LEFT, *range(400, 429), *range(430, SERVER_ERROR)})
+CLIENT_ERROR, TOO_MANY, SERVER_ERROR = 400, 429, 500
 CLIENT_SECONDS = 60.0
 """How long a client may take nothing of its answer."""
 _OF_THE_CONNECTION = frozenset(
@@ -58,9 +57,12 @@ class _Exchange:
     status: int = CLIENT_LEFT
     split: Split = field(default_factory=Split)
     group: Group | None = None
+    session: str = ""
     """None: it is not counted for a canary."""
     asked: float = 0.0
-    """When it was sent to the server that answers."""
+    """When it was sent to the server that answers; 0: to none."""
+    begun: bool = False
+    """Whether something of the answer came."""
     failed_over: bool = False
     """Whether no server of the canary answered, and one of the others was asked."""
     first: float | None = None
@@ -74,15 +76,19 @@ class _Exchange:
         self.first = self.last if self.first is None else self.first
         self.events += chunk.count(b"data:")
 
-    def answered(self) -> Answered:
-        """What it says of its group."""
-        if self.failed_over or self.status >= SERVER_ERROR:
-            return Answered(failed=True)
+    def answered(self) -> Answered | None:
+        """What it says of its group; None: nothing, since no server was asked, or its client has left an answer."""
+        if not self.asked or (self.status == CLIENT_LEFT and self.begun and not self.failed_over):
+            return None
+        if self.failed_over or self.status == TOO_MANY or self.status >= SERVER_ERROR:
+            return Answered("errors")
+        if self.status >= CLIENT_ERROR:
+            return Answered("left" if self.status == CLIENT_LEFT else "refused", session=self.session)
         tokens = self.tokens if self.tokens is not None else (self.events - 1 if self.events > 1 else None)
         if self.first is None:
-            return Answered(False, tokens=tokens)
+            return Answered("answered", tokens=tokens)
         per_token = (self.last - self.first) / (tokens - 1) if tokens is not None and tokens > 1 else None
-        return Answered(False, self.first - self.asked, per_token, tokens)
+        return Answered("answered", self.first - self.asked, per_token, tokens)
 
 
 class Proxy:
@@ -137,18 +143,18 @@ class Proxy:
             self._count(exchange)
 
     def _count(self, exchange: _Exchange) -> None:
-        """For the comparison of a canary. Who leaves says nothing of an answer, nor does a request that is at fault."""
-        if self._traffic is None or exchange.group is None or exchange.status in NOT_COUNTED:
-            return
-        self._traffic.count(exchange.split, exchange.group, exchange.answered())
+        """For the comparison of a canary."""
+        answered = exchange.answered()
+        if self._traffic is not None and exchange.group is not None and answered is not None:
+            self._traffic.count(exchange.split, exchange.group, answered)
 
     async def _place(self, exchange: _Exchange) -> tuple[Pool, str]:
         """A server with room for it. Raises RefusedError."""
         if self._canary is None or self._traffic is None or not self._traffic.split.id or exchange.route not in COUNTED:
             return self._pool, await self._pool.acquire()
         exchange.split = self._traffic.split
-        session = session_of(exchange.request.headers, exchange.body)
-        exchange.group = group_of(exchange.split, session, random.random())
+        exchange.session = session_of(exchange.request.headers, exchange.body)
+        exchange.group = group_of(exchange.split, exchange.session, random.random())
         if exchange.group == "canary":
             address = self._canary.acquire_at_once()
             if address is not None:
@@ -207,15 +213,15 @@ class Proxy:
         exchange.revision = answer.headers.get(REVISION_HEADER, "")
         response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=_passed_on(answer.headers))
         response.headers[REQUEST_ID_HEADER] = _request_id(exchange.request.headers)
-        streamed, end, begun = answer.content_type == "text/event-stream", b"", False
+        streamed, end = answer.content_type == "text/event-stream", b""
         is_counted = exchange.group is not None
         try:
             async with asyncio.timeout(CLIENT_SECONDS):
                 await response.prepare(exchange.request)
             async for chunk in answer.content.iter_any():
-                if streamed and not begun:
+                if streamed and not exchange.begun:
                     self._metrics.first_event(exchange.revision, time.monotonic() - exchange.started)
-                begun, end = True, kept_end(end, chunk)
+                exchange.begun, end = True, kept_end(end, chunk)
                 if is_counted and streamed:
                     exchange.saw(chunk)
                 async with asyncio.timeout(CLIENT_SECONDS):

@@ -158,18 +158,66 @@ async def test_a_canary_with_no_pod_or_no_room_says_nothing_of_either(
         assert found.operator.counted("canary", "requests") == found.operator.counted("stable", "requests") == 0
 
 
-@pytest.mark.parametrize(("status", "requests", "errors"), [(500, 1, 1), (429, 1, 0), (400, 0, 0), (404, 0, 0)])
-async def test_faults_of_clients_are_not_the_canarys(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, requests: int, errors: int
+@pytest.mark.parametrize(("status", "counted"), [(500, "errors"), (429, "errors"), (400, "refused"), (404, "refused")])
+async def test_an_answer_that_is_none_is_counted_as_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, counted: str
 ) -> None:
     async with both() as (stable, canary), gateway(monkeypatch, tmp_path, stable.url, canary.url) as found:
         await found.told(ALL)
         canary.status = status
         assert (await found.ask())[0] == status
-        canary.status = 200
+        await found.until(lambda: found.operator.counted("canary", "requests") == 1)
+        ends = {name: found.operator.counted("canary", name) for name in ("errors", "refused", "left")}
+        assert ends == {"errors": 0, "refused": 0, "left": 0, counted: 1}
+
+
+async def test_who_leaves_before_an_answer_begins_is_counted_and_who_leaves_an_answer_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with both() as (stable, canary), gateway(monkeypatch, tmp_path, stable.url, canary.url) as found:
+        await found.told(ALL)
+        canary.go.clear()
+        for hanging in (2, 4):
+            async with found.session.post(found.url + CHAT, json={**QUESTION, "stream": True}) as begun:
+                await begun.content.readany()
+                canary.left.clear()
+            async with asyncio.timeout(30):
+                await canary.left.wait()
+            asking = asyncio.create_task(found.ask(stream=False))
+            while len(canary.requests) < hanging:  # noqa: ASYNC110 (it hangs, so nothing tells it)
+                await asyncio.sleep(0.01)
+            asking.cancel()
+        await found.until(lambda: found.operator.counted("canary", "left") == 2)
+        assert found.operator.counted("canary", "requests") == 2
+
+
+async def test_what_the_gateway_itself_refuses_says_nothing_of_a_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limits = {"in_flight": 1, "queue": 0}
+    async with both() as (stable, canary), gateway(monkeypatch, tmp_path, stable.url, canary.url, **limits) as found:
+        await found.told({**ALL, "percent": 0})
+        stable.go.clear()
+        asking = asyncio.create_task(found.ask())
+        async with asyncio.timeout(30):
+            await stable.came.acquire()
+        assert (await found.ask())[0] == 429
+        stable.go.set()
+        assert (await asking)[0] == 200
+        await found.until(lambda: found.operator.counted("stable", "requests") == 1)
+        assert found.operator.counted("stable", "errors") == 0
+
+
+async def test_a_batch_that_the_operator_refuses_does_not_come_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with both() as (stable, canary), gateway(monkeypatch, tmp_path, stable.url, canary.url) as found:
+        await found.told(ALL)
+        found.operator.status = 400
         await found.ask()
-        await found.until(lambda: found.operator.counted("canary", "requests") == requests + 1)
-        assert found.operator.counted("canary", "errors") == errors
+        await found.until(lambda: any(one["batch"] for one in found.operator.reports))
+        await found.told(ALL)
+        assert found.operator.reports[-1]["batch"] is None
 
 
 async def test_while_the_operator_is_away_the_share_stays_and_nothing_counted_is_lost(

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from finetune_gateway.canary.split import LONGEST_PARSED_BYTES, Split, group_of, session_of
-from finetune_gateway.canary.traffic import Answered, Traffic, bucket
+from finetune_gateway.canary.traffic import MOST_COUNT, MOST_OF_SESSION, Answered, Outcome, Traffic, bucket
 
 STEP = Split("step-1", "sha256:next", 10)
 
@@ -55,6 +55,13 @@ def test_a_session_is_what_the_client_names(headers: dict[str, str], body: bytes
     assert group_of(STEP, session, 0.5) in ("stable", "canary")
 
 
+def test_a_body_without_the_field_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "finetune_gateway.canary.split.json.loads", lambda _: pytest.fail("it takes milliseconds of all requests")
+    )
+    assert session_of({}, b'{"messages": [{"role": "user", "content": "who"}]}') == ""
+
+
 @pytest.mark.parametrize("found", [None, [], {}, {"id": 1, "salt": "", "percent": 5}, {"id": "a", "percent": True}])
 def test_what_is_no_split_splits_nothing(found: object) -> None:
     assert Split.read(found) == Split()
@@ -63,7 +70,7 @@ def test_what_is_no_split_splits_nothing(found: object) -> None:
 
 def counted(traffic: Traffic, number: int, group: str = "canary") -> None:
     for _ in range(number):
-        traffic.count(traffic.split, group, Answered(False, 0.5, 0.02, 10))  # type: ignore[arg-type]
+        traffic.count(traffic.split, group, Answered("answered", 0.5, 0.02, 10))  # type: ignore[arg-type]
 
 
 def test_what_is_counted_while_a_batch_is_under_way_is_in_the_next_one() -> None:
@@ -93,7 +100,7 @@ def test_another_step_is_counted_from_nothing_and_knows_nothing_of_the_one_befor
     counted(traffic, 1)
     following = Split("step-2", STEP.salt, 50)
     traffic.follow(following)
-    traffic.count(STEP, "canary", Answered(True))  # it came while the step before was under way
+    traffic.count(STEP, "canary", Answered("errors"))  # it came while the step before was under way
     assert traffic.report()["batch"] is None
     counted(traffic, 2)
     assert traffic.report()["batch"]["sequence"] == 1
@@ -104,9 +111,49 @@ def test_another_step_is_counted_from_nothing_and_knows_nothing_of_the_one_befor
 def test_an_answer_that_failed_has_no_times() -> None:
     traffic = Traffic()
     traffic.follow(STEP)
-    traffic.count(STEP, "canary", Answered(True, 0.5, 0.02, 10))
+    traffic.count(STEP, "canary", Answered("errors", 0.5, 0.02, 10))
     batch = traffic.report()["batch"]["canary"]
     assert (batch["requests"], batch["errors"], batch["answers"], batch["firstToken"]) == (1, 1, 0, {})
+
+
+@pytest.mark.parametrize("outcome", ["refused", "left"])
+def test_one_client_at_fault_counts_a_few_times(outcome: Outcome) -> None:
+    traffic = Traffic()
+    traffic.follow(STEP)
+    for session in ("alice", "bob", ""):
+        for _ in range(100):
+            traffic.count(STEP, "canary", Answered(outcome, session=session))
+    batch = traffic.report()["batch"]["canary"]
+    assert batch["requests"] == batch[outcome] == 2 * MOST_OF_SESSION + 100, "who names no session is many clients"
+    assert batch["errors"] == 0
+
+
+def test_counts_stay_as_large_as_the_operator_takes() -> None:
+    traffic = Traffic()
+    traffic.follow(STEP)
+    traffic.count(STEP, "canary", Answered("answered", tokens=10**9))
+    assert traffic.report()["batch"]["canary"]["tokenSquares"] == MOST_COUNT
+
+
+def test_a_batch_that_is_refused_holds_up_none_of_those_that_follow() -> None:
+    traffic = Traffic()
+    traffic.follow(STEP)
+    counted(traffic, 3)
+    refused = traffic.report()
+    traffic.refused()
+    counted(traffic, 1)
+    following = traffic.report()
+    assert (following["batch"]["sequence"], following["batch"]["canary"]["requests"]) == (1, 1)
+    assert following["source"] != refused["source"], "the operator waits for that batch of this source"
+
+
+def test_a_step_that_comes_back_is_counted_as_by_another_process() -> None:
+    traffic = Traffic()
+    traffic.follow(STEP)
+    before = traffic.report()["source"]
+    traffic.follow(Split())
+    traffic.follow(STEP)
+    assert traffic.report()["source"] != before, "its numbers begin anew"
 
 
 def test_any_duration_has_a_bucket() -> None:

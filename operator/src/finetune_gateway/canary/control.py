@@ -15,6 +15,7 @@ from finetune_gateway.canary.split import Split
 from finetune_gateway.canary.traffic import Traffic
 
 ASK_SECONDS = 2.0
+BAD_REQUEST = 400
 _TIMEOUT = ClientTimeout(total=10)
 _LONGEST_ANSWER = 65536
 _log = structlog.get_logger()
@@ -48,6 +49,8 @@ async def _once(session: ClientSession, control: Control, traffic: Traffic) -> N
     headers = {"Authorization": f"Bearer {control.token.read_text().strip()}"}
     report = traffic.report()
     async with session.post(control.url, json=report, headers=headers, allow_redirects=False) as response:
+        if response.status == BAD_REQUEST and report["batch"] is not None:
+            traffic.refused()
         if response.status != 200:
             raise ValueError(f"HTTP {response.status}: {(await response.content.read(500)).decode(errors='replace')}")
         if (response.content_length or 0) > _LONGEST_ANSWER:

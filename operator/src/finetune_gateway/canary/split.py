@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,8 @@ SESSION_HEADER = "x-session-id"
 LONGEST_PARSED_BYTES = 2**20
 """Of a body in which the user is looked for."""
 _PARTS = 10_000
+_USER = re.compile(rb'"user"\s*:')
+"""The field, which the role of a message is not."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Split:
 def session_of(headers: Mapping[str, str], body: bytes) -> str:
     """What stays on one side: the session that the client names, or OpenAI's `user`; empty: each request by itself."""
     named = headers.get(SESSION_HEADER)
-    if named or len(body) > LONGEST_PARSED_BYTES or b'"user"' not in body:
+    if named or len(body) > LONGEST_PARSED_BYTES or _USER.search(body) is None:
         return named or ""
     try:
         user = json.loads(body).get("user")

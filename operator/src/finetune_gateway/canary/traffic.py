@@ -10,13 +10,20 @@ import math
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from finetune_gateway.canary.split import Group, Split
 
 GROWTH = 1.1
 """Of the bounds of a histogram's buckets: bucket n has what is from GROWTH**n seconds on."""
 _LEAST_SECONDS, _MOST_SECONDS = 1e-4, 3600.0
+MOST_COUNT = 10**15
+"""What the operator takes."""
+MOST_OF_SESSION = 3
+"""Requests of a session that were refused, or whose client left: one client at fault decides nothing."""
+_MOST_SESSIONS = 10_000
+Outcome = Literal["answered", "errors", "refused", "left"]
+"""errors: a fault of the server, as is 429. refused: any other 4xx. left: its client did, before the answer began."""
 
 
 def bucket(seconds: float) -> int:
@@ -30,6 +37,8 @@ class Counts:
 
     requests: int = 0
     errors: int = 0
+    refused: int = 0
+    left: int = 0
     first_token: Counter[int] = field(default_factory=Counter)
     per_token: Counter[int] = field(default_factory=Counter)
     answers: int = 0
@@ -40,6 +49,8 @@ class Counts:
         return {
             "requests": self.requests,
             "errors": self.errors,
+            "refused": self.refused,
+            "left": self.left,
             "firstToken": {str(number): count for number, count in self.first_token.items()},
             "perToken": {str(number): count for number, count in self.per_token.items()},
             "answers": self.answers,
@@ -52,10 +63,11 @@ class Counts:
 class Answered:
     """One request of a group. `first_seconds`, `token_seconds` None: it was no stream, or too short to tell."""
 
-    failed: bool
+    outcome: Outcome
     first_seconds: float | None = None
     token_seconds: float | None = None
     tokens: int | None = None
+    session: str = ""
 
 
 class Traffic:
@@ -65,6 +77,7 @@ class Traffic:
         self.split = Split()
         self._source = uuid.uuid4().hex
         self._sequence = 0
+        self._of_sessions: Counter[tuple[Group, str]] = Counter()
         self._counts: dict[Group, Counts] = {}
         self._handed_over: dict[str, Any] | None = None
         self._begin()
@@ -72,7 +85,10 @@ class Traffic:
     def follow(self, split: Split) -> None:
         """This holds from now on. Another step is counted from nothing."""
         if split.id != self.split.id:
+            # A step that comes back knows the numbers of before, so they are not used again.
+            self._source = uuid.uuid4().hex
             self._sequence, self._handed_over = 0, None
+            self._of_sessions.clear()
             self._begin()
         self.split = split
 
@@ -80,10 +96,12 @@ class Traffic:
         """A request that came while `split` held; one of a step that is over is not counted."""
         if not split.id or split.id != self.split.id:
             return
+        if answered.outcome in ("refused", "left") and not self._may_count(group, answered.session):
+            return
         counts = self._counts[group]
         counts.requests += 1
-        counts.errors += answered.failed
-        if answered.failed:
+        if answered.outcome != "answered":
+            setattr(counts, answered.outcome, getattr(counts, answered.outcome) + 1)
             return
         if answered.first_seconds is not None:
             counts.first_token[bucket(answered.first_seconds)] += 1
@@ -91,8 +109,8 @@ class Traffic:
             counts.per_token[bucket(answered.token_seconds)] += 1
         if answered.tokens is not None:
             counts.answers += 1
-            counts.tokens += answered.tokens
-            counts.token_squares += answered.tokens**2
+            counts.tokens = min(counts.tokens + answered.tokens, MOST_COUNT)
+            counts.token_squares = min(counts.token_squares + answered.tokens**2, MOST_COUNT)
 
     def report(self) -> dict[str, Any]:
         """What to tell the operator: the batch that is under way, or the next one."""
@@ -107,6 +125,17 @@ class Traffic:
         """The operator has written this batch of a split down."""
         if split_id == self.split.id and sequence >= self._sequence:
             self._handed_over = None
+
+    def refused(self) -> None:
+        """The operator takes this batch for none: sent again, it would hold up all that follow."""
+        self._handed_over = None
+        self._source, self._sequence = uuid.uuid4().hex, 0
+
+    def _may_count(self, group: Group, session: str) -> bool:
+        if not session or len(self._of_sessions) >= _MOST_SESSIONS:
+            return True
+        self._of_sessions[group, session] += 1
+        return self._of_sessions[group, session] <= MOST_OF_SESSION
 
     def _begin(self) -> None:
         self._counts = {"stable": Counts(), "canary": Counts()}

@@ -16,7 +16,7 @@ from finetune_api.canary import MOST_SOURCES, CanaryStatus, TrafficReport
 from finetune_operator.core.references import ObjectKey
 
 COUNT_SECONDS = 3.0
-"""A status is written at most so often on account of what is counted, but for errors."""
+"""A status is written at most so often on account of what is counted, but for an outage."""
 _KEPT_SECONDS = 60.0
 _OWNERS_KEPT = 10_000
 
@@ -63,7 +63,8 @@ class TrafficStore:
         if report.source not in reports and len(reports) >= MOST_SOURCES:
             return None
         reports[report.source] = (self._clock(), report)
-        return 0.0 if report.batch.canary.errors else COUNT_SECONDS
+        its = report.batch.canary
+        return 0.0 if (its.errors + its.refused + its.left) * 4 >= its.requests > 0 else COUNT_SECONDS
 
     def reports(self, owner: ObjectKey) -> tuple[TrafficReport, ...]:
         """The batches that came lately."""

@@ -22,6 +22,8 @@ from finetune_api.run import ModelSource
 from finetune_operator.modeldeployment.canary.counting import counted
 from finetune_operator.modeldeployment.canary.machine import (
     DRAIN_SECONDS,
+    MOST_BETWEEN_LOOKS,
+    REPORT_SECONDS,
     START_SECONDS,
     UNREADY_SECONDS,
     Seen,
@@ -55,8 +57,11 @@ def report(
     source = changes.get("source", SOURCE)
     batch = TrafficBatch(
         sequence=changes.get("sequence", known.get(source, 0) + 1),
-        stable=TrafficCounts(requests=its * 10 if stable is None else stable, errors=changes.get("of_stable", 0)),
-        canary=TrafficCounts(requests=its, errors=errors),
+        stable=TrafficCounts(
+            requests=its * 10 if stable is None else stable,
+            **{changes.get("share", "errors"): changes.get("of_stable", 0)},
+        ),
+        canary=TrafficCounts(requests=its, **{changes.get("share", "errors"): errors}),
     )
     return TrafficReport(source=source, split=changes.get("split", canary.split), batch=batch)
 
@@ -110,7 +115,7 @@ def test_as_long_as_it_can_not_be_rolled_out_it_is_watched() -> None:
     assert is_proved(proved, ONE_STEP)
     assert looked(proved, report(proved, 900, errors=200), spec=ONE_STEP).rolled_back is not None
     gone = known(looked(proved, ready=0, spec=ONE_STEP))
-    assert looked(gone, ready=0, spec=ONE_STEP, at=60 + UNREADY_SECONDS).rolled_back is not None
+    assert looked(gone, ready=0, spec=ONE_STEP, at=60 + START_SECONDS).rolled_back is not None
 
 
 def test_what_was_ended_is_over_once_no_gateway_knows_it_and_its_pods_are_gone() -> None:
@@ -161,8 +166,57 @@ def test_the_first_requests_end_it_without_statistics_if_many_of_them_fail() -> 
 
 
 @pytest.mark.parametrize(("errors", "of_stable"), [(2, 20), (3, 30), (20, 200)])
-def test_faults_that_both_have_are_not_the_canarys(errors: int, of_stable: int) -> None:
-    found = looked(analysing(), report(analysing(), 200, errors=errors, of_stable=of_stable))
+@pytest.mark.parametrize("share", ["errors", "refused", "left"])
+def test_faults_that_both_have_are_not_the_canarys(errors: int, of_stable: int, share: str) -> None:
+    found = looked(analysing(), report(analysing(), 200, errors=errors, of_stable=of_stable, share=share))
+    assert found.rolled_back is None
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [("refused", "requests refused (4xx)"), ("left", "requests left by their client before an answer")],
+)
+def test_one_that_refuses_or_keeps_clients_waiting_is_worse_too(share: str, said: str) -> None:
+    early = looked(analysing(), report(analysing(), 6, errors=6, share=share))
+    assert str(early.rolled_back).startswith("6 of its first 6 requests were ")
+    found = looked(analysing(), report(analysing(), 200, errors=20, share=share))
+    assert found.rolled_back == f"The share of {said} was 0.1 and 0 of what serves."
+    some = looked(analysing(), report(analysing(), 200, errors=6, share=share))
+    assert known(some).verdict == "NotEnoughData", "3 % more may be chance, and may not"
+
+
+def test_what_answers_nothing_is_never_promoted_though_both_are_alike() -> None:
+    canary = analysing()
+    for _ in range(5):
+        canary = known(looked(canary, report(canary, 300, errors=300, of_stable=3000, share="refused")))
+    assert (canary.step, canary.verdict) == (1, "NotEnoughData")
+
+
+def waiting_for_approval() -> tuple[CanaryStatus, Canary]:
+    spec = Canary.from_wire({"steps": [{"percent": 50, "minimumRequests": 300}], "approval": "Manual"})
+    return analysing(spec), spec
+
+
+@pytest.mark.parametrize("good", [100, 299, 1000, 10_000])
+@pytest.mark.parametrize("share", ["errors", "refused", "left"])
+def test_an_outage_ends_it_within_50_requests_whenever_it_begins(good: int, share: str) -> None:
+    canary, spec = waiting_for_approval()
+    for number in (100,) * (good // 100) + (good % 100,):
+        canary = known(looked(canary, report(canary, number), spec=spec))
+    assert canary.next_look_requests <= canary.canary.requests + MOST_BETWEEN_LOOKS
+    failed, found = 0, Turn(canary)
+    while found.rolled_back is None and failed < 1000:
+        found = looked(known(found), report(known(found), 10, errors=10, share=share), spec=spec)
+        failed += 10
+    assert failed <= 50
+    assert found.rolled_back is not None
+
+
+def test_an_outage_of_both_does_not_end_it() -> None:
+    canary, spec = waiting_for_approval()
+    for _ in range(20):
+        canary = known(looked(canary, report(canary, 100), spec=spec))
+    found = looked(canary, report(canary, 100, errors=100, of_stable=1000), spec=spec)
     assert found.rolled_back is None
 
 
@@ -173,7 +227,21 @@ def test_pods_that_never_start_or_are_gone_end_it() -> None:
     assert gone.unready_time == NOW
     assert due(gone, SPEC, NOW) == later(UNREADY_SECONDS)
     assert known(looked(gone, ready=1, at=10)).unready_time is None
-    assert "None of its Pods has been ready" in str(looked(gone, ready=0, at=UNREADY_SECONDS).rolled_back)
+    crashed = looked(gone, ready=0, at=UNREADY_SECONDS, failing="It exits with 1.")
+    assert crashed.rolled_back == "None of its Pods has been ready for 60 seconds. It exits with 1."
+
+
+def test_a_pod_that_is_replaced_is_waited_for_as_one_that_starts() -> None:
+    gone = known(looked(analysing(), ready=0, at=0))
+    assert looked(gone, ready=0, at=UNREADY_SECONDS).rolled_back is None, "its node is drained"
+    assert "has been ready" in str(looked(gone, ready=0, at=START_SECONDS).rolled_back)
+    assert due(gone, SPEC, later(UNREADY_SECONDS)) == later(START_SECONDS)
+
+
+def test_that_no_gateway_answers_or_the_operator_was_away_is_not_its_fault() -> None:
+    waits = turn(begun(NEXT, NOW), SPEC, 1, Seen(1, splits=False), later(START_SECONDS + 1))
+    assert (waits.rolled_back, known(waits).phase) == (None, "Starting")
+    assert known(turn(begun(NEXT, NOW), SPEC, 1, READY, later(START_SECONDS + 1))).phase == "Analysing"
 
 
 @pytest.mark.parametrize(("then", "ends"), [("Wait", False), ("Abort", True)])
@@ -183,8 +251,13 @@ def test_a_deadline_ends_a_step_that_is_undecided_if_it_is_to(then: str, ends: b
     canary = analysing(spec)
     assert (due(canary, spec, NOW) == later(600)) is ends
     assert looked(canary, spec=spec, at=599).rolled_back is None
-    found = looked(canary, report(canary, 50), spec=spec, at=600).rolled_back
+    late = looked(canary, spec=spec, at=9000)
+    assert late.rolled_back is None, "the operator was away, and gateways have not reported yet"
+    assert (due(known(late), spec, later(9000)) == later(9000 + REPORT_SECONDS)) is ends
+    found = looked(known(late), report(canary, 50), spec=spec, at=9000 + REPORT_SECONDS).rolled_back
     assert (found is not None and "50 requests" in found) is ends
+    passed = looked(known(late), report(canary, 300), spec=spec, at=9000 + REPORT_SECONDS)
+    assert is_proved(known(passed), spec)
 
 
 def test_with_manual_approval_it_waits_for_its_revision_and_is_still_watched() -> None:

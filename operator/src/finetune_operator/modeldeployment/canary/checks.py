@@ -9,10 +9,19 @@ that (these add up to 1; Bonferroni's inequality holds for looks that depend on 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast, get_args
 
-from finetune_api.canary import CanaryCheck, CheckResult, TrafficCounts, Verdict
+from finetune_api.canary import (
+    CanaryCheck,
+    CheckMetric,
+    CheckResult,
+    RequestCounts,
+    RequestShare,
+    TrafficCounts,
+    Verdict,
+)
 from finetune_operator.modeldeployment.canary.statistics import (
     Estimate,
     difference,
@@ -29,10 +38,12 @@ LEAST_SAMPLES = 20
 LEAST_ERRORS = 5
 """Of a canary that fails by them: the limits of fewer are too narrow."""
 _P95 = 0.95
+SHARES: tuple[RequestShare, ...] = get_args(RequestShare)
+_URGENCY = ("Fail", "NotEnoughData", "Pass")
 
 
 @dataclass(frozen=True)
-class _Sides:
+class Sides:
     """Both sides, and how far one is above the other; `in_logarithms`: all of them."""
 
     stable: Estimate
@@ -44,7 +55,8 @@ def check_results(
     checks: Sequence[CanaryCheck], stable: TrafficCounts, canary: TrafficCounts, look: int, *, may_pass: bool
 ) -> list[CheckResult]:
     """All checks at this look (from 1)."""
-    fail = quantile_of_normal(FAIL_ALPHA * 6 / (math.pi * look) ** 2 / len(checks))
+    comparisons = len(checks) + sum(len(SHARES) - 1 for check in checks if check.metric == "ErrorRate")
+    fail = quantile_of_normal(FAIL_ALPHA * 6 / (math.pi * look) ** 2 / comparisons)
     return [_result(check, stable, canary, fail, may_pass=may_pass) for check in checks]
 
 
@@ -59,20 +71,79 @@ def overall(results: Sequence[CheckResult]) -> Verdict:
 def _result(
     check: CanaryCheck, stable: TrafficCounts, canary: TrafficCounts, fail: float, *, may_pass: bool
 ) -> CheckResult:
+    if check.metric == "ErrorRate":
+        return _of_requests(margin_of(check), stable, canary, fail, may_pass=may_pass)
     strict, usual = _compared(check, stable, canary, fail), _compared(check, stable, canary, _USUAL)
     if strict is None or usual is None:
         return CheckResult(metric=check.metric, verdict="NotEnoughData")
-    margin, is_ratio = margin_of(check), check.metric != "ErrorRate"
+    margin = margin_of(check)
     verdict: Verdict = "NotEnoughData"
-    is_chance = check.metric == "ErrorRate" and canary.errors < LEAST_ERRORS
-    if strict.above.low > margin and not is_chance:
+    if strict.above.low > margin:
         verdict = "Fail"
     elif may_pass and usual.above.high < margin:
         verdict = "Pass"
-    shown = [usual.stable.value, usual.canary.value, usual.above.low, usual.above.high]
-    numbers = [_shown(math.exp(one) if is_ratio else one) for one in shown]
+    return _shown_of(check.metric, usual, verdict, math.exp)
+
+
+def _of_requests(
+    margin: float, stable: RequestCounts, canary: RequestCounts, fail: float, *, may_pass: bool
+) -> CheckResult:
+    """Errors, refusals and clients that left, each by the same limit: the first that failed, or is undecided."""
+    found = []
+    for name in SHARES:
+        usual, verdict = compared_share(name, stable, canary, _USUAL), "NotEnoughData"
+        if share_is_above(name, stable, canary, fail, margin):
+            verdict = "Fail"
+        elif may_pass and usual is not None and usual.above.high < margin:
+            verdict = "Pass"
+        if usual is None:
+            found.append(CheckResult(metric="ErrorRate", verdict="NotEnoughData", share=name))
+        else:
+            found.append(_shown_of("ErrorRate", usual, cast(Verdict, verdict), float, name))
+    return min(found, key=lambda one: _URGENCY.index(one.verdict))
+
+
+def share_is_above(name: RequestShare, stable: RequestCounts, canary: RequestCounts, z: float, margin: float) -> bool:
+    """Whether a share of its requests is above that of what serves by more than the margin, with this limit."""
+    compared = compared_share(name, stable, canary, z)
+    return compared is not None and compared.above.low > margin and _counts(name, canary)[0] >= LEAST_ERRORS
+
+
+def compared_share(name: RequestShare, stable: RequestCounts, canary: RequestCounts, z: float) -> Sides | None:
+    """None: one side has too few requests."""
+    found = [
+        share(min(count, total), total, z) if _enough(total) else None
+        for count, total in (_counts(name, stable), _counts(name, canary))
+    ]
+    if found[0] is None or found[1] is None:
+        return None
+    return Sides(found[0], found[1], difference(found[1], found[0]))
+
+
+def _counts(name: RequestShare, counts: RequestCounts) -> tuple[int, int]:
+    if name == "Errors":
+        return counts.errors, counts.answered
+    return (counts.refused if name == "Refused" else counts.left), counts.requests
+
+
+def _shown_of(
+    metric: CheckMetric,
+    usual: Sides,
+    verdict: Verdict,
+    value: Callable[[float], float],
+    name: RequestShare | None = None,
+) -> CheckResult:
+    numbers = [
+        _shown(value(one)) for one in (usual.stable.value, usual.canary.value, usual.above.low, usual.above.high)
+    ]
     return CheckResult(
-        metric=check.metric, stable=numbers[0], canary=numbers[1], low=numbers[2], high=numbers[3], verdict=verdict
+        metric=metric,
+        stable=numbers[0],
+        canary=numbers[1],
+        low=numbers[2],
+        high=numbers[3],
+        verdict=verdict,
+        share=name,
     )
 
 
@@ -86,17 +157,15 @@ def margin_of(check: CanaryCheck) -> float:
     return math.log(check.maximum_ratio or 1.0)
 
 
-def _compared(check: CanaryCheck, stable: TrafficCounts, canary: TrafficCounts, z: float) -> _Sides | None:
+def _compared(check: CanaryCheck, stable: TrafficCounts, canary: TrafficCounts, z: float) -> Sides | None:
     """None: one side has too few samples."""
     found = [_estimate(check, counts, z) for counts in (stable, canary)]
     if found[0] is None or found[1] is None:
         return None
-    return _Sides(found[0], found[1], difference(found[1], found[0]))
+    return Sides(found[0], found[1], difference(found[1], found[0]))
 
 
 def _estimate(check: CanaryCheck, counts: TrafficCounts, z: float) -> Estimate | None:
-    if check.metric == "ErrorRate":
-        return share(min(counts.errors, counts.requests), counts.requests, z) if _enough(counts.requests) else None
     if check.metric == "OutputTokensMean":
         known = _enough(counts.answers) and counts.tokens > 0
         return log_mean(counts.answers, counts.tokens, counts.token_squares, z) if known else None

@@ -10,10 +10,13 @@ from finetune_api.canary import (
     MOST_COUNT,
     MOST_SOURCES,
     CanaryStatus,
+    RequestCounts,
     TrafficCounts,
     TrafficReport,
     TrafficSource,
 )
+
+_ENDS = ("requests", "errors", "refused", "left")
 
 
 def counted(canary: CanaryStatus, reports: Iterable[TrafficReport]) -> CanaryStatus:
@@ -37,16 +40,25 @@ def _with_report(canary: CanaryStatus, report: TrafficReport) -> CanaryStatus:
         update={
             "stable": _sum(canary.stable, batch.stable),
             "canary": _sum(canary.canary, batch.canary),
+            "recent_stable": _ends(canary.recent_stable, batch.stable),
+            "recent_canary": _ends(canary.recent_canary, batch.canary),
             "sources": [TrafficSource(source=source, sequence=number) for source, number in known.items()],
         }
     )
 
 
 def _sum(before: TrafficCounts, more: TrafficCounts) -> TrafficCounts:
-    numbers = ("requests", "errors", "answers", "tokens", "token_squares")
-    sums = {name: min(getattr(before, name) + getattr(more, name), MOST_COUNT) for name in numbers}
+    sums = _added(before, more, (*_ENDS, "answers", "tokens", "token_squares"))
     buckets = {name: _merged(getattr(before, name), getattr(more, name)) for name in ("first_token", "per_token")}
     return TrafficCounts(**sums, **buckets)
+
+
+def _ends(before: RequestCounts, more: RequestCounts) -> RequestCounts:
+    return RequestCounts(**_added(before, more, _ENDS))
+
+
+def _added(before: RequestCounts, more: RequestCounts, names: Iterable[str]) -> dict[str, int]:
+    return {name: min(getattr(before, name) + getattr(more, name), MOST_COUNT) for name in names}
 
 
 def _merged(before: dict[str, int], more: dict[str, int]) -> dict[str, int]:

@@ -19,14 +19,17 @@ from finetune_operator.core.digest import digest
 from finetune_operator.core.plan import earliest
 from finetune_operator.modeldeployment.canary.checks import check_results, overall
 from finetune_operator.modeldeployment.canary.counting import counted
+from finetune_operator.modeldeployment.canary.guard import outage, windowed
 
 FIRST_LOOK_REQUESTS = 20
 LOOK_GROWTH = 1.5
 """Each look at the checks needs half as many requests more than the one before."""
-GUARD_ERRORS, GUARD_REQUESTS = 5, 40
-"""So many errors among the first requests end it without statistics, where what serves has far fewer."""
+MOST_BETWEEN_LOOKS = 1000
 START_SECONDS = 1800
 UNREADY_SECONDS = 60
+"""Of Pods that do not start again, of which it is known why; one that is replaced has START_SECONDS."""
+REPORT_SECONDS = 15
+"""After a deadline: what gateways counted while the operator was away comes within it."""
 DRAIN_SECONDS = 15
 """Longer than a gateway takes to ask again, so that what is removed gets no requests any more."""
 
@@ -102,13 +105,17 @@ def turn(canary: CanaryStatus, spec: Canary, replicas: int, seen: Seen, now: dat
     if canary.phase == "Promoting":
         return Turn(canary)
     canary = counted(_with_readiness(canary, seen, now), seen.reports)
-    fault = _fault(canary, seen, now)
+    needed = replicas_of(canary, spec, replicas)
+    fault = _fault(canary, seen, needed, now)
     if fault is not None:
         return _rolled_back(canary, fault, now)
     if canary.phase != "Starting" and canary.percent != _step_of(canary, spec).percent:
         canary = _in_phase(canary, "Starting", now)  # Its share was changed: the step begins again.
     if canary.phase == "Starting":
-        return Turn(_started(canary, spec, replicas_of(canary, spec, replicas), seen, now))
+        fault = outage(canary, spec)  # It has its share of the step before.
+        if fault is not None:
+            return _rolled_back(canary, fault, now)
+        return Turn(_started(windowed(canary), spec, needed, seen, now))
     found = _analysed(canary, spec, now)
     if found.canary is not None and found.canary.phase == "Starting":
         # Whether there are Pods enough for the next step is known, if it needs no more of them.
@@ -123,7 +130,10 @@ def due(canary: CanaryStatus, spec: Canary, now: datetime) -> datetime | None:
         return None if is_drained(canary, now) else canary.phase_time + timedelta(seconds=DRAIN_SECONDS)
     start = canary.phase_time + timedelta(seconds=START_SECONDS) if canary.phase == "Starting" else None
     deadline = _deadline(canary, spec) if canary.phase == "Analysing" and spec.on_not_enough_data == "Abort" else None
-    return earliest(moment for moment in (start, deadline, _gone(canary)) if moment is None or moment > now)
+    if deadline is not None and canary.overdue_time is not None:
+        deadline = canary.overdue_time + timedelta(seconds=REPORT_SECONDS)
+    moments = (start, deadline, *_gone(canary))
+    return earliest(moment for moment in moments if moment is None or moment > now)
 
 
 def _with_readiness(canary: CanaryStatus, seen: Seen, now: datetime) -> CanaryStatus:
@@ -132,19 +142,15 @@ def _with_readiness(canary: CanaryStatus, seen: Seen, now: datetime) -> CanarySt
     return canary.model_copy(update={"unready_time": canary.unready_time or whole_seconds(now)})
 
 
-def _fault(canary: CanaryStatus, seen: Seen, now: datetime) -> str | None:
-    """What ends it without statistics."""
+def _fault(canary: CanaryStatus, seen: Seen, needed: int, now: datetime) -> str | None:
+    """What its Pods lack for too long. That no gateway answers is not its fault."""
     why = f" {seen.failing}" if seen.failing else ""
-    if canary.phase == "Starting" and now >= canary.phase_time + timedelta(seconds=START_SECONDS):
+    is_late = canary.phase == "Starting" and now >= canary.phase_time + timedelta(seconds=START_SECONDS)
+    if is_late and seen.ready < needed:
         return f"Its Pods were not ready within {START_SECONDS // 60} minutes.{why}"
-    gone = canary.unready_time
-    if canary.split and gone is not None and now >= gone + timedelta(seconds=UNREADY_SECONDS):
-        return f"None of its Pods has been ready for {UNREADY_SECONDS} seconds.{why}"
-    its, other = canary.canary, canary.stable
-    is_early = its.errors >= GUARD_ERRORS and its.requests <= GUARD_REQUESTS and its.errors * 4 >= its.requests
-    # A fault of both, or of the clients, is not the canary's.
-    if is_early and its.errors * max(1, other.requests) > 2 * other.errors * its.requests:
-        return f"{its.errors} of its first {its.requests} requests failed."
+    seconds, gone = (UNREADY_SECONDS if seen.failing else START_SECONDS), canary.unready_time
+    if canary.split and gone is not None and now >= gone + timedelta(seconds=seconds):
+        return f"None of its Pods has been ready for {seconds} seconds.{why}"
     return None
 
 
@@ -155,7 +161,10 @@ def _started(canary: CanaryStatus, spec: Canary, needed: int, seen: Seen, now: d
     steps = ordered(spec)
     step = min(canary.step, len(steps))
     moment = whole_seconds(now)
-    fresh = {name: CanaryStatus.model_fields[name].default for name in ("stable", "canary", "verdict")}
+    fresh = {
+        name: CanaryStatus.model_fields[name].default
+        for name in ("stable", "canary", "recent_stable", "recent_canary", "overdue_time", "verdict")
+    }
     update = {
         **fresh,
         "step": step,
@@ -173,10 +182,17 @@ def _analysed(canary: CanaryStatus, spec: Canary, now: datetime) -> Turn:
     canary = _looked(canary, spec, step.minimum_requests)
     if canary.verdict == "Fail":
         return _rolled_back(canary, _worse(canary.checks), now)
+    fault = outage(canary, spec)
+    if fault is not None:
+        return _rolled_back(canary, fault, now)
+    canary = windowed(canary)
     if canary.phase == "WaitingForApproval" or canary.verdict == "Pass":
         return _passed(canary, spec, len(spec.steps), now)
     deadline = _deadline(canary, spec)
     if deadline is not None and now >= deadline and spec.on_not_enough_data == "Abort":
+        overdue = canary.overdue_time or whole_seconds(now)
+        if now < overdue + timedelta(seconds=REPORT_SECONDS):
+            return Turn(canary.model_copy(update={"overdue_time": overdue}))
         message = f"Step {canary.step} was undecided after {step.deadline_seconds} seconds and "
         return _rolled_back(canary, f"{message}{canary.canary.requests} requests to the canary.", now)
     return Turn(canary)
@@ -188,8 +204,8 @@ def _looked(canary: CanaryStatus, spec: Canary, minimum: int) -> CanaryStatus:
     if requests < canary.next_look_requests:
         return canary
     look = canary.looks + 1
-    results = check_results(spec.checks, canary.stable, canary.canary, look, may_pass=requests >= minimum)
-    following = math.ceil(requests * LOOK_GROWTH)
+    results = check_results(spec.checks, canary.stable, canary.canary, look, may_pass=canary.canary.answered >= minimum)
+    following = min(math.ceil(requests * LOOK_GROWTH), requests + MOST_BETWEEN_LOOKS)
     if requests < minimum < following:
         following = minimum
     return canary.model_copy(
@@ -212,8 +228,15 @@ def _rolled_back(canary: CanaryStatus, why: str, now: datetime) -> Turn:
 
 def _worse(results: Sequence[CheckResult]) -> str:
     found = [one for one in results if one.verdict == "Fail"]
-    named = [f"{one.metric} was {one.canary:g} and {one.stable:g} of what serves" for one in found]
+    named = [f"{_named(one)} was {one.canary:g} and {one.stable:g} of what serves" for one in found]
     return f"{', '.join(named)}."
+
+
+def _named(one: CheckResult) -> str:
+    return f"The share of {_SHARES[one.share]}" if one.share in _SHARES else one.metric
+
+
+_SHARES = {"Refused": "requests refused (4xx)", "Left": "requests left by their client before an answer"}
 
 
 def _deadline(canary: CanaryStatus, spec: Canary) -> datetime | None:
@@ -226,8 +249,9 @@ def _step_of(canary: CanaryStatus, spec: Canary) -> CanaryStep:
     return steps[min(canary.step, len(steps)) - 1]
 
 
-def _gone(canary: CanaryStatus) -> datetime | None:
-    return None if canary.unready_time is None else canary.unready_time + timedelta(seconds=UNREADY_SECONDS)
+def _gone(canary: CanaryStatus) -> list[datetime]:
+    gone = canary.unready_time
+    return [] if gone is None else [gone + timedelta(seconds=one) for one in (UNREADY_SECONDS, START_SECONDS)]
 
 
 def _in_phase(canary: CanaryStatus, phase: CanaryPhase, now: datetime) -> CanaryStatus:
