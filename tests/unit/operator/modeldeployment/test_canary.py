@@ -218,7 +218,8 @@ def test_a_gate_that_fails_meanwhile_ends_it() -> None:
 
 
 def test_without_what_splits_the_requests_none_begins_and_one_under_way_ends() -> None:
-    for missing in ({"gateway_image": None}, {"progress_endpoint": None}):
+    cases: list[dict[str, Any]] = [{"gateway_image": None}, {"progress_endpoint": None}]
+    for missing in cases:
         unsplit = replace(with_next(behind_gateway()), **missing)
         found = plan(unsplit, NOW)
         assert (found.status.canary, applied(found)) == (None, "sha256:aa")
