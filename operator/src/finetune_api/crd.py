@@ -323,12 +323,12 @@ def open_schema(node: Any) -> Any:
         return {**kept, "items": {**open_schema(node["items"]), "required": [*keys]}}
     if "properties" in node:
         kept["properties"] = {name: open_schema(child) for name, child in node["properties"].items()}
-    if node.get("type") == "object" and "additionalProperties" not in node:
+    children = {name: open_schema(node[name]) for name in ("items", "additionalProperties") if name in node}
+    if children.get("additionalProperties", {}).get("type") in _WIDEST:  # another version may count in another way
+        del children["additionalProperties"]
+    if node.get("type") == "object" and "additionalProperties" not in children:
         kept["x-kubernetes-preserve-unknown-fields"] = True
-    for name in ("items", "additionalProperties"):
-        if name in node:
-            kept[name] = open_schema(node[name])
-    return kept
+    return {**kept, **children}
 
 
 def _structural(node: Any, definitions: dict[str, Any], *, with_defaults: bool) -> Any:
