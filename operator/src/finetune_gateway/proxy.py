@@ -57,8 +57,8 @@ class _Exchange:
     status: int = CLIENT_LEFT
     split: Split = field(default_factory=Split)
     group: Group | None = None
-    session: str = ""
     """None: it is not counted for a canary."""
+    session: str = ""
     asked: float = 0.0
     """When it was sent to the server that answers; 0: to none."""
     begun: bool = False
