@@ -15,13 +15,14 @@ from tests.integration.trainer_evaluation.tiny_models import save_model
 environment.prepare()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bucket() -> Iterator[Bucket]:
+    """A file's own: two files that name a run alike would else find each other's data."""
     with bucket_in_real_s3("trainer") as bucket:
         yield bucket
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def storage(bucket: Bucket) -> Storage:
     return Storage(bucket.storage)
 
@@ -32,7 +33,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("base"), seed=1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def workplace(bucket: Bucket, base: Path) -> Workplace:
     """The base model, forty examples and eight held-out ones in the bucket."""
     return Workplace(

@@ -1,4 +1,4 @@
-"""A bucket of a test session's own."""
+"""A bucket of tests' own."""
 
 from __future__ import annotations
 
@@ -46,16 +46,24 @@ class Bucket:
         body: bytes = self.client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read()
         return body
 
+    def empty(self) -> None:
+        """Remove all objects: the server of this process outlives its tests."""
+        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name):
+            for found in page.get("Contents", ()):
+                self.client.delete_object(Bucket=self.name, Key=found["Key"])
+
 
 @contextmanager
 def bucket_in_real_s3(name: str) -> Iterator[Bucket]:
-    """A bucket in a real S3, whose credentials are in the environment as in a Pod's."""
+    """A bucket in a real S3, whose credentials are in the environment as in a Pod's. It is empty at first and after."""
     s3 = _s3()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
         patch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
         s3.create_bucket(name)
-        yield Bucket(StorageConfig(endpoint=s3.endpoint, region=REGION, path_style=True), s3.client(), name)
+        bucket = Bucket(StorageConfig(endpoint=s3.endpoint, region=REGION, path_style=True), s3.client(), name)
+        yield bucket
+        bucket.empty()
 
 
 @functools.cache

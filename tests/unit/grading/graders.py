@@ -10,14 +10,21 @@ from finetune_api.graders import Grader
 from finetune_grading.grade import Grade
 from finetune_grading.grade_rows import grade_rows
 from finetune_grading.graders.interface import CompiledGrader, LocalGrader
-from finetune_grading.registered_graders import compile_graders
+from finetune_grading.registered_graders import compile_graders, load_graders
 from finetune_grading.sample import Row, Sample
 from finetune_grading.tool_calls import ToolCall
 
 
 def compiled(**spec: Any) -> CompiledGrader:
     """The grader of a spec. Raises InvalidGraderError."""
-    return compile_graders([Grader.from_wire({"name": "g", **spec})])[0]
+    return all_compiled([Grader.from_wire({"name": "g", **spec})])[0]
+
+
+def all_compiled(graders: list[Grader], judges: Mapping[str, Any] | None = None) -> list[CompiledGrader]:
+    """The graders of specs, loaded: what a library takes to load is no output's time. Raises InvalidGraderError."""
+    found = compile_graders(graders, judges or {})
+    load_graders(graders)
+    return found
 
 
 def grade(grader: CompiledGrader, item: Mapping[str, Any], output: str, *calls: ToolCall) -> Grade:

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from finetune_api.graders import Grader
-from finetune_grading.registered_graders import compile_graders
 from finetune_openai.graders.request import RunRequest
 from finetune_openai.graders.run import InvalidRequestError, checked, run
-from tests.unit.grading.graders import grade_all
+from tests.unit.grading.graders import all_compiled, grade_all
 
 OUTPUT = "The cat sat on the mat."
 ITEM = {"reference": "The cat is sitting on the mat."}
@@ -52,7 +51,7 @@ def test_a_text_similarity_is_that_of_an_evaluation(metric: str) -> None:
     ours = {f"rouge_{n}": f"ROUGE{n}" for n in range(1, 6)} | {"fuzzy_match": "FuzzyMatch", "rouge_l": "ROUGEL"}
     settings = {"reference": "{{item.reference}}", "metric": ours.get(metric, metric.upper())}
     graders = [Grader.from_wire({"name": "a", "type": "TextSimilarity", "textSimilarity": settings})]
-    (grade,) = grade_all(compile_graders(graders), ITEM, OUTPUT).values()
+    (grade,) = grade_all(all_compiled(graders), ITEM, OUTPUT).values()
     assert result({**ALIKE, "evaluation_metric": metric})["reward"] == grade.score
 
 

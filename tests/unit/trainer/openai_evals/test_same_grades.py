@@ -9,9 +9,8 @@ import pytest
 import yaml
 
 from finetune_api.graders import Grader
-from finetune_grading.registered_graders import compile_graders
 from finetune_grading.tool_calls import ToolCall
-from tests.unit.grading.graders import grade_all
+from tests.unit.grading.graders import all_compiled, grade_all
 from tests.unit.grading.judges import StubJudge, replies
 from tests.unit.trainer.openai_evals.evals import PROMPT, an_eval, import_eval
 
@@ -30,7 +29,7 @@ def scores(
     imported = import_eval(folder, an_eval(criterion), *PROMPT, data=[{"item": {"question": "?", **item}}])
     assert imported.code == 0, imported.told
     judges = {name: judge for grader in imported.graders if (name := Grader.from_wire(grader).asks)}
-    compiled = compile_graders([Grader.from_wire(one) for one in imported.graders], judges)  # type: ignore[arg-type]
+    compiled = all_compiled([Grader.from_wire(one) for one in imported.graders], judges)
     (line,) = imported.lines()
     return {name: grade.score for name, grade in grade_all(compiled, line, output, *calls).items()}
 
