@@ -47,8 +47,10 @@ def is_same_run(observed: ObservedDataset) -> bool:
     spec, status = observed.spec, observed.status
     if status.run_id != spec.run_id:
         return False
-    if status.completion_time is not None and status.observed_generation == observed.generation:
-        return True  # A digest that differs is another version's.
+    if status.completion_time is not None and (
+        status.observed_generation == observed.generation or status.run_digest is None
+    ):
+        return True  # A digest that differs, or is not there, is another version's.
     return status.run_digest == run_digest(spec, status.run_number or 1)
 
 

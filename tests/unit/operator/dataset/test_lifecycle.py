@@ -159,6 +159,13 @@ def test_a_broken_line_ends_the_run_at_once() -> None:
     assert (kept.decision.phase, kept.decision.writes, kept.decision.event) == ("Failed", (), None)
 
 
+def test_a_finished_run_of_a_version_that_wrote_no_digest_is_over_whatever_else_has_changed() -> None:
+    over = built_status(run_digest=None, run_number=None, job_name=None, conditions=BUILT)
+    kept = decide(observed_dataset(over, spec=dataset_spec(ttlSecondsAfterFinished=60), generation=2))
+    assert (kept.decision.phase, kept.decision.writes, kept.status.revision) == ("Succeeded", (), over.revision)
+    assert kept.status.completion_time == over.completion_time
+
+
 def test_the_broken_lines_are_in_the_status_until_the_next_run() -> None:
     over = decide(ended(LINE_7)).status
     assert (over.error_count, [one.line for one in over.errors]) == (1, [7])
