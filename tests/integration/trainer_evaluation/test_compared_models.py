@@ -19,9 +19,9 @@ from finetune_api.outcome import Failure, parse_termination_message
 from finetune_api.run import EndpointConfig, EvaluateRun, ModelSource, NamedModel
 from finetune_api.termination_message import to_termination_message
 from finetune_trainer.endpoints import endpoint as endpoint_module
-from finetune_trainer.evaluation import endpoint_outputs
-from finetune_trainer.evaluation.endpoint_outputs import to_messages
 from finetune_trainer.evaluation.evaluate import evaluate
+from finetune_trainer.outputs import endpoint_outputs
+from finetune_trainer.outputs.endpoint_outputs import to_messages
 from finetune_trainer.process.failures import DiagnosedError
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.stub_api import Body, Respond, StubApi, fails, grades, says, stub_api

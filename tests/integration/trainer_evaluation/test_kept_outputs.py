@@ -17,11 +17,11 @@ from finetune_api.progress import TrainerStatus
 from finetune_api.run import EvaluateRun, JobIdentity, ModelSource, NamedModel
 from finetune_api.sources import parse_s3
 from finetune_grading.sample import Sample
-from finetune_trainer.evaluation import kept_outputs, loaded_outputs
 from finetune_trainer.evaluation.evaluate import evaluate
-from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt
-from finetune_trainer.evaluation.output import Output
 from finetune_trainer.generate import generation
+from finetune_trainer.outputs import kept_outputs, loaded_outputs
+from finetune_trainer.outputs.heldout import HeldOutExample, Prompt
+from finetune_trainer.outputs.output import Output
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer.data.played_hub import other_server

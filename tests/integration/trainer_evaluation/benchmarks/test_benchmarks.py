@@ -237,7 +237,7 @@ def test_another_try_asks_only_what_was_not_answered_and_loads_no_model_for_noth
     whole = evaluate(run_of(bucket, [benchmark("arc_easy", metals)], models, "whole"))
     assert score_of(resumed, TUNED, "arc-easy") == score_of(whole, TUNED, "arc-easy")
     monkeypatch.setattr(
-        "finetune_trainer.evaluation.loaded_outputs.load_generator", lambda *_: pytest.fail("the model was loaded")
+        "finetune_trainer.outputs.loaded_outputs.load_generator", lambda *_: pytest.fail("the model was loaded")
     )
     assert evaluate(run).scores == resumed.scores
 

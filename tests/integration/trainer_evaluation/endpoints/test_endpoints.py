@@ -15,9 +15,9 @@ from finetune_api.graders import GraderErrorCode
 from finetune_grading.grade import RowError
 from finetune_trainer.endpoints import endpoint as endpoint_module
 from finetune_trainer.endpoints.asked_model import CHAT
-from finetune_trainer.evaluation.endpoint_outputs import is_output
+from finetune_trainer.endpoints.asking import usage_of
 from finetune_trainer.evaluation.evaluate import hidden_revisions
-from finetune_trainer.evaluation.grading import usage_of
+from finetune_trainer.outputs.endpoint_outputs import is_output
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.endpoints.asking import KEY, Asking, errors
 from tests.integration.trainer_evaluation.stub_api import Body, Respond, fails, grades, says, stub_api

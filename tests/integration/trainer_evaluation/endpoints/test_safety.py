@@ -18,8 +18,8 @@ from finetune_api.progress import TrainerStatus, to_progress
 from finetune_api.run import EndpointConfig, EvaluateRun, ModelSource, NamedModel, ProgressTarget
 from finetune_api.safety.attack import Safety, SafetyGate
 from finetune_api.termination_message import to_termination_message
-from finetune_trainer.evaluation import loaded_outputs
 from finetune_trainer.evaluation.evaluate import evaluate
+from finetune_trainer.outputs import loaded_outputs
 from finetune_trainer.process.failures import DiagnosedError
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.stub_api import Body, Respond, StubApi, says, stub_api

@@ -21,8 +21,8 @@ from finetune_trainer.distributed.ranks import NODE_RANK
 from finetune_trainer.evaluation.evaluate import evaluate
 from finetune_trainer.evaluation.nodes import share as shares
 from finetune_trainer.evaluation.nodes.pod import evaluate_in_pod, help_evaluating
-from finetune_trainer.evaluation.nodes.share import Share
 from finetune_trainer.generate import generation
+from finetune_trainer.outputs.share import Share
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.test_evaluate import QUESTIONS
 from tests.integration.trainer_evaluation.test_kept_outputs import run_of

@@ -12,9 +12,9 @@ from finetune_grading.grade import Grade
 from finetune_grading.registered_graders import compile_graders
 from finetune_grading.sample import Sample
 from finetune_trainer.data.read.example_errors import ExampleError
-from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt, read_held_out, refuse_without_tools, to_held_out
-from finetune_trainer.evaluation.output import Output
 from finetune_trainer.evaluation.report import to_samples
+from finetune_trainer.outputs.heldout import HeldOutExample, Prompt, read_held_out, refuse_without_tools, to_held_out
+from finetune_trainer.outputs.output import Output
 from finetune_trainer.process.failures import DiagnosedError
 
 URI = "s3://data/held-out.jsonl"

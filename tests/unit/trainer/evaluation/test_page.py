@@ -11,9 +11,9 @@ from finetune_api.outcome import EvaluationReport
 from finetune_api.run import CheckpointSource, EvaluateRun, JobIdentity, ModelSource, NamedModel, StorageConfig
 from finetune_grading.grade import Grade, GradeError
 from finetune_grading.sample import Sample
-from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt
-from finetune_trainer.evaluation.output import Output
 from finetune_trainer.evaluation.report import to_page
+from finetune_trainer.outputs.heldout import HeldOutExample, Prompt
+from finetune_trainer.outputs.output import Output
 
 HUGE = 2**80
 

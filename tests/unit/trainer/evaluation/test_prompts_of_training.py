@@ -13,7 +13,7 @@ from trl import chat_template_utils as published
 
 from finetune_trainer.data.encode.tokenization import IGNORED, tokenize
 from finetune_trainer.data.read.reader import NumberedExample, read_examples
-from finetune_trainer.evaluation.heldout import read_held_out, tokenize_prompts
+from finetune_trainer.outputs.heldout import read_held_out, tokenize_prompts
 from tests.unit.trainer.data.encode.chat_templates import make_tokenizer
 
 OBJECTS: st.SearchStrategy[dict[str, Any]] = st.dictionaries(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune_trainer.evaluation.nodes.share import ALONE, Share
+from finetune_trainer.outputs.share import ALONE, Share
 
 THREE = [Share(index, 3) for index in range(3)]
 

@@ -8,8 +8,8 @@ from finetune_api.evaluation_results import GatedSlice, GatedSliceStatus
 from finetune_api.graders import GraderErrorCode
 from finetune_grading.grade import Grade, GradeError, Scored
 from finetune_grading.scores import Counting, Examples, Graded
-from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt
 from finetune_trainer.evaluation.slices import MOST_SLICES, Slice, found_of_gated, key_of, reported, slices_of
+from finetune_trainer.outputs.heldout import HeldOutExample, Prompt
 
 BY = "{{item.language}}"
 GRADERS = ("exact", *(f"g{at}" for at in range(7)))

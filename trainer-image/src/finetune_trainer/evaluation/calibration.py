@@ -24,9 +24,9 @@ from finetune_grading.templates import render
 from finetune_trainer.data.read.data_files import fetch_files
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.endpoints.asked_model import AskedModel
-from finetune_trainer.evaluation.grading import ask_all
-from finetune_trainer.evaluation.heldout import HeldOutExample, exact_records, missing_fields, refuse, to_held_out
+from finetune_trainer.endpoints.asking import ask_all
 from finetune_trainer.evaluation.outputs_from_files import read_sample
+from finetune_trainer.outputs.heldout import HeldOutExample, exact_records, missing_fields, refuse, to_held_out
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
 

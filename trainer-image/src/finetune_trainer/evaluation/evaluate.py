@@ -39,24 +39,25 @@ from finetune_trainer.checkpoint.loadable import find_loadable
 from finetune_trainer.data.read.data_files import fetch_files
 from finetune_trainer.data.revisions import fetch_split
 from finetune_trainer.endpoints.asked_model import AskedModel
+from finetune_trainer.endpoints.asking import usage_of
 from finetune_trainer.evaluation.calibration import calibrate, fetch_labelled, to_rows
-from finetune_trainer.evaluation.endpoint_outputs import ask_model
-from finetune_trainer.evaluation.grading import asked_models, grade, try_graders, usage_of
-from finetune_trainer.evaluation.heldout import (
-    HeldOutExample,
-    read_held_out,
-    refuse_without_tools,
-)
-from finetune_trainer.evaluation.loaded_outputs import Load, generate_outputs, loaded_once
-from finetune_trainer.evaluation.nodes.share import ALONE, Share
+from finetune_trainer.evaluation.grading import asked_models, grade, try_graders
 from finetune_trainer.evaluation.nodes.sharing import share_with_others
-from finetune_trainer.evaluation.output import Output, Outputs, outputs_status
 from finetune_trainer.evaluation.outputs_from_files import Wanted, fetch_outputs
 from finetune_trainer.evaluation.report import MOST_ERRORS, to_output_items, to_page, to_report, to_samples
 from finetune_trainer.evaluation.safety.attack import ROWS_NAME
 from finetune_trainer.evaluation.safety.attack import to_rows as to_attack_rows
 from finetune_trainer.evaluation.safety.attacking import Attacks, try_safety
 from finetune_trainer.evaluation.slices import Slice, found_of_gated, labels, reported, slices_of
+from finetune_trainer.outputs.endpoint_outputs import ask_model
+from finetune_trainer.outputs.heldout import (
+    HeldOutExample,
+    read_held_out,
+    refuse_without_tools,
+)
+from finetune_trainer.outputs.loaded_outputs import Load, generate_outputs, loaded_once
+from finetune_trainer.outputs.output import Output, Outputs, outputs_status
+from finetune_trainer.outputs.share import ALONE, Share
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.report.evaluation.page import PAGE_NAME
 from finetune_trainer.report.evaluation_progress import (

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation_results import ModelUsage
 from finetune_api.graders import GraderErrorCode
 from finetune_api.run import EvaluateRun
 from finetune_api.sources import parse_s3
@@ -23,18 +19,17 @@ from finetune_grading.sample import Item, Row, Sample
 from finetune_grading.scores import Graded
 from finetune_trainer.endpoints.answer_cache import Answers
 from finetune_trainer.endpoints.asked_model import AskedModel
+from finetune_trainer.endpoints.asking import ask_all
 from finetune_trainer.endpoints.endpoint import Endpoint
 from finetune_trainer.endpoints.limits import Ledger, ledger_of
-from finetune_trainer.evaluation.heldout import HeldOutExample
-from finetune_trainer.evaluation.output import Output, Outputs, cost_of, repeat
+from finetune_trainer.outputs.heldout import HeldOutExample
+from finetune_trainer.outputs.output import Output, Outputs, repeat
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.report.evaluation_progress import EvaluationReporter
 from finetune_trainer.storage.storage import Storage
 
 CANARIES = 3
 """Outputs that ask for the best grade and do not deserve it: a judge must not give it to them."""
-T = TypeVar("T")
 
 
 def asked_models(run: EvaluateRun, storage: Storage) -> dict[str, AskedModel]:
@@ -45,11 +40,6 @@ def asked_models(run: EvaluateRun, storage: Storage) -> dict[str, AskedModel]:
     run_key = "-".join(part for part in (job.run_id, run.run_key) if part)
     answers, ledger = Answers(storage, folder), Ledger(run.budget, storage, ledger_of(folder, job.uid, run_key))
     return {config.name: AskedModel(Endpoint(config, job.namespace, answers, ledger)) for config in run.endpoints}
-
-
-def usage_of(models: Mapping[str, AskedModel]) -> list[ModelUsage]:
-    """How often each model was asked, and what that cost by the class's prices."""
-    return [_with_cost(model) for model in models.values()]
 
 
 def try_graders(
@@ -93,26 +83,6 @@ def grade(
         return grades
 
     return ask_all(ask, models, "grading")
-
-
-def ask_all(ask: Callable[[], Awaitable[T]], models: Mapping[str, AskedModel], doing: str) -> T:
-    """Run `ask` while these models can be asked; returns its result. Raises DiagnosedError if one can't be asked."""
-
-    async def run() -> T:
-        async with AsyncExitStack() as stack:
-            for asked in models.values():
-                await stack.enter_async_context(asked.endpoint.connected())
-            return await ask()
-
-    def progress() -> dict[str, object]:
-        return {name: f"{asked.endpoint.usage.requests} requests" for name, asked in models.items()}
-
-    try:
-        with log_progress(doing, progress):
-            return asyncio.run(run())
-    except StopGradingError as stop:
-        assert stop.__cause__ is not None, "it says why"
-        raise stop.__cause__ from None
 
 
 def _ignore(grades: int) -> None:
@@ -169,9 +139,3 @@ async def _doubt(grader: CompiledGrader, examples: Sequence[HeldOutExample]) -> 
         f"JudgeUnreliable: by grader {grader.name!r}, the model {grader.model!r} passes {fooled} of {len(rows)} canary "
         "outputs, which contain no answer and only ask to pass. Use a stronger model, or a more detailed input."
     )
-
-
-def _with_cost(model: AskedModel) -> ModelUsage:
-    usage = model.endpoint.usage
-    cost = cost_of(model.endpoint.config.prices, usage.prompt_tokens, usage.completion_tokens)
-    return usage if cost is None else usage.model_copy(update={"cost": round(cost, 6)})

@@ -16,9 +16,9 @@ from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.data.read.data_files import fetch_files
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.records import read_records
-from finetune_trainer.evaluation.endpoint_outputs import read_calls
-from finetune_trainer.evaluation.heldout import HeldOutExample, parse_exactly, refuse
-from finetune_trainer.evaluation.output import Output
+from finetune_trainer.outputs.endpoint_outputs import read_calls
+from finetune_trainer.outputs.heldout import HeldOutExample, parse_exactly, refuse
+from finetune_trainer.outputs.output import Output
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
 

@@ -20,9 +20,9 @@ from finetune_grading.sample import REFERENCE_TOOLS
 from finetune_grading.scores import Graded
 from finetune_trainer.benchmarks.catalogue import CATALOGUE
 from finetune_trainer.benchmarks.measuring import PreparedBenchmark
-from finetune_trainer.evaluation.heldout import REFERENCE, HeldOutExample
-from finetune_trainer.evaluation.output import Output, Outputs
 from finetune_trainer.evaluation.slices import Slice
+from finetune_trainer.outputs.heldout import REFERENCE, HeldOutExample
+from finetune_trainer.outputs.output import Output, Outputs
 from finetune_trainer.report.evaluation.page import Answer, ComparedExample, EvaluationPage, SliceScores, page_html
 from finetune_trainer.report.evaluation.safety_matrix import matrices
 from finetune_trainer.report.evaluation.shown_examples import choose

@@ -16,7 +16,7 @@ from finetune_grading.grade import Grade
 from finetune_grading.sample import Sample
 from finetune_grading.scores import OF_THE_OUTPUT, Counting, Examples, Graded, Thresholds, scores_of
 from finetune_grading.templates import render
-from finetune_trainer.evaluation.heldout import HeldOutExample
+from finetune_trainer.outputs.heldout import HeldOutExample
 
 MOST_SLICES = 50
 """Slices by one template at most; if there are more, the largest are kept."""

@@ -15,10 +15,10 @@ from finetune_grading.sample import MissingVariableError, Sample
 from finetune_grading.templates import render, resolve
 from finetune_trainer.data.read.jsonl import TOO_DEEP, LineError
 from finetune_trainer.data.read.records import read_records
-from finetune_trainer.evaluation.endpoint_outputs import read_calls
-from finetune_trainer.evaluation.heldout import missing_fields, parse_exactly, to_held_out
 from finetune_trainer.openai_evals.documents import InputMessages
 from finetune_trainer.openai_evals.variables import renamed
+from finetune_trainer.outputs.endpoint_outputs import read_calls
+from finetune_trainer.outputs.heldout import missing_fields, parse_exactly, to_held_out
 
 NO_REFERENCE = "(none)"
 """The reference where no criterion has one; no imported grader reads it."""

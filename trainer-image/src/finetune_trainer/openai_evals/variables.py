@@ -8,7 +8,7 @@ from typing import Any
 from finetune_grading.openai_graders import variables
 from finetune_grading.sample import REFERENCE_TOOLS
 from finetune_trainer.data.read.conversions import MEANT, READ, REFUSED
-from finetune_trainer.evaluation.heldout import REFERENCE
+from finetune_trainer.outputs.heldout import REFERENCE
 
 TAKEN = READ | (MEANT - REFUSED) | {REFERENCE, REFERENCE_TOOLS}
 """Keys of a line that are the example itself, or what graders read of it: a field of an item gets another name."""

@@ -14,9 +14,10 @@ from finetune_grading.registered_graders import compile_graders
 from finetune_trainer.benchmarks.measuring import prepare
 from finetune_trainer.evaluation.evaluate import evaluate, fetch_held_out, find_models
 from finetune_trainer.evaluation.grading import asked_models
-from finetune_trainer.evaluation.nodes.share import Share, note_end, share_of
+from finetune_trainer.evaluation.nodes.share import note_end, share_of
 from finetune_trainer.evaluation.nodes.sharing import Uncounted, make_share
 from finetune_trainer.evaluation.safety.attacking import Attacks
+from finetune_trainer.outputs.share import Share
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.sandbox.client import sandbox_of
 from finetune_trainer.storage.storage import Storage

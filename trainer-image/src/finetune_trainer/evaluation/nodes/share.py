@@ -9,15 +9,14 @@ goes on alone: it asks APIs, grades and reports.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from finetune_api.run import EvaluateRun
 from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.distributed.ranks import NODE_RANK
+from finetune_trainer.outputs.share import ALONE, Share
 from finetune_trainer.storage.storage import Storage
 
 SILENT_SECONDS = 900.0
@@ -25,28 +24,8 @@ SILENT_SECONDS = 900.0
 LOOK_SECONDS = 5.0
 SHARES = "shares"
 """The folder with an object for each Pod that has made its share."""
-T = TypeVar("T")
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Share:
-    """One Pod's share of the work."""
-
-    index: int = 0
-    nodes: int = 1
-
-    def of(self, items: Iterable[T]) -> list[T]:
-        """The items that are dealt to this Pod."""
-        return [item for at, item in enumerate(items) if at % self.nodes == self.index]
-
-    def first_number(self, after: int) -> int:
-        """The first number after this one that is no other Pod's; further ones follow in steps of `nodes`."""
-        return after + 1 + (self.index - after - 1) % self.nodes
-
-
-ALONE = Share()
 
 
 def share_of(run: EvaluateRun, environment: Mapping[str, str]) -> Share:

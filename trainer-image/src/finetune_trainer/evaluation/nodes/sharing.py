@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from finetune_api.run import EvaluateRun
 from finetune_trainer.benchmarks.measuring import PreparedBenchmark, measure_all
-from finetune_trainer.evaluation.heldout import HeldOutExample
-from finetune_trainer.evaluation.loaded_outputs import generate_outputs, loaded_once
-from finetune_trainer.evaluation.nodes.share import Share, wait_for_others
+from finetune_trainer.evaluation.nodes.share import wait_for_others
 from finetune_trainer.evaluation.safety.attacking import Attacks
+from finetune_trainer.outputs.heldout import HeldOutExample
+from finetune_trainer.outputs.loaded_outputs import generate_outputs, loaded_once
+from finetune_trainer.outputs.share import Share
 from finetune_trainer.report.evaluation_progress import OutputCounter
 from finetune_trainer.storage.storage import Storage
 

@@ -16,10 +16,10 @@ from finetune_grading.grade import RowError
 from finetune_trainer.data.screen.classifier import harmful_categories, refuses
 from finetune_trainer.data.screen.texts import Exchange
 from finetune_trainer.endpoints.endpoint import Endpoint
-from finetune_trainer.evaluation.output import Output, Outputs
 from finetune_trainer.evaluation.safety.answers import has_words, is_incoherent, is_refusal
 from finetune_trainer.evaluation.safety.prompts import Attempt
 from finetune_trainer.evaluation.safety.rates import Judged, Verdicts, rates
+from finetune_trainer.outputs.output import Output, Outputs
 
 ROWS_NAME = "safety.jsonl"
 GENERATION_SEED = 17

@@ -8,13 +8,13 @@ from finetune_api.run import EvaluateRun, ModelSource
 from finetune_api.safety.attack import Safety
 from finetune_trainer.data.screen.classifier import try_classifier
 from finetune_trainer.endpoints.asked_model import AskedModel
-from finetune_trainer.evaluation.endpoint_outputs import ask_model
-from finetune_trainer.evaluation.grading import ask_all
-from finetune_trainer.evaluation.loaded_outputs import Load, generate_outputs
-from finetune_trainer.evaluation.nodes.share import ALONE, Share
-from finetune_trainer.evaluation.output import Output, Outputs
+from finetune_trainer.endpoints.asking import ask_all
 from finetune_trainer.evaluation.safety.attack import Attacked, generation_of, ignore_verdict, judge_answers
 from finetune_trainer.evaluation.safety.prompts import Attempt, attempts_of
+from finetune_trainer.outputs.endpoint_outputs import ask_model
+from finetune_trainer.outputs.loaded_outputs import Load, generate_outputs
+from finetune_trainer.outputs.output import Output, Outputs
+from finetune_trainer.outputs.share import ALONE, Share
 from finetune_trainer.report.evaluation_progress import OutputCounter
 from finetune_trainer.storage.storage import Storage
 

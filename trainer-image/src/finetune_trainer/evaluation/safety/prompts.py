@@ -13,9 +13,9 @@ from finetune_api.finetunejob import DatasetSource
 from finetune_api.safety.attack import ALL, Converter, PromptSet, Safety
 from finetune_trainer.data.read.data_files import corrected, fetch_files
 from finetune_trainer.data.read.jsonl import LineError
-from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt, exact_records
 from finetune_trainer.evaluation.safety.converters import CONVERTERS
 from finetune_trainer.evaluation.safety.own_prompts import BENIGN, HARMFUL
+from finetune_trainer.outputs.heldout import HeldOutExample, Prompt, exact_records
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
 

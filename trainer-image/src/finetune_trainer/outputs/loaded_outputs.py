@@ -13,14 +13,10 @@ from typing import Any
 
 import torch
 
-from finetune_api.run import EvaluateRun, ModelSource
+from finetune_api.run import ModelSource
 from finetune_grading.sample import Sample
 from finetune_trainer.checkpoint.loadable import fetch_loadable, fetched_uri
 from finetune_trainer.data.images.images import ImageStore
-from finetune_trainer.evaluation.heldout import HeldOutExample, encode_prompt, keep_images, tokenize_prompts
-from finetune_trainer.evaluation.kept_outputs import KeptOutputs
-from finetune_trainer.evaluation.nodes.share import ALONE, Share
-from finetune_trainer.evaluation.output import Output
 from finetune_trainer.generate.generation import (
     Generator,
     batches,
@@ -30,6 +26,11 @@ from finetune_trainer.generate.generation import (
 )
 from finetune_trainer.generate.output_samples import to_sample
 from finetune_trainer.generate.tool_calls import response_template
+from finetune_trainer.outputs.asked import Asked
+from finetune_trainer.outputs.heldout import HeldOutExample, encode_prompt, keep_images, tokenize_prompts
+from finetune_trainer.outputs.kept_outputs import KeptOutputs
+from finetune_trainer.outputs.output import Output
+from finetune_trainer.outputs.share import ALONE, Share
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.report.evaluation_progress import OutputCounter
@@ -61,7 +62,7 @@ def loaded_once(name: str, model: ModelSource, storage: Storage) -> Iterator[Loa
 def generate_outputs(
     name: str,
     model: ModelSource,
-    run: EvaluateRun,
+    run: Asked,
     examples: Sequence[HeldOutExample],
     storage: Storage,
     progress: OutputCounter,
@@ -104,7 +105,7 @@ class _Task:
 
     name: str
     generator: Generator
-    run: EvaluateRun
+    run: Asked
     examples: Sequence[HeldOutExample]
     storage: Storage
     kept: KeptOutputs

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from finetune_api.evaluation_results import OutputsStatus
-from finetune_api.finetuneclass import Prices
 from finetune_grading.grade import GradeError
 from finetune_grading.sample import Sample
 from finetune_grading.statistics.medians import median
@@ -43,13 +42,6 @@ Outputs = Mapping[str, Sequence[Output]]
 def repeat(values: Sequence[T], times: int) -> list[T]:
     """Each value repeated so many times, in order."""
     return [value for value in values for _ in range(times)]
-
-
-def cost_of(prices: Prices | None, prompt_tokens: int, completion_tokens: int) -> float | None:
-    """The cost of a request by these prices; None without them."""
-    if prices is None:
-        return None
-    return (prompt_tokens * prices.prompt_per_million + completion_tokens * prices.completion_per_million) / 1e6
 
 
 def outputs_status(outputs: Outputs) -> list[OutputsStatus]:

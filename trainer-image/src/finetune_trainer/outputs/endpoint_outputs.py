@@ -11,7 +11,6 @@ from typing import Any
 
 from finetune_api.evaluation import Generation
 from finetune_api.graders import GraderErrorCode
-from finetune_api.run import EvaluateRun
 from finetune_grading.concurrency import for_each
 from finetune_grading.grade import GradeError, RowError
 from finetune_grading.sample import Sample
@@ -20,10 +19,11 @@ from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.endpoints.answer_cache import Answer
 from finetune_trainer.endpoints.asked_model import CHAT, AskedModel
+from finetune_trainer.endpoints.asking import ask_all, cost_of
 from finetune_trainer.endpoints.endpoint import Endpoint
-from finetune_trainer.evaluation.grading import ask_all
-from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt, keep_images, refuse
-from finetune_trainer.evaluation.output import Output, cost_of
+from finetune_trainer.outputs.asked import Asked
+from finetune_trainer.outputs.heldout import HeldOutExample, Prompt, keep_images, refuse
+from finetune_trainer.outputs.output import Output
 from finetune_trainer.report.evaluation_progress import OutputCounter
 from finetune_trainer.storage.storage import Storage
 
@@ -31,7 +31,7 @@ from finetune_trainer.storage.storage import Storage
 def ask_model(
     name: str,
     model: AskedModel,
-    run: EvaluateRun,
+    run: Asked,
     examples: Sequence[HeldOutExample],
     storage: Storage,
     progress: OutputCounter,

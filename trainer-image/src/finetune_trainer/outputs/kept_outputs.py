@@ -20,9 +20,9 @@ from finetune_api.run import ModelSource
 from finetune_api.sources import parse_s3
 from finetune_grading.sample import Sample
 from finetune_grading.tool_calls import ToolCall
-from finetune_trainer.evaluation.heldout import HeldOutExample
-from finetune_trainer.evaluation.output import Output
 from finetune_trainer.model.folders import model_version
+from finetune_trainer.outputs.heldout import HeldOutExample
+from finetune_trainer.outputs.output import Output
 from finetune_trainer.storage.storage import Storage
 
 KEEP_SECONDS = 15.0
