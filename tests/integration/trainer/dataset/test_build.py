@@ -273,6 +273,21 @@ def test_prompts_for_graders_and_preference_pairs_are_kept_as_such(bucket: Bucke
     assert "expected preference pairs, found chat messages" in refused(wrong, tmp_path)
 
 
+@pytest.mark.parametrize("named", [{}, {"format": "Chat"}])
+def test_prompts_for_graders_without_the_name_of_their_format_are_told_to_need_it(
+    bucket: Bucket, tmp_path: Path, named: dict[str, str]
+) -> None:
+    prompts = [{"messages": line(number)["messages"][:1], "answer": str(number)} for number in range(60)]
+    run = run_of(bucket, f"unnamed-{len(named)}", source(bucket, "unnamed", prompts), **named)
+    with pytest.raises(DiagnosedError) as caught:
+        command.build(run, tmp_path)
+    message, found = caught.value.failure.message, caught.value.failure.dataset
+    assert message.endswith("Set spec.format to Reinforcement, or replace the file, and change spec.runId.")
+    assert "broken" not in message
+    assert found is not None
+    assert found.error_count == 1, "it is the file that is wrong, and not its lines"
+
+
 def test_a_config_map_is_a_source(
     bucket: Bucket, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from finetune_trainer.data.read.examples import Example
 from finetune_trainer.data.read.file_names import is_data
-from finetune_trainer.data.read.formats import FORMAT_NAMES, MethodFormats
+from finetune_trainer.data.read.formats import FORMAT_NAMES, MethodFormats, WrongFormat
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.reader import LEAST_TRAINING_EXAMPLES, read_examples, too_few_examples, unread_keys
 from finetune_trainer.data.read.tables.saved_folders import SavedFolderError, without_unnamed_shards
@@ -50,7 +50,7 @@ def check_file(file: Path, method: MethodFormats | None = None, *, screens: bool
                 errors += 1
                 if errors <= SHOWN_ERRORS:
                     typer.secho(f"{file}:{item.line}: ", bold=True, nl=False)
-                    typer.secho(item.message, fg=typer.colors.RED)
+                    typer.secho(item.message + _what_to_name(item, method), fg=typer.colors.RED)
             else:
                 count += 1
                 name = FORMAT_NAMES[item.example.format]
@@ -75,6 +75,12 @@ def check_file(file: Path, method: MethodFormats | None = None, *, screens: bool
     if screens and not flagged:
         typer.secho(f"{file}: no rule flags an example.", fg=typer.colors.GREEN)
     return count
+
+
+def _what_to_name(error: LineError, method: MethodFormats | None) -> str:
+    if method is not None or not isinstance(error, WrongFormat):
+        return ""
+    return " Name the method that the file is for: --method RFT or Distillation. Or add the answers."
 
 
 def _flags(example: Example) -> list[str]:

@@ -99,11 +99,19 @@ def refuse_broken(examples: Survey, output: StorageLocation) -> None:
         Reason.DATASET_INVALID,
         f"Line {first.line} of {uri}: {first.message} "
         + (f"{more} more line(s) are broken; {place} has them. " if more else "")
-        + f"{corrected(uri)}, {NEW_RUN}.",
+        + f"{_what_to_correct(examples, uri)}, {NEW_RUN}.",
         dataset=DatasetStatus(
             format=examples.format, error_count=examples.error_count, errors=examples.errors[:MOST_ERRORS]
         ),
     )
+
+
+def _what_to_correct(examples: Survey, uri: str) -> str:
+    if (
+        examples.wrong_format is None or examples.format is not None
+    ):  # Or one of several files is another than the rest.
+        return corrected(uri)
+    return f"Set spec.format to {examples.wrong_format}, or replace the file"
 
 
 def _screen(run: DatasetRun, examples: Survey, storage: Storage) -> Screened | None:

@@ -32,7 +32,7 @@ from finetune_trainer.data.read.jsonl import (
     repeated_key,
 )
 from finetune_trainer.data.read.messages import ImageUrl
-from finetune_trainer.data.read.reader import parse_example
+from finetune_trainer.data.read.reader import other_format, parse_example
 from finetune_trainer.data.read.records import read_records
 from finetune_trainer.process.failures import DiagnosedError
 
@@ -99,6 +99,8 @@ def read_held_out(
             errors.append(LineError(record.line, str(error)))
             continue
         examples.append(example)
+    if not examples:
+        _refuse_wrong_format(file, uri)
     _refuse_wrong_fields(uri, examples, graders, templates)
     errors += (error for example in examples for error in missing_fields(example, graders, templates))
     errors.sort(key=lambda error: error.line)
@@ -184,6 +186,18 @@ def missing_fields(
     for template in templates:
         if (error := _unrendered(template, example)) is not None:
             yield LineError(example.line, f"spec.dataset reads {error}")
+
+
+def _refuse_wrong_format(file: Path, uri: str) -> None:
+    """Raise DiagnosedError (DatasetInvalid) if the whole file is in a format that has no reference."""
+    other = other_format(file, None, ("Chat", "PromptCompletion"))
+    if other is not None:
+        raise DiagnosedError(
+            Reason.DATASET_INVALID,
+            f"Line {other[0]} of {uri}: Expected chat messages that end with the assistant's, or prompt/completion "
+            f"pairs, whose answer is the reference; the whole file has {FORMAT_NAMES[other[1]]}. Name another file in "
+            "spec.dataset, or add the answers.",
+        )
 
 
 def _refuse_wrong_fields(

@@ -134,7 +134,15 @@ CORPUS: dict[str, tuple[bytes, list[str]]] = {
         chat(USER, {"role": "Assistant", "content": "4"}),
         ["1: Message 2: 'role' must be one of system, developer, user, assistant, tool, found 'Assistant'."],
     ),
-    "ends with the user": (chat(USER, ASSISTANT, USER), ["1: The last message must be from the assistant."]),
+    "ends with the user": (GOOD + chat(USER, ASSISTANT, USER), ["2: The last message must be from the assistant."]),
+    "all end with the user": (
+        chat(USER, ASSISTANT, USER) + chat(USER, answer="4"),
+        [
+            "1: No example has an answer. These are prompts with fields for graders (the fine-tune-reinforcement "
+            "format), which are read as such only where that is said. Name the method that the file is for: --method "
+            "RFT or Distillation. Or add the answers."
+        ],
+    ),
     "empty answer": (
         chat(USER, {"role": "assistant", "content": " \n"}),
         ["1: Message 2: 'content' is empty: there is nothing to learn."],

@@ -80,4 +80,6 @@ BROKEN_PAIRS = {
 def test_a_broken_preference_pair_is_named(tmp_path: Path, line: bytes, message: str) -> None:
     file = tmp_path / "data.jsonl"
     file.write_bytes(line)
-    assert list(read_examples(file, formats_of("DPO"))) == [LineError(1, message)]
+    (error,) = read_examples(file, formats_of("DPO"))
+    assert isinstance(error, LineError)
+    assert (error.line, error.message) == (1, message)

@@ -67,7 +67,7 @@ def test_nulls_of_a_table_are_absent_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ({"messages": [USER, ASSISTANT], "answer": "5"}, "The last message must be from the user: the model writes"),
+        ({"messages": [USER, {**USER, "role": "tool"}]}, "The last message must be from the user: the model writes"),
         ({"messages": [], "answer": "5"}, "'messages' must be a list with at least one message"),
         ({"answer": "5"}, "Expected 'messages' that end with the user's"),
         ({"prompt": " ", "answer": "5"}, "prompt is empty"),
@@ -88,9 +88,9 @@ def test_a_line_that_is_no_prompt_says_why(tmp_path: Path, line: object, told: s
     assert told in refused(tmp_path, line)
 
 
-def test_the_same_file_is_no_supervised_examples(tmp_path: Path) -> None:
-    file = tmp_path / "prompts.jsonl"
-    file.write_text(json.dumps({"messages": [USER], "answer": "5"}) + "\n")
-    (error,) = read_examples(file, formats_of("SFT"))
+def test_a_line_with_an_answer_among_prompts_is_told_where_the_answer_belongs(tmp_path: Path) -> None:
+    prompt, answered = {"messages": [USER], "answer": "5"}, {"messages": [USER, ASSISTANT], "answer": "5"}
+    _, error = read(tmp_path, json.dumps(prompt), json.dumps(answered))
     assert isinstance(error, LineError)
-    assert "The last message must be from the assistant" in error.message
+    assert error.line == 2
+    assert "The last message must be from the user: the model writes the answer itself" in error.message

@@ -7,7 +7,8 @@ message for a line that it rejects. Part of the instant `validate` command: impo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from finetune_trainer.data.read.examples import (
     PreferenceExample,
     ReinforcementExample,
 )
-from finetune_trainer.data.read.formats import Format, MethodFormats, mixed_formats, wrong_file
+from finetune_trainer.data.read.formats import Format, MethodFormats, accepted_formats, mixed_formats, wrong_file
 from finetune_trainer.data.read.jsonl import LineError, may_repeat_a_key, parse, repeated_key
 from finetune_trainer.data.read.messages import (
     Assistant,
@@ -41,6 +42,8 @@ from finetune_trainer.data.read.records import read_records
 from finetune_trainer.data.read.reinforcement import has_no_answer, read_prompt
 
 LEAST_TRAINING_EXAMPLES = 10
+LINES_TOLD_BY = 100
+"""So many first lines tell what a file is of which none is an example."""
 SHOWN_KEYS = 10
 
 _ABSENT = Raw(b"null")  # msgspec has no optional Raw; null means an absent key, too.
@@ -107,6 +110,10 @@ def read_examples(
     """
     file_format: Format | None = None
     empty = True
+    other = other_format(file, method, accepted_formats(method, expected))
+    if other is not None and (refused := wrong_file(*other, method, expected)) is not None:
+        yield refused
+        return
     for item in read_records(file):
         empty = False
         if isinstance(item, LineError):
@@ -118,13 +125,43 @@ def read_examples(
             yield read
             continue
         found = read.example.format
-        if file_format is None and (refusal := wrong_file(found, method, expected)):
-            yield LineError(number, refusal)
+        if file_format is None and (refused := wrong_file(number, found, method, expected)) is not None:
+            yield refused
             return
         file_format = file_format or found
         yield read if found == file_format else mixed_formats(number, file_format, found)
     if empty:
         yield LineError(1, "The file is empty.")
+
+
+def other_format(file: Path, method: MethodFormats | None, accepted: Collection[Format]) -> tuple[int, Format] | None:
+    """The first line in another format than those accepted, and that format, of a file that is all in that format.
+
+    Without this, each line of such a file would count as broken.
+    """
+    seen, others = 0, list[tuple[int, Format]]()
+    for item in islice(read_records(file), LINES_TOLD_BY):
+        seen += 1
+        if isinstance(item, LineError):
+            continue
+        found = _format_of(*item, method)
+        if found in accepted:
+            return None
+        if found is not None:
+            others.append((item[0], found))
+    return others[0] if len(others) > seen // 2 else None
+
+
+def _format_of(number: int, line: bytes, method: MethodFormats | None) -> Format | None:
+    """The format of a line as the method reads it, or else the one in which it would be right; None: it is broken."""
+    read = _decode_or_explain(number, line, method)
+    if isinstance(read, NumberedExample):
+        return read.example.format
+    if _reads_prompt(line, method):
+        read = _decode_or_explain(number, line, None)
+        return None if isinstance(read, LineError) else read.example.format
+    prompt = read_prompt(number, line) if has_no_answer(line) else read
+    return None if isinstance(prompt, LineError) else prompt.format
 
 
 def parse_example(line: bytes) -> Example:

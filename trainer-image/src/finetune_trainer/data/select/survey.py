@@ -11,7 +11,7 @@ from typing import Literal
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetError, DatasetStatus
 from finetune_trainer.data.read.data_files import DataFile, corrected
-from finetune_trainer.data.read.formats import Format, MethodFormats
+from finetune_trainer.data.read.formats import Format, MethodFormats, WrongFormat
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.reader import LEAST_TRAINING_EXAMPLES, NumberedExample, read_examples, too_few_examples
 from finetune_trainer.data.select.quality import ExampleIndex
@@ -56,6 +56,8 @@ class Survey:
     """The first KEPT_ERRORS of them."""
     of_model: bool = False
     """Whether some errors are the chat template's: another model or template would accept the lines."""
+    wrong_format: Format | None = None
+    """That of the first file in another format than is asked for."""
     control_texts: int = 0
     """Examples that spell a control token of the model in a text."""
     control_text_places: list[Place] = field(default_factory=list)
@@ -112,6 +114,8 @@ def survey(
         for item in read_examples(file.path, method, expected or found.format):
             if isinstance(item, LineError):
                 found.add_error(file.uri, item.line, item.message)
+                if isinstance(item, WrongFormat):
+                    found.wrong_format = found.wrong_format or item.found
             else:
                 found.format = found.format or item.example.format
                 found.example_index.add(item.example)
@@ -136,9 +140,18 @@ def refuse_invalid(surveys: Sequence[Survey]) -> None:
         Reason.DATASET_INVALID,
         f"Invalid file format. Line {first.line} of the {first.file} file {uri}: {first.message} "
         + (f"{count - 1} more line(s) are broken. " if count > 1 else "")
-        + (FOR_THIS_MODEL if of_model else f"{corrected(uri)}: it is checked again automatically."),
+        + (FOR_THIS_MODEL if of_model else f"{_what_to_correct(surveys, uri)}: it is checked again automatically."),
         dataset=DatasetStatus(format=formats[0] if formats else None, error_count=count, errors=errors[:LISTED_ERRORS]),
     )
+
+
+def _what_to_correct(surveys: Sequence[Survey], uri: str) -> str:
+    """The method, where every file is right for another one; otherwise the lines."""
+    found, method = surveys[0].wrong_format, surveys[0].method
+    if found is None or method is None or found in method.learned or any(one.format is not None for one in surveys):
+        return corrected(uri)
+    fitting = " or ".join(method.fitting(found))
+    return f"Set spec.method.type to {fitting} with a changed spec.runId, or replace the file"
 
 
 def _refuse_too_few(surveys: Sequence[Survey]) -> None:
