@@ -16,7 +16,7 @@ from e2e.cluster.machine.ports import free_ports
 from finetune_api.crd import KINDS
 from finetune_api.progress import PROGRESS_AUDIENCE
 from finetune_operator.core.ownership import Owner, labels
-from finetune_operator.finetunejob.objects import TRAIN_ROLE
+from finetune_operator.pods.roles import TRAIN_ROLE
 from tests.integration.chart.release import (
     BASE,
     CLASS,

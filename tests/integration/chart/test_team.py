@@ -12,6 +12,7 @@ import yaml
 
 from e2e.cluster.binaries import binaries
 from e2e.cluster.machine.commands import run
+from finetune_operator.pods.roles import POD_ROLES
 from tests.integration.chart.release import CHART, Release
 
 TEAM_CHART = CHART.parent / "finetune-team"
@@ -127,7 +128,7 @@ def test_pods_of_every_role_are_fenced(release: Release) -> None:
         fenced += [value for one in selector.get("matchExpressions", []) for value in one["values"]]
         blocks = [peer["ipBlock"] for rule in spec["egress"] for peer in rule.get("to", []) if "ipBlock" in peer]
         assert all("169.254.0.0/16" in block["except"] for block in blocks if block["cidr"] == "0.0.0.0/0")
-    assert sorted(fenced) == ["canary", "delete", "evaluate", "gateway", "preflight", "serve", "train"]
+    assert sorted(fenced) == sorted(POD_ROLES)
 
 
 @pytest.mark.usefixtures("notes")

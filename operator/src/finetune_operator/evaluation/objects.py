@@ -44,10 +44,9 @@ from finetune_operator.pods.builders import (
 from finetune_operator.pods.leftovers import jobs_to_delete
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.python_sandbox import add_python_sandbox
-from finetune_operator.pods.roles import of_role, without_accelerator
+from finetune_operator.pods.roles import EVALUATE_ROLE, of_role, without_accelerator
 from finetune_operator.progress.endpoint import ProgressEndpoint
 
-EVALUATE_ROLE = "evaluate"
 EVALUATE_SECONDS = 24 * 3600
 """A day: the shortest limit of a try. Use fewer examples or shorter answers to make an evaluation faster."""
 _MARGIN_SECONDS = 3600

@@ -47,10 +47,9 @@ from finetune_operator.finetunejob.attempt_state import preflight_succeeded
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.endpoints import model_keys
 from finetune_operator.pods.builders import PodRole, annotated_job, annotated_pod, put_in_queue, rendered
-from finetune_operator.pods.roles import PREFLIGHT_ROLE, close_together
+from finetune_operator.pods.roles import PREFLIGHT_ROLE, TRAIN_ROLE, close_together
 from finetune_operator.progress.endpoint import ProgressEndpoint
 
-TRAIN_ROLE = "train"
 PREFLIGHT_SECONDS = 6 * 3600
 """Preflight reads every token of a dataset; one that takes longer than this is stuck."""
 LONGEST_ATTEMPT_SECONDS = 60 * 24 * 3600

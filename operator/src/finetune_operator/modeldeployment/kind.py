@@ -17,9 +17,9 @@ from finetune_operator.kube.resources import (
     PODS,
     SERVICES,
 )
-from finetune_operator.modeldeployment.objects import SERVE_ROLE
 from finetune_operator.modeldeployment.observe import observe
 from finetune_operator.modeldeployment.plan import plan
+from finetune_operator.pods.roles import SERVE_ROLE
 
 
 def modeldeployment(environment: Environment) -> Kind:

@@ -31,9 +31,8 @@ from finetune_operator.pods.builders import (
     trainer_container,
 )
 from finetune_operator.pods.observed import RUN_VOLUME
-from finetune_operator.pods.roles import of_role
+from finetune_operator.pods.roles import SERVE_ROLE, of_role
 
-SERVE_ROLE = "serve"
 SERVICE_PORT = 80
 SERVER = "server"
 WITHOUT_POD_IDENTITY = {
@@ -183,25 +182,37 @@ def service(owner: Owner, role: str = SERVE_ROLE) -> Object:
     )
 
 
-def disruption_budget(owner: Owner) -> Object:
-    """Of several replicas, a drain of nodes takes one at a time; a Pod that is not ready holds up no drain."""
+def headless_service(owner: Owner, name: str, role: str) -> Object:
+    """The serving Pods of a role that are ready, as addresses of a name: the gateway chooses among them itself."""
     return with_digest(
         {
-            "apiVersion": "policy/v1",
-            "kind": "PodDisruptionBudget",
-            "metadata": metadata(owner, disruption_budget_name(owner), SERVE_ROLE),
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata(owner, child_name(owner, name), SERVE_ROLE),
             "spec": {
-                "maxUnavailable": 1,
-                "unhealthyPodEvictionPolicy": "AlwaysAllow",
-                "selector": {"matchLabels": pods_of(owner, SERVE_ROLE)},
+                "type": "ClusterIP",
+                "clusterIP": "None",
+                "selector": pods_of(owner, role),
+                "ports": [{"name": "http", "port": SERVING_PORT, "targetPort": "http"}],
             },
         }
     )
 
 
-def disruption_budget_name(owner: Owner) -> str:
-    """One that no object of a user has."""
-    return child_name(owner, SERVE_ROLE)
+def disruption_budget(owner: Owner, role: str = SERVE_ROLE) -> Object:
+    """Of several replicas, a drain of nodes takes one at a time; a Pod that is not ready holds up no drain."""
+    return with_digest(
+        {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": metadata(owner, child_name(owner, role), SERVE_ROLE),
+            "spec": {
+                "maxUnavailable": 1,
+                "unhealthyPodEvictionPolicy": "AlwaysAllow",
+                "selector": {"matchLabels": pods_of(owner, role)},
+            },
+        }
+    )
 
 
 def pods_of(owner: Owner, role: str) -> dict[str, str]:

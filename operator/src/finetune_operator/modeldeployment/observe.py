@@ -23,12 +23,11 @@ from finetune_operator.kube.resources import (
     SERVICES,
     Object,
 )
-from finetune_operator.modeldeployment.objects import SERVE_ROLE
 from finetune_operator.modeldeployment.observed import GateEvaluation, ObservedModelDeployment
 from finetune_operator.models.observe import resolve_model
 from finetune_operator.pods.observe import observe_warnings, owned_pods_of_deployment
 from finetune_operator.pods.observed import PodView, pod_view
-from finetune_operator.pods.roles import CANARY_ROLE, GATEWAY_ROLE
+from finetune_operator.pods.roles import CANARY_ROLE, GATEWAY_ROLE, SERVE_ROLE
 
 
 async def observe(reader: Reader, parent: Object, *, environment: Environment) -> ObservedModelDeployment:

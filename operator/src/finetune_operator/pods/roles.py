@@ -16,10 +16,26 @@ from finetune_operator.kube.resources import Object
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 """Set by the Job controller on a Job's Pods."""
 PREFLIGHT_ROLE = "preflight"
+TRAIN_ROLE = "train"
 DELETE_ROLE = "delete"
-GATEWAY_ROLE = "gateway"
-CANARY_ROLE = "canary"
+EVALUATE_ROLE = "evaluate"
 DATASET_ROLE = "dataset"
+SERVE_ROLE = "serve"
+CANARY_ROLE = "canary"
+GATEWAY_ROLE = "gateway"
+POD_ROLES = frozenset(
+    {
+        PREFLIGHT_ROLE,
+        TRAIN_ROLE,
+        DELETE_ROLE,
+        EVALUATE_ROLE,
+        DATASET_ROLE,
+        SERVE_ROLE,
+        CANARY_ROLE,
+        GATEWAY_ROLE,
+    }
+)
+"""All of them: NetworkPolicies select Pods by their role."""
 LIGHT_ROLES = frozenset({PREFLIGHT_ROLE, DELETE_ROLE, GATEWAY_ROLE, DATASET_ROLE})
 """The roles whose Pods compute little and must not wait for the nodes that train."""
 

@@ -25,6 +25,7 @@ from finetune_operator.kube.resources import (
     TOKEN_REVIEWS,
     Object,
 )
+from finetune_operator.pods.roles import GATEWAY_ROLE
 from finetune_operator.progress.endpoint import REPORTING
 from finetune_operator.progress.rate_limit import RateLimiter
 
@@ -36,7 +37,6 @@ _TOKENS_KEPT = 10_000
 _TRUSTED_SECONDS = 300.0
 _REFUSED_SECONDS = 60.0
 _LONGEST_TOKEN = 8192
-_GATEWAY_ROLE = "gateway"
 _POD_NAME = "authentication.kubernetes.io/pod-name"
 _POD_UID = "authentication.kubernetes.io/pod-uid"
 
@@ -151,7 +151,7 @@ class TokenAuthenticator:
 
     async def _of_gateway(self, namespace: str, pod: Object, by: Controller) -> Reporter | None:
         """Whose gateway this is, by the Deployment that its ReplicaSet is of, and which a ModelDeployment controls."""
-        if _gateway_labels(pod).get(ROLE_LABEL) != _GATEWAY_ROLE:
+        if _gateway_labels(pod).get(ROLE_LABEL) != GATEWAY_ROLE:
             return None
         sets = await self._kube.list(REPLICA_SETS, namespace, fields={"metadata.name": by.name})
         of = next((controller(one) for one in sets if one["metadata"]["uid"] == by.uid), None)
@@ -164,7 +164,7 @@ class TokenAuthenticator:
         if parent is None or owner is None or (parent.kind, parent.name) != (owner.kind, owner.name):
             return None
         # A Pod may name any owner; these labels are the operator's alone (childrenpolicy.yaml).
-        ours = {OWNER_UID_LABEL: parent.uid, ROLE_LABEL: _GATEWAY_ROLE}
+        ours = {OWNER_UID_LABEL: parent.uid, ROLE_LABEL: GATEWAY_ROLE}
         if any(_gateway_labels(one) != ours for one in (pod, deployment)):
             return None
         return Reporter(namespace, of.name, owner)

@@ -1,4 +1,4 @@
-"""The objects of a gateway: its Deployment, its disruption budget, and the headless Service that names the servers."""
+"""The objects of a gateway: its Deployment, its disruption budget, and the names that it finds servers by."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from finetune_operator.core.managed_fields import with_digest
 from finetune_operator.core.ownership import Owner, child_name, metadata
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.canary.objects import SERVERS as CANARY_SERVERS
-from finetune_operator.modeldeployment.canary.objects import canary_servers
-from finetune_operator.modeldeployment.objects import EXIT_SECONDS, SERVE_ROLE, pods_of, spread
+from finetune_operator.modeldeployment.objects import EXIT_SECONDS, disruption_budget, headless_service, pods_of, spread
 from finetune_operator.pods.builders import (
     bare_pod,
     container_security_context,
     progress_token_mount,
     progress_token_volume,
 )
-from finetune_operator.pods.roles import GATEWAY_ROLE
+from finetune_operator.pods.roles import CANARY_ROLE, GATEWAY_ROLE, SERVE_ROLE
 from finetune_operator.progress.endpoint import ProgressEndpoint
 
 COMMAND = "finetune-gateway"
@@ -37,32 +36,11 @@ def gateway_objects(
 ) -> list[Object]:
     """All of them, each with the digest of what is applied. `control`: what it asks for the share of a canary."""
     return [
-        _servers(owner),
-        *([canary_servers(owner)] if control is not None else []),
+        headless_service(owner, SERVERS, SERVE_ROLE),
+        *([headless_service(owner, CANARY_SERVERS, CANARY_ROLE)] if control is not None else []),
         with_digest(_deployment(owner, gateway, class_spec, image, control)),
-        *([_budget(owner)] if gateway.replicas > 1 else []),
+        *([disruption_budget(owner, GATEWAY_ROLE)] if gateway.replicas > 1 else []),
     ]
-
-
-def _servers(owner: Owner) -> Object:
-    """The serving Pods that are ready, as addresses of a name: the gateway chooses among them itself."""
-    spec = {
-        "type": "ClusterIP",
-        "clusterIP": "None",
-        "selector": pods_of(owner, SERVE_ROLE),
-        "ports": [{"name": "http", "port": SERVING_PORT, "targetPort": "http"}],
-    }
-    name = child_name(owner, SERVERS)
-    return with_digest(
-        {"apiVersion": "v1", "kind": "Service", "metadata": metadata(owner, name, SERVE_ROLE), "spec": spec}
-    )
-
-
-def _budget(owner: Owner) -> Object:
-    spec = {"maxUnavailable": 1, "selector": {"matchLabels": pods_of(owner, GATEWAY_ROLE)}}
-    name = child_name(owner, GATEWAY_ROLE)
-    meta = metadata(owner, name, SERVE_ROLE)
-    return with_digest({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": meta, "spec": spec})
 
 
 def _deployment(

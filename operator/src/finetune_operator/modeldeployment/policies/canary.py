@@ -27,7 +27,6 @@ from finetune_operator.modeldeployment.canary.machine import (
 )
 from finetune_operator.modeldeployment.gate import gate_readiness
 from finetune_operator.modeldeployment.gateway.readiness import ready_gateways, role_behind_service
-from finetune_operator.modeldeployment.objects import SERVE_ROLE
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.applied_model import applied_model
 from finetune_operator.modeldeployment.serving.keep_serving import DeploymentDecision, serve, serve_beside
@@ -35,7 +34,7 @@ from finetune_operator.modeldeployment.serving.revisions import model_of, name_o
 from finetune_operator.modeldeployment.serving.upkeep import should_make_room, wanted_replicas
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observed import PodView
-from finetune_operator.pods.roles import CANARY_ROLE, GATEWAY_ROLE
+from finetune_operator.pods.roles import CANARY_ROLE, GATEWAY_ROLE, SERVE_ROLE
 from finetune_operator.pods.start_diagnosis import diagnose_start
 
 TELL_SECONDS = 1

@@ -11,8 +11,8 @@ from finetune_api.modeldeployment import UNKNOWN_REVISION
 from finetune_api.run import FetchRun, ModelSource
 from finetune_operator.core.ownership import Owner, child_name
 from finetune_operator.kube.resources import Object
-from finetune_operator.modeldeployment.objects import SERVE_ROLE
 from finetune_operator.pods.observed import PodView
+from finetune_operator.pods.roles import SERVE_ROLE
 
 _MOST = 16
 

@@ -27,17 +27,11 @@ from finetune_operator.modeldeployment.canary.machine import is_drained, replica
 from finetune_operator.modeldeployment.canary.objects import canary_objects
 from finetune_operator.modeldeployment.gateway.objects import gateway_objects
 from finetune_operator.modeldeployment.gateway.readiness import role_behind_service
-from finetune_operator.modeldeployment.objects import (
-    SERVE_ROLE,
-    disruption_budget,
-    service,
-    serving_objects,
-    strategy_of,
-)
+from finetune_operator.modeldeployment.objects import disruption_budget, service, serving_objects, strategy_of
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.applied_model import applied_model, config_maps_of
 from finetune_operator.modeldeployment.serving.drift import next_correction_time, recent_drift, recent_rounds
-from finetune_operator.pods.roles import CANARY_ROLE
+from finetune_operator.pods.roles import CANARY_ROLE, SERVE_ROLE
 
 _RESOURCES = {one.kind: one for one in (CONFIG_MAPS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES)}
 
