@@ -10,7 +10,6 @@ from finetune_view.fields import Fields, Object
 from finetune_view.object_view import ObjectView
 from finetune_view.resource import FINE_TUNE_JOB, JOB_INDEX, JOB_NAME_LABEL, OWNER_UID_LABEL, ROLE_LABEL
 
-CONTAINERS = frozenset({"trainer", "server"})
 _STATES = ("waiting", "terminated", "running")
 
 

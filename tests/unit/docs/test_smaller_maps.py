@@ -14,6 +14,7 @@ SECTION = PAGE.partition("## The smaller packages\n")[2].partition("\n## ")[0]
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
 LAYERS = {
     "finetune_client": "The client's packages build upon each other",
+    "finetune_gateway": "The gateway's modules build upon each other",
     "finetune_openai": "finetune_openai's packages build upon each other",
     "kubectl_finetune": "The plugin's packages build upon each other",
 }

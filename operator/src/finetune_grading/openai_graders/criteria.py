@@ -44,7 +44,6 @@ _METRICS = {
 }
 COSINE_MODEL = "text-embedding-3-large"
 """By which OpenAI's cosine embeds."""
-_TEXT_PARTS = ("input_text", "output_text", "text")
 _UNREAD = {
     "endpoint": "graders behind a URL are not supported",
 }

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 
 from finetune_grading.statistics.intervals import Estimate, mean_of, standard_deviation, student_quantile
 
-FEW_CLUSTERS = 30
-"""With fewer, the standard error itself is uncertain."""
-
 
 @dataclass(frozen=True)
 class Clustering:

@@ -21,7 +21,6 @@ from finetune_openai.storage.s3 import Storage
 from finetune_openai.storage.upload_stream import UploadStream
 
 UPLOAD_ID = re.compile(r"upload_[0-9a-z]{24}")
-PART_ID = re.compile(r"part_[0-9a-z]{24}")
 LIFE_SECONDS = 3600
 _GRACE_SECONDS = 3600
 """An upload that is being completed at its end has so long."""

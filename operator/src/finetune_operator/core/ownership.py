@@ -16,7 +16,6 @@ from finetune_operator.kube.resources import Object
 
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "finetune-operator"
-MANAGED_BY_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 OWNER_UID_LABEL = "finetune.dev/owner-uid"
 ROLE_LABEL = "finetune.dev/role"
 NAME_LABEL = "finetune.dev/name"

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from finetune_trainer.evaluation.heldout import read_held_out
 
 from finetune_trainer.data.read.data_files import DataFile
 from finetune_trainer.data.read.formats import Format, WrongFormat
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.reader import read_examples
 from finetune_trainer.data.select.survey import refuse_invalid, survey
-from finetune_trainer.evaluation.heldout import read_held_out
 from finetune_trainer.methods.method import formats_of, formats_read_as
 from finetune_trainer.process.failures import DiagnosedError
 
