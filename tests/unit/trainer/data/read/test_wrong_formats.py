@@ -16,6 +16,7 @@ from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.reader import read_examples
 from finetune_trainer.data.select.survey import refuse_invalid, survey
 from finetune_trainer.methods.method import formats_of, formats_read_as
+from finetune_trainer.outputs.heldout import read_held_out
 from finetune_trainer.process.failures import DiagnosedError
 
 USER = {"role": "user", "content": "2+2?"}
