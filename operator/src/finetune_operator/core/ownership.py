@@ -24,6 +24,7 @@ OWNER_ANNOTATION = "finetune.dev/owner"
 
 # "-train-" + 8 characters of hash + "-1023", the last index's Pod, still fit a DNS label of 63.
 _NAME_PREFIX_LENGTH = 40
+_HASH_LENGTH = 8
 _LABEL_LENGTH = 63
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
@@ -56,8 +57,10 @@ def child_name(owner: Owner, role: str, *identity: object) -> str:
     text = json.dumps([owner.uid, role, *map(str, identity)])
     # The name of a Service begins with a letter; that of a parent may begin with a digit.
     letter = "j" if owner.name[0].isdigit() else ""
-    prefix = (letter + owner.name)[:_NAME_PREFIX_LENGTH].replace(".", "-").rstrip("-")
-    return f"{prefix}-{role}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    end = f"-{role}-{hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]}"
+    # A role with a number in it ("evaluation-100") leaves less than the others do.
+    longest = min(_NAME_PREFIX_LENGTH, _LABEL_LENGTH - len(end))
+    return (letter + owner.name)[:longest].replace(".", "-").rstrip("-") + end
 
 
 def labels(owner: Owner, role: str) -> dict[str, str]:

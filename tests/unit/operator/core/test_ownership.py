@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_api.finetunesweep.spec import MOST_TRIALS
 from finetune_operator.core.ownership import (
     Owner,
     child_name,
@@ -20,6 +21,7 @@ from finetune_operator.core.ownership import (
 )
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.finetunejob.objects import preflight_pod_name, train_job_name
+from finetune_operator.finetunesweep.objects import evaluation_name, holdout_name, trial_name
 from tests.unit.operator.pod_objects import controlled_by
 from tests.unit.operator.states import OWNER
 
@@ -35,6 +37,15 @@ def test_every_child_name_is_a_dns_label_with_room_for_the_last_pods_index(name:
     owner = Owner("FineTuneJob", "team-a", name, "uid")
     assert SERVICE_NAME.fullmatch(preflight_pod_name(owner, run_id, number))
     assert SERVICE_NAME.fullmatch(f"{train_job_name(owner, run_id, number)}-1023")
+
+
+@given(parent_names, st.integers(1, 10**6), st.integers(1, MOST_TRIALS))
+def test_every_trial_of_a_sweep_has_names_that_the_api_server_takes(name: str, run: int, number: int) -> None:
+    """A FineTuneJob's and an Evaluation's name has at most 63 characters: other objects refer to it."""
+    owner = Owner("FineTuneSweep", "team-a", name, "uid")
+    for of in (trial_name, evaluation_name, holdout_name):
+        assert SERVICE_NAME.fullmatch(of(owner, run, number))
+        assert SERVICE_NAME.fullmatch(of(Owner("FineTuneSweep", "team-a", "a" * 63, "uid"), run, MOST_TRIALS))
 
 
 @given(parent_names, st.lists(st.tuples(st.sampled_from("ab"), st.text(max_size=3), st.integers(0, 9)), unique=True))
