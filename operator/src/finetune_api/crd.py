@@ -16,8 +16,9 @@ from finetune_api.base import GROUP, VERSION, ApiModel, cel
 from finetune_api.dataset import DatasetKindStatus, DatasetSpec
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassSpec, FineTuneClassStatus
-from finetune_api.finetunejob import SETTINGS, FineTuneJobSpec, FineTuneJobStatus, Method
+from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus
+from finetune_api.finetunesweep.schema import with_short_descriptions, without_refused_methods
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 
 Column = tuple[str, str, str]
@@ -222,10 +223,9 @@ _WIDEST = {"integer": "int64", "number": "double"}
 
 def custom_resource_definition(kind: Kind) -> dict[str, Any]:
     """The apiextensions.k8s.io/v1 object of a kind."""
-    spec = structural_schema(kind.spec)
-    if kind.spec is FineTuneSweepSpec:
-        _close_refused_methods(spec)
-    status = open_schema(structural_schema(kind.status, with_defaults=False))
+    spec, status = spec_schema(kind), open_schema(structural_schema(kind.status, with_defaults=False))
+    if kind is FINE_TUNE_SWEEP:
+        with_short_descriptions(spec, status)
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -275,17 +275,12 @@ def custom_resource_definition(kind: Kind) -> dict[str, Any]:
     }
 
 
-def _close_refused_methods(sweep: dict[str, Any]) -> None:
-    """Leave out the settings of methods that a rule of sweeps refuses: they take a seventh of what a CRD may take."""
-    method = sweep["properties"]["template"]["properties"]["spec"]["properties"]["method"]
-    for kind, settings in SETTINGS.items():
-        if not settings.rules.has_validation_loss:
-            member = Method.members()[kind]
-            method["properties"][member] = {
-                "type": "object",
-                "description": f"Not in a sweep: method.type {kind}.",
-                "x-kubernetes-preserve-unknown-fields": True,
-            }
+def spec_schema(kind: Kind) -> dict[str, Any]:
+    """The structural schema of a kind's spec, without what the kind refuses."""
+    spec = structural_schema(kind.spec)
+    if kind is FINE_TUNE_SWEEP:
+        without_refused_methods(spec)
+    return spec
 
 
 def structural_schema(model: type[ApiModel], *, with_defaults: bool = True) -> dict[str, Any]:

@@ -83,12 +83,11 @@ def _rules_across_fields(schema: dict[str, Any]) -> None:
 
 def _rules_of_methods() -> Iterator[tuple[str, str, str]]:
     """CEL rules for invalid combinations of fields with each method."""
-    packing = " or ".join(kind for kind, settings in SETTINGS.items() if settings.rules.packs)
+    packs: list[str] = [kind for kind, settings in SETTINGS.items() if settings.rules.packs]
+    rule = f"self.method.type in {packs} || !has(self.hyperparameters.packing) || !self.hyperparameters.packing"
+    yield rule, f"hyperparameters.packing needs method.type {' or '.join(packs)}", "hyperparameters.packing"
     for kind, settings in SETTINGS.items():
         rules, other = settings.rules, f"self.method.type != '{kind}'"
-        if not rules.packs:
-            rule = f"{other} || !has(self.hyperparameters.packing) || !self.hyperparameters.packing"
-            yield rule, f"hyperparameters.packing needs method.type {packing}", "hyperparameters.packing"
         if not rules.shards and rules.distributes:
             rule = f"{other} || self.parallelism.strategy != 'FSDP'"
             yield rule, f"method.type {kind} needs parallelism.strategy DDP", "parallelism.strategy"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import LARGEST_SEED, MOST_STEPS, ApiModel, cel
-from finetune_api.finetunejob import SETTINGS, Model, TrainingSpec
+from finetune_api.finetunejob import Model, TrainingSpec
 from finetune_api.finetunesweep.learning_curve import LearningCurve
 from finetune_api.finetunesweep.objective import GraderScore, Objective
 from finetune_api.finetunesweep.parameters import Parameter
@@ -20,8 +20,6 @@ from finetune_api.unions import OneOf
 MOST_TRIALS = 200
 CHANGEABLE_WITHIN_A_SWEEP = frozenset({"suspend", "cancel", "parallel", "budget", "runId"})
 """The fields of a spec that may change while a sweep goes on."""
-_UNMEASURED: list[str] = [kind for kind, settings in SETTINGS.items() if not settings.rules.has_validation_loss]
-"""The methods whose evaluations measure no loss."""
 
 
 class TemplatedTraining(TrainingSpec):
@@ -198,11 +196,6 @@ def _rules_of_a_sweep(schema: dict[str, Any]) -> None:
             "(has(self.objective) && self.objective.type == 'Evaluation' && !has(self.prune))",
             "trials are compared by the loss on template.spec.dataset.validation, which is missing",
             "template.spec.dataset.validation",
-        ),
-        (
-            f"!(self.template.spec.method.type in {_UNMEASURED})",
-            f"trials of method.type {' or '.join(_UNMEASURED)} have no validation loss to be compared by",
-            "template.spec.method.type",
         ),
         (
             "!has(self.objective) || !has(self.objective.evaluation) || !has(self.objective.evaluation.holdout) || "

@@ -19,6 +19,10 @@ def searching(*parameters: dict[str, Any], **rest: Any) -> dict[str, Any]:
     return {"search": {"parameters": list(parameters), **rest}}
 
 
+def training(**changes: Any) -> dict[str, Any]:
+    return {"template": {"spec": {**SWEEP["template"]["spec"], **changes}}}
+
+
 def scoring(grader: str = "exact", **spec: Any) -> dict[str, Any]:
     measured = {"dataset": {"uri": TEST}, "graders": [GRADER], **spec}
     return {"template": {"spec": measured}, "grader": grader}
@@ -33,6 +37,12 @@ def scoring(grader: str = "exact", **spec: Any) -> dict[str, Any]:
             ['unknown field "spec.template.spec.runId"'],
         ),
         ({"template": {"spec": {**SWEEP["template"]["spec"], "adapter": {"lora": {"rank": 0}}}}}, ["lora.rank"]),
+        (training(method={"type": "RFT"}), ["spec.template.spec.method.type", '"DPO"']),
+        (training(checkpoints={"best": {"metric": "ValidReward"}}), ["spec.template.spec.checkpoints.best.metric"]),
+        (
+            training(method={"type": "DPO"}, hyperparameters={"packing": True}),
+            ["hyperparameters.packing needs method.type SFT"],
+        ),
         (searching({"path": "hyperparameters.learnRate", "numbers": [1]}), ["spec.search.parameters[0].path", RATE]),
         (searching({"path": "dataset.training.uri", "texts": ["s3://data/a"]}), ["spec.search.parameters[0].path"]),
         (searching({"path": RANK["path"], "numbers": [8, 8.5]}), ["numbers", "the field takes whole numbers only"]),
