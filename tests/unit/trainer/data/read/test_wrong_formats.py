@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finetune_trainer.evaluation.heldout import read_held_out
 
 from finetune_trainer.data.read.data_files import DataFile
 from finetune_trainer.data.read.formats import Format, WrongFormat
