@@ -21,6 +21,7 @@ from finetune_api.finetunesweep.status import (
     FineTuneSweepStatus,
     HoldoutScore,
     Phase,
+    RungStatus,
     TrialState,
     TrialStatus,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "Phase",
     "Prune",
     "Range",
+    "RungStatus",
     "Search",
     "SizedModel",
     "SmallestModel",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, Name, Timestamp
 from finetune_api.conditions import KindStatus
@@ -17,6 +17,15 @@ from finetune_api.unreadable import UnreadableField, unknown_end
 
 Phase = Literal["Running", "Suspended", "Succeeded", "Failed", "Cancelled"]
 TrialState = Literal["Running", "Succeeded", "Pruned", "Failed", "Cancelled"]
+
+
+class RungStatus(ApiModel):
+    """A step at which trials are compared, and that a trial has reached."""
+
+    step: int = Field(description="The step.")
+    loss: FiniteNumber = Field(
+        None, description="Validation loss of the first evaluation at it or after it; absent if that was missed."
+    )
 
 
 class TrialStatus(ApiModel):
@@ -37,8 +46,8 @@ class TrialStatus(ApiModel):
         None, description="SmallestModel: Passed, GateFailed or Inconclusive, as its Evaluation has it."
     )
     outputs: OutputsStatus | None = Field(None, description="SmallestModel: what its outputs took.")
-    rungs: list[float] = Field(
-        default=[], max_length=32, description="Validation loss at each step at which trials are compared (prune)."
+    rungs: list[RungStatus] = Field(
+        default=[], max_length=32, description="The steps at which it was compared with others (prune)."
     )
     digest: Line | None = Field(None, description="SHA-256 of its result's manifest.")
     examples: int | None = Field(None, description="Number of training examples.")
@@ -52,6 +61,13 @@ class TrialStatus(ApiModel):
     reason: Line | None = Field(
         None, description="Failed: the diagnosis. Cancelled by the sweep itself: SmallerModelPassed."
     )
+
+    @field_validator("rungs", mode="before")
+    @classmethod
+    def _forget_losses_of_unknown_steps(cls, rungs: Any) -> Any:
+        """Once they were numbers, some of which were losses of much later steps: they are compared with nothing."""
+        is_old = isinstance(rungs, list) and any(isinstance(one, int | float) for one in rungs)
+        return [] if is_old else rungs
 
 
 class BestTrial(ApiModel):

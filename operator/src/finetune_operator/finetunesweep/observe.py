@@ -121,6 +121,7 @@ def view(body: Object, trial: TrialStatus, now: datetime) -> TrialJob:
         is_cancelled=spec.cancel,
         eval_loss=eval_loss,
         eval_step=eval_step,
+        eval_every=None if status.resolved is None else status.resolved.checkpoint_every_steps,
         seconds=_seconds(status, now),
         attempt_seconds=next((one.pod_seconds for one in status.ended_attempts if one.outcome == "Succeeded"), None),
         completed=status.completion_time,

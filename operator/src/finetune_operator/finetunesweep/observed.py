@@ -37,6 +37,8 @@ class TrialJob:
     """Of its result, or else the most recent one."""
     eval_step: int | None = None
     """The step at which it was measured; None if that is not known."""
+    eval_every: int | None = None
+    """Steps between two evaluations; None if that is not known."""
     seconds: int = 0
     """How long the Pods of its attempts have run."""
     attempt_seconds: int | None = None

@@ -10,6 +10,7 @@ from finetune_api.finetunesweep import (
     BestTrial,
     FineTuneSweepSpec,
     FineTuneSweepStatus,
+    RungStatus,
     TrialState,
     TrialStatus,
     Value,
@@ -19,7 +20,7 @@ from finetune_operator.finetunesweep.learning_curve.verdict import curve_values
 from finetune_operator.finetunesweep.objects import trial_name
 from finetune_operator.finetunesweep.observed import TrialJob
 from finetune_operator.finetunesweep.search.best import as_best, best_trial
-from finetune_operator.finetunesweep.search.pruning import Runner, losers, rungs_at
+from finetune_operator.finetunesweep.search.pruning import Runner, losers, rung_step, rungs_at
 from finetune_operator.finetunesweep.search.suggest import combinations, suggest
 from finetune_operator.finetunesweep.smallest_model.candidates import MODEL
 from finetune_operator.finetunesweep.smallest_model.choice import smallest
@@ -109,21 +110,31 @@ def ended(
 
 
 def with_rungs(spec: FineTuneSweepSpec, trial: TrialStatus, job: TrialJob) -> TrialStatus:
-    """The trial with its loss at each rung that it has been evaluated at, or after, since.
+    """The trial with its loss at each rung whose first evaluation, at it or after it, is the most recent one.
 
-    An evaluation of an unknown step adds none: it may be one before the rung, and pruning is for good.
+    The loss at a rung whose evaluation nobody saw in time stays unknown: that of a later step is lower, and would prune
+    every trial that comes after. An evaluation of an unknown step adds no rung, for the same reason.
     """
     if spec.prune is None or job.eval_loss is None or job.eval_step is None:
         return trial
-    new = rungs_at(spec.prune, job.eval_step) - len(trial.rungs)
-    return trial if new <= 0 else trial.model_copy(update={"rungs": [*trial.rungs, *[job.eval_loss] * new]})
+    every = job.eval_every or 1
+    before = (job.eval_step - 1) // every * every
+    reached = [rung_step(spec.prune, rung) for rung in range(rungs_at(spec.prune, job.eval_step))]
+    known = max((rung.step for rung in trial.rungs), default=0)
+    new = [RungStatus(step=step, loss=job.eval_loss) for step in reached if step > max(known, before)]
+    if not new and reached and reached[-1] > known:
+        new = [RungStatus(step=reached[-1])]
+    return trial.model_copy(update={"rungs": [*trial.rungs, *new]}) if new else trial
 
 
 def pruned(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> list[TrialStatus]:
     """The running trials that others have beaten."""
     if spec.prune is None:
         return []
-    known = [Runner(trial.number, trial.rungs, trial.state == "Succeeded") for trial in status.trials]
+    known = [
+        Runner(trial.number, {rung.step: rung.loss for rung in trial.rungs}, trial.state == "Succeeded")
+        for trial in status.trials
+    ]
     lost = losers(spec.prune, known)
     return [trial for trial in running(status) if trial.number in lost]
 
@@ -180,7 +191,7 @@ def _values(spec: FineTuneSweepSpec, status: FineTuneSweepStatus, number: int) -
         return {MODEL: status.models[number - 1].uri}
     if spec.search is None:
         return curve_values(spec)[number - 1]
-    return suggest(spec.search, spec.prune, status.trials, number, spec.sign)
+    return suggest(spec.search, status.trials, number, spec.sign)
 
 
 def accelerator_hours_are_used_up(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> bool:

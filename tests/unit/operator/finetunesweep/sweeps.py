@@ -169,13 +169,17 @@ class SweepWorld:
         self.now += timedelta(seconds=10)
         self.holdout = replace(self.holdout, phase=phase, score=found, completed=self.now, **fields)
 
-    def reports(self, number: int, eval_step: int | None, eval_loss: float) -> None:
+    def reports(self, number: int, eval_step: int | None, eval_loss: float, *, every: int | None = None) -> None:
         """The job of a trial tells its most recent validation loss, and of which step it is."""
         name = self.trial(number).fine_tune_job_name
-        self.jobs[name] = replace(self.jobs[name], eval_step=eval_step, eval_loss=eval_loss)
+        self.jobs[name] = replace(self.jobs[name], eval_step=eval_step, eval_loss=eval_loss, eval_every=every)
 
     def trial(self, number: int) -> TrialStatus:
         return self.status.trials[number - 1]
+
+    def rungs(self, number: int) -> dict[int, float | None]:
+        """The losses of a trial at the steps at which it was compared."""
+        return {rung.step: rung.loss for rung in self.trial(number).rungs}
 
     def states(self) -> list[str]:
         return [trial.state for trial in self.status.trials]

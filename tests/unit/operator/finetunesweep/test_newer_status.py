@@ -53,3 +53,15 @@ def test_a_value_at_a_path_that_only_a_newer_version_searches_changes_no_trial(p
     assert has_values(spec, {**known, path: 1})
     assert not has_values(spec, {"hyperparameters.learningRate": 0.2, path: 1})
     assert with_values(spec, {path: 1}) is not spec, "it can be written"
+
+
+def test_losses_that_an_older_version_kept_without_their_steps_are_forgotten() -> None:
+    """Some of them were losses of much later steps."""
+    world = SweepWorld(sweep_spec(prune={"asha": {"minimumSteps": 10}}))
+    world.settle()
+    wire = world.status.to_wire()
+    wire["trials"][0]["rungs"] = [0.5, 0.05]
+    world.status = FineTuneSweepStatus.read(wire)
+    world.reports(1, 30, 0.4, every=10)
+    world.settle()
+    assert world.rungs(1) == {30: 0.4}

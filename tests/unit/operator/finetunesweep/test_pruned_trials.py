@@ -24,32 +24,63 @@ def test_of_nine_trials_at_the_first_rung_three_go_on() -> None:
     assert [world.jobs[trial.fine_tune_job_name].is_cancelled for trial in world.status.trials] == [False] * 3 + [
         True
     ] * 6
-    assert world.trial(9).rungs == [0.9]
+    assert world.rungs(9) == {10: 0.9}
     world.ends(1, eval_loss=0.05)
     world.settle()
-    assert world.trial(1).rungs == [0.1, 0.05, 0.05], "what it was at 30 and 90 steps nobody has reported"
+    assert world.rungs(1) == {10: 0.1, 90: None}, "what it was at 30 and 90 steps nobody has reported"
 
 
 def test_a_loss_of_an_earlier_step_is_not_compared_at_a_later_rung() -> None:
     """At step 60 a trial still reports the evaluation of step 40, until that of step 60 is done."""
     world = started(parallel=3, budget={"trials": 3}, prune={"asha": {"minimumSteps": 20}})
     for number in (1, 2, 3):
-        world.reports(number, eval_step=40, eval_loss=0.5 + number / 10)
+        world.reports(number, eval_step=20, eval_loss=0.5 + number / 10, every=20)
     world.settle()
-    assert [trial.rungs for trial in world.status.trials] == [[0.6], [0.7], [0.8]], "rung 60 has no loss yet"
-    world.reports(1, eval_step=60, eval_loss=0.4)
+    assert [world.rungs(number) for number in (1, 2, 3)] == [{20: 0.6}, {20: 0.7}, {20: 0.8}]
+    world.reports(1, eval_step=40, eval_loss=0.45, every=20)
     world.settle()
-    assert world.trial(1).rungs == [0.6, 0.4]
+    assert world.rungs(1) == {20: 0.6}, "rung 60 has no loss yet"
+    world.reports(1, eval_step=60, eval_loss=0.4, every=20)
+    world.settle()
+    assert world.rungs(1) == {20: 0.6, 60: 0.4}
 
 
 def test_a_rung_that_no_evaluation_hit_has_the_first_loss_after_it() -> None:
     world = started(prune={"asha": {"minimumSteps": 20}})
-    world.reports(1, eval_step=19, eval_loss=0.9)
+    world.reports(1, eval_step=19, eval_loss=0.9, every=19)
     world.settle()
-    assert world.trial(1).rungs == []
-    world.reports(1, eval_step=75, eval_loss=0.5)
+    assert world.rungs(1) == {}
+    world.reports(1, eval_step=38, eval_loss=0.6, every=19)
     world.settle()
-    assert world.trial(1).rungs == [0.5, 0.5]
+    world.reports(1, eval_step=76, eval_loss=0.5, every=19)
+    world.settle()
+    assert world.rungs(1) == {20: 0.6, 60: 0.5}
+
+
+def test_rungs_closer_together_than_evaluations_have_the_same_loss() -> None:
+    world = started(prune={"asha": {"minimumSteps": 20}})
+    world.reports(1, eval_step=100, eval_loss=0.5, every=100)
+    world.settle()
+    assert world.rungs(1) == {20: 0.5, 60: 0.5}
+
+
+@pytest.mark.parametrize(
+    "prune", [{"asha": {"minimumSteps": 10}}, {"median": {"minimumSteps": 10, "minimumTrials": 2}}]
+)
+def test_an_operator_that_was_away_while_the_first_trials_trained_prunes_no_later_one_for_it(prune: Any) -> None:
+    """Whatever it missed is no loss of a much later step, which no new trial could have at its first rung."""
+    world = started(parallel=3, budget={"trials": 9}, prune=prune)
+    for number in (1, 2, 3):
+        world.reports(number, eval_step=80, eval_loss=0.1 * number, every=10)
+    world.settle()
+    for number in (1, 2, 3):
+        world.ends(number, eval_loss=0.05, eval_step=90)
+        world.settle()
+    for number in (4, 5, 6):
+        world.reports(number, eval_step=10, eval_loss=0.9, every=10)
+    world.settle()
+    assert world.states()[3] == "Running", "the best of the new ones goes on"
+    assert all(world.rungs(number).get(10) is None for number in (1, 2, 3))
 
 
 def test_a_loss_of_an_unknown_step_prunes_nothing() -> None:
@@ -59,7 +90,7 @@ def test_a_loss_of_an_unknown_step_prunes_nothing() -> None:
         world.reports(number, eval_step=None, eval_loss=number / 10)
     world.settle()
     assert world.states() == ["Running"] * 3
-    assert [trial.rungs for trial in world.status.trials] == [[], [], []]
+    assert [world.rungs(number) for number in (1, 2, 3)] == [{}, {}, {}]
 
 
 def test_a_trial_above_the_median_of_those_that_succeeded_is_pruned() -> None:

@@ -24,7 +24,7 @@ def trials_of(spec: Any, count: int) -> list[TrialStatus]:
     """A search whose trials end one after the other."""
     trials: list[TrialStatus] = []
     for number in range(1, count + 1):
-        values = suggest(spec.search, spec.prune, trials, number)
+        values = suggest(spec.search, trials, number)
         name = f"trial-{number}"
         trials.append(
             TrialStatus(number=number, fine_tune_job_name=name, values=values, state="Succeeded", score=loss(values))
@@ -41,7 +41,7 @@ def test_asked_again_with_what_the_status_has_it_suggests_the_same(algorithm: st
     spec = sweep_spec(search={"algorithm": algorithm})
     trials = trials_of(spec, 25)
     for number in range(1, 26):
-        assert suggest(spec.search, None, as_stored(trials[: number - 1]), number) == trials[number - 1].values
+        assert suggest(spec.search, as_stored(trials[: number - 1]), number) == trials[number - 1].values
 
 
 @pytest.mark.parametrize("algorithm", ["TPE", "Random"])
@@ -70,10 +70,8 @@ def test_a_running_trial_is_taken_into_account() -> None:
     """TPE counts it as a bad one, so that trials that run side by side differ."""
     spec = sweep_spec()
     trials = trials_of(spec, 15)
-    running = TrialStatus(
-        number=16, fine_tune_job_name="t", values=suggest(spec.search, None, trials, 16), state="Running"
-    )
-    assert suggest(spec.search, None, [*trials, running], 17) != suggest(spec.search, None, trials, 17)
+    running = TrialStatus(number=16, fine_tune_job_name="t", values=suggest(spec.search, trials, 16), state="Running")
+    assert suggest(spec.search, [*trials, running], 17) != suggest(spec.search, trials, 17)
 
 
 def test_trials_that_run_side_by_side_spread() -> None:
@@ -87,10 +85,10 @@ def test_trials_that_run_side_by_side_spread() -> None:
     ]
     running: list[TrialStatus] = []
     for number in range(21, 31):
-        values = suggest(spec.search, None, [*done, *running], number)
+        values = suggest(spec.search, [*done, *running], number)
         running.append(TrialStatus(number=number, fine_tune_job_name="t", values=values, state="Running"))
     together = [math.log10(trial.values[RATE["path"]]) for trial in running]
-    alone = [math.log10(float(suggest(spec.search, None, done, n)[RATE["path"]])) for n in range(21, 31)]
+    alone = [math.log10(float(suggest(spec.search, done, n)[RATE["path"]])) for n in range(21, 31)]
     assert pstdev(together) > pstdev(alone)
 
 
@@ -105,7 +103,7 @@ def test_a_grid_has_every_combination_once_in_order() -> None:
 
 def trials_of_grid(search: dict[str, Any], count: int) -> list[dict[str, Any]]:
     spec = sweep_spec(search=search)
-    return [dict(suggest(spec.search, None, [], number)) for number in range(1, count + 1)]
+    return [dict(suggest(spec.search, [], number)) for number in range(1, count + 1)]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +113,7 @@ def test_a_trial_that_this_search_could_not_have_made_is_left_out(values: dict[s
     """A status may be edited."""
     spec = sweep_spec()
     strange = TrialStatus(number=1, fine_tune_job_name="t", values=values, state="Succeeded", score=0.1)
-    assert suggest(spec.search, None, [strange], 2) == suggest(spec.search, None, [], 2)
+    assert suggest(spec.search, [strange], 2) == suggest(spec.search, [], 2)
 
 
 def test_an_operator_without_sweeps_does_not_load_optuna() -> None:

@@ -11,6 +11,7 @@ from finetune_operator.finetunesweep.objects import evaluation_spec, trial_job
 from finetune_operator.finetunesweep.observe import view, with_evaluation
 from finetune_operator.finetunesweep.observed import TrialJob
 from tests.unit.operator.finetunesweep.sweeps import NOW, OBJECTIVE, OWNER, SweepWorld, sweep_spec
+from tests.unit.operator.states import RESOLVED
 
 COMPARED = sweep_spec(objective=OBJECTIVE)
 MEASURED = COMPARED.objective.evaluation
@@ -42,6 +43,12 @@ def test_the_result_of_another_run_is_none_of_the_trials() -> None:
     """Somebody changed runId and set it back while no operator looked: the status is that of the other run."""
     found = viewed({}, runId="2")
     assert (found.phase, found.reason) == ("Failed", "SpecChanged")
+
+
+def test_a_loss_is_told_with_its_step_and_how_many_steps_lie_between_two() -> None:
+    progress = {"step": 45, "totalSteps": 90, "percent": 50, "evalLoss": 0.5, "evalStep": 40}
+    found = viewed({}, progress=progress, resolved={**RESOLVED.to_wire(), "checkpointEverySteps": 20})
+    assert (found.eval_loss, found.eval_step, found.eval_every) == (0.5, 40, 20)
 
 
 def attempt(number: int, outcome: str, *, waited: int, ran: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ depends on the order in which they came.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_api.finetunesweep import ASHA, Median, Prune
@@ -17,10 +17,11 @@ MOST_RUNGS = 32
 
 @dataclass(frozen=True)
 class Runner:
-    """A trial and its loss at each rung that it has reached."""
+    """A trial and the rungs that it has reached, the last one included."""
 
     number: int
-    rungs: Sequence[float]
+    losses: Mapping[int, float | None]
+    """By step. None: not known, since nobody looked in time. It is compared with nothing: the trial goes on."""
     has_succeeded: bool = False
 
 
@@ -39,30 +40,38 @@ def rungs_at(prune: Prune, step: int) -> int:
 
 def losers(prune: Prune, trials: Sequence[Runner]) -> frozenset[int]:
     """The numbers of the trials that don't go on from the last rung that they have reached."""
-    return frozenset(trial.number for trial in trials if trial.rungs and not _goes_on(prune, trials, trial))
+    return frozenset(trial.number for trial in trials if trial.losses and not _goes_on(prune, trials, trial))
 
 
 def _goes_on(prune: Prune, trials: Sequence[Runner], trial: Runner) -> bool:
+    step = max(trial.losses)
+    if trial.losses[step] is None:
+        return True
     if prune.asha is not None:
-        return _is_among_the_best(prune.asha, trials, trial)
-    return prune.median is None or _is_no_worse_than_the_median(prune.median, trials, trial)
+        return _is_among_the_best(prune.asha, trials, trial, step)
+    return prune.median is None or _is_no_worse_than_the_median(prune.median, trials, trial, step)
 
 
-def _is_among_the_best(asha: ASHA, trials: Sequence[Runner], trial: Runner) -> bool:
+def _is_among_the_best(asha: ASHA, trials: Sequence[Runner], trial: Runner, step: int) -> bool:
     """Asynchronous successive halving (https://arxiv.org/abs/1810.05934).
 
     Rung k is at minimumSteps * reductionFactor^k steps. Of the trials that have reached a rung, one in reductionFactor
     may go on; this is judged again whenever another one reaches it.
     """
-    rung = len(trial.rungs) - 1
-    there = sorted((other.rungs[rung], other.number) for other in trials if len(other.rungs) > rung)
+    known = [(other.losses.get(step), other.number) for other in trials]
+    there = sorted((loss, number) for loss, number in known if loss is not None)
     if len(there) < asha.reduction_factor:
         return True  # too few to compare
-    return (trial.rungs[rung], trial.number) in there[: len(there) // asha.reduction_factor]
+    return trial.number in [number for _, number in there[: len(there) // asha.reduction_factor]]
 
 
-def _is_no_worse_than_the_median(median: Median, trials: Sequence[Runner], trial: Runner) -> bool:
+def _is_no_worse_than_the_median(median: Median, trials: Sequence[Runner], trial: Runner, step: int) -> bool:
     """By the lowest loss so far, as one evaluation may be an unlucky one."""
-    count = len(trial.rungs)
-    others = [min(one.rungs[:count]) for one in trials if one.has_succeeded and len(one.rungs) >= count]
-    return len(others) < median.minimum_trials or min(trial.rungs) <= statistics.median(others)
+    rivals = [one for one in trials if one.has_succeeded and one.losses.get(step) is not None]
+    others = [_lowest(one, step) for one in rivals]
+    return len(others) < median.minimum_trials or _lowest(trial, step) <= statistics.median(others)
+
+
+def _lowest(trial: Runner, step: int) -> float:
+    """Of those known by this step, at which it is known."""
+    return min(loss for at, loss in trial.losses.items() if at <= step and loss is not None)

@@ -11,8 +11,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from finetune_api.finetunesweep import Parameter, Prune, Search, TrialStatus, Value, is_whole
-from finetune_operator.finetunesweep.search.pruning import rung_step
+from finetune_api.finetunesweep import Parameter, Search, TrialStatus, Value, is_whole
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -31,9 +30,7 @@ def combinations(search: Search) -> int | None:
     return count
 
 
-def suggest(
-    search: Search, prune: Prune | None, trials: Sequence[TrialStatus], number: int, sign: int = 1
-) -> dict[str, Value]:
+def suggest(search: Search, trials: Sequence[TrialStatus], number: int, sign: int = 1) -> dict[str, Value]:
     """The values of the trial of this number, by path; `trials`: those before it, as they stand.
 
     `sign`: what a score is multiplied by, so that lower is better.
@@ -53,7 +50,7 @@ def suggest(
     study = optuna.create_study(direction="minimize", sampler=sampler)
     distributions = {parameter.path: _distribution(parameter) for parameter in search.parameters}
     if learns:
-        study.add_trials([_frozen(trial, distributions, prune, sign) for trial in trials if _fits(trial, search)])
+        study.add_trials([_frozen(trial, distributions, sign) for trial in trials if _fits(trial, search)])
     asked = study.ask(distributions).params
     return {parameter.path: _rounded(parameter, asked[parameter.path]) for parameter in search.parameters}
 
@@ -73,19 +70,16 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     return FloatDistribution(bounds.minimum, bounds.maximum, log=is_log)
 
 
-def _frozen(
-    trial: TrialStatus, distributions: Mapping[str, BaseDistribution], prune: Prune | None, sign: int
-) -> FrozenTrial:
+def _frozen(trial: TrialStatus, distributions: Mapping[str, BaseDistribution], sign: int) -> FrozenTrial:
     from optuna.trial import TrialState, create_trial
 
     state = {"Running": TrialState.RUNNING, "Succeeded": TrialState.COMPLETE, "Pruned": TrialState.PRUNED}
-    steps = [] if prune is None else [rung_step(prune, n) for n in range(len(trial.rungs))]
     return create_trial(
         state=state.get(trial.state, TrialState.FAIL),
         value=sign * trial.score if trial.state == "Succeeded" and trial.score is not None else None,
         params=dict(trial.values),
         distributions=dict(distributions),
-        intermediate_values=dict(zip(steps, trial.rungs, strict=False)),
+        intermediate_values={rung.step: rung.loss for rung in trial.rungs if rung.loss is not None},
     )
 
 
