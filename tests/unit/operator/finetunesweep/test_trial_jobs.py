@@ -46,7 +46,8 @@ def test_the_result_of_another_run_is_none_of_the_trials() -> None:
 
 
 def test_a_loss_is_told_with_its_step_and_how_many_steps_lie_between_two() -> None:
-    progress = {"step": 45, "totalSteps": 90, "percent": 50, "evalLoss": 0.5, "evalStep": 40}
+    progress: dict[str, Any] = {"step": 45, "totalSteps": 90, "percent": 50, "evalLoss": 0.5, "evalStep": 40}
+    progress["lastUpdatedTime"] = "2026-11-27T12:00:00Z"
     found = viewed({}, progress=progress, resolved={**RESOLVED.to_wire(), "checkpointEverySteps": 20})
     assert (found.eval_loss, found.eval_step, found.eval_every) == (0.5, 40, 20)
 
