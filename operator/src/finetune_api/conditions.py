@@ -121,7 +121,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.QUEUED: "Waiting to start, for a node, a queue or a quota; the message says which.",
     Reason.TRAINING: "The training Pods are running.",
     Reason.RETRYING: "An attempt ended early; the next one resumes from the newest checkpoint.",
-    Reason.STOPPING: "The Pods of a suspended or superseded run are saving what is done and shutting down.",
+    Reason.STOPPING: "The Pods of a suspended, cancelled or superseded run are saving what is done and shutting down.",
     Reason.SUSPENDED: "spec.suspend is true; no Pods are running.",
     Reason.SUCCEEDED: "The run is complete; the model is at status.result.uri, or is that of the FineTuneJob "
     "in status.best; of a Dataset, the files are at status.revision.uri.",

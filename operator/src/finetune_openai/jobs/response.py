@@ -51,13 +51,10 @@ class ViewedJob:
 
     @property
     def state(self) -> str:
-        """OpenAI's status. A job that is asked to end or pause says so at once."""
+        """OpenAI's status, which has none for a job that is being cancelled: that keeps what it had until it is."""
         found = _STATUSES.get(self.status.phase or "Validating", "running")
-        if found in FINISHED:
-            return found
-        if self.spec.get("cancel"):
-            return "cancelled"
-        return "pausing" if self.spec.get("suspend") and found != "paused" else found
+        is_pausing = self.spec.get("suspend") and not self.spec.get("cancel") and found not in (*FINISHED, "paused")
+        return "pausing" if is_pausing else found
 
     @property
     def model(self) -> str | None:

@@ -41,7 +41,7 @@ POLICIES: tuple[DatasetMutator | DatasetDecider, ...] = (
     Decider(keep_finished),  # a finished run, until its runId changes
     Decider(take_revision),  # Succeeded: the newest try has committed a revision
     Mutator(record_failure),  # the newest try failed, which counts
-    Decider(cancel),  # Cancelled: spec.cancel, whatever it waits for
+    Decider(cancel),  # spec.cancel, whatever it waits for: what runs is stopped, then Cancelled
     Decider(fail_at_retry_limit),  # Failed: it failed, and another try can't help, or was the last one allowed
     Mutator(count_suspended_time),  # the time that does not count for activeDeadlineSeconds
     Decider(suspend),  # spec.suspend: what runs is stopped, and nothing starts

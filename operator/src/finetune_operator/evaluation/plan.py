@@ -44,7 +44,7 @@ POLICIES: tuple[EvaluationMutator | EvaluationDecider, ...] = (
     Decider(keep_finished),  # a finished run, judged by the current gates, until its runId or a model changes
     Decider(take_scores),  # Passed or GateFailed: the newest try has the scores, whatever the spec says by now
     Mutator(record_failure),  # the newest try failed, which counts
-    Decider(cancel),  # Cancelled: spec.cancel, whatever it waits for
+    Decider(cancel),  # spec.cancel, whatever it waits for: what runs is stopped, then Cancelled
     Decider(fail_at_retry_limit),  # Failed: it failed, and another try can't help, or was the last one allowed
     Mutator(count_suspended_time),  # the time that does not count for activeDeadlineSeconds
     Decider(suspend),  # spec.suspend: what runs is stopped, and nothing starts

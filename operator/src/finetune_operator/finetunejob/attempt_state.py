@@ -38,7 +38,7 @@ _REASON_OF_ATTEMPT: Mapping[AttemptState | None, Reason] = {
     "Running": Reason.TRAINING,
     "Suspended": Reason.QUEUED,
     "Superseded": Reason.QUEUED,
-    "Cancelled": Reason.QUEUED,  # Never used: the run is over.
+    "Cancelled": Reason.QUEUED,
     "Replaced": Reason.QUEUED,
     "Failed": Reason.RETRYING,
     "Disrupted": Reason.RETRYING,

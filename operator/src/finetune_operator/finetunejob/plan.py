@@ -67,7 +67,7 @@ POLICIES: tuple[JobMutator | JobDecider, ...] = (
     # How the attempt ended.
     Mutator(record_outcome),  # Succeeded, Failed or Disrupted
     Decider(succeed),  # Succeeded: the run has its result, whatever the spec says by now
-    Decider(cancel_run),  # Cancelled: spec.cancel, even if the rest of the spec is refused
+    Decider(cancel_run),  # spec.cancel, even if the rest of the spec is refused: Pods are stopped, then Cancelled
     Mutator(count_suspended_time),  # the time that activeDeadlineSeconds does not count
     Decider(suspend_refused_run),  # spec.suspend, even if the rest of the spec is refused
     Decider(fail_refused_run_at_deadline),  # Failed: activeDeadlineSeconds, even if the rest of the spec is refused

@@ -30,7 +30,7 @@ POLICIES: tuple[SweepMutator | SweepDecider, ...] = (
     Mutator(record_trials),  # which trials have ended or are pruned, and which ones follow them
     Mutator(end_larger),  # mode SmallestModel: those that a smaller one makes needless
     Mutator(record_holdout),  # how good the best is on examples that its choice did not depend on
-    Decider(cancel),  # Cancelled: spec.cancel
+    Decider(cancel),  # spec.cancel: its trials are cancelled, then the sweep
     Decider(fail_at_failures),  # Failed: budget.failures
     Decider(refuse),  # the template can't have what is searched: nothing starts
     Decider(complete),  # Succeeded: no trial runs, none may begin, and the best is measured on the holdout examples

@@ -175,6 +175,25 @@ def test_the_next_attempt_starts_when_the_pods_of_the_one_before_have_ended(api:
     assert second["metadata"]["name"] != train["metadata"]["name"]
 
 
+def test_a_run_is_cancelled_when_its_pods_have_ended(api: Api) -> None:
+    job = api.create("FineTuneJob", "router", JOB)
+    _, pods = starts_training(api, job)
+    for pod in pods:
+        played.is_bound(api, pod)
+    api.patch("FineTuneJob", "router", {"spec": {"cancel": True}})
+    wait_for(lambda: all(_is_deleted(pod) for pod in api.children_of(job, "train", "Pod")), "the Pods are told to stop")
+    stopping = api.wait_reason("FineTuneJob", "router", "Stopping")
+    assert (stopping["status"]["phase"], stopping["status"].get("completionTime")) == ("Training", None)
+    assert condition(stopping, "Failed") == {}
+    played.has_stopped(api, pods[0])
+    wait_for(lambda: len(api.children_of(job, "train", "Pod")) == 1, "the first Pod is gone")
+    assert api.get("FineTuneJob", "router")["status"]["phase"] == "Training"
+    played.has_stopped(api, pods[1])
+    over = api.wait_reason("FineTuneJob", "router", "Cancelled")
+    assert over["status"]["phase"] == "Cancelled"
+    expect_events(api, "Normal Training", "Normal Stopping", "Normal Cancelled")
+
+
 def _is_deleted(pod: Object) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 

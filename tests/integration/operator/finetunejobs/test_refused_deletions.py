@@ -66,17 +66,22 @@ def test_a_webhook_may_deny_a_deletion_with_any_code(api: Api, train: Object, tm
         assert "this is protected" in condition(told, "Ready")["message"]
 
 
-def test_of_a_cancelled_run_whose_job_can_not_be_stopped_an_event_says_so(
-    api: Api, train: Object, guarded: str
-) -> None:
+def test_a_run_whose_job_can_not_be_stopped_is_not_said_to_be_cancelled(api: Api, train: Object, guarded: str) -> None:
     api.patch("FineTuneJob", "router", {"spec": {"cancel": True}})
-    api.wait("FineTuneJob", "router", lambda found: found["status"]["phase"] == "Cancelled")
+    told = api.wait_reason("FineTuneJob", "router", "ObjectRejected")
+    assert told["status"]["phase"] == "Training"
+    assert f"refuses to delete Job {train['metadata']['name']}" in condition(told, "Ready")["message"]
 
     def warnings() -> list[str]:
         return [event["message"] for event in api.items("Event") if event["reason"] == "ObjectRejected"]
 
-    wait_for(lambda: bool(warnings()), "it is told")
-    assert f"refuses to delete Job {train['metadata']['name']}" in warnings()[0]
+    wait_for(lambda: bool(warnings()), "an Event says so, too")
+    api.request("DELETE", guarded)
+    wait_for(lambda: not is_guarded(api, train), "it is gone")
+    api.patch("FineTuneJob", "router", {"metadata": {"annotations": {"touched": "sooner"}}})
+    over = api.wait("FineTuneJob", "router", lambda found: found["status"]["phase"] == "Cancelled")
+    assert condition(over, "Failed")["reason"] == "Cancelled"
+    assert not api.exists("Job", train["metadata"]["name"])
 
 
 def test_a_job_whose_storage_is_empty_goes_though_no_kubernetes_job_may_be_deleted(api: Api) -> None:

@@ -294,12 +294,24 @@ def test_suspend_ends_the_pod_and_another_try_begins_anew() -> None:
 
 
 def test_cancel_is_for_good_until_another_run_id() -> None:
-    over = decide(observed_dataset(RUNS, job(JOB), pods=(pod(JOB),), spec=dataset_spec(cancel=True)))
-    assert (over.decision.phase, over.decision.reason) == ("Cancelled", "Cancelled")
-    assert over.decision.deletes == (f"Job/{JOB}",)
+    spec = dataset_spec(cancel=True)
+    stopping = decide(observed_dataset(RUNS, job(JOB), pods=(pod(JOB),), spec=spec))
+    assert (stopping.decision.phase, stopping.decision.reason) == ("Building", "Stopping")
+    assert stopping.decision.deletes == (f"Job/{JOB}",)
+    waits = decide(observed_dataset(stopping.status, pods=(pod(JOB, deletion_time=later(30)),), spec=spec))
+    assert (waits.decision.phase, waits.decision.reason, waits.decision.again_in) == ("Building", "Stopping", 15)
+    assert f"spec.cancel is true. Waiting for Pod {pod(JOB).name}" in waits.message
+    assert waits.status.completion_time is None
+    over = decide(observed_dataset(waits.status, spec=spec))
+    assert (over.decision.phase, over.decision.reason, over.decision.deletes) == ("Cancelled", "Cancelled", ())
     kept = decide(observed_dataset(over.status, generation=2))
     assert (kept.decision.phase, kept.decision.writes) == ("Cancelled", ())
     assert decide(observed_dataset(kept.status, spec=dataset_spec(runId="2"))).decision.phase == "Building"
+
+
+def test_cancel_that_is_taken_back_before_the_end_begins_another_try() -> None:
+    stopping = decide(observed_dataset(RUNS, job(JOB), pods=(pod(JOB),), spec=dataset_spec(cancel=True)))
+    assert decide(observed_dataset(stopping.status)).decision.writes == (f"Job/{RETRY}",)
 
 
 def test_a_job_that_somebody_took_away_is_not_said_to_be_deleted() -> None:

@@ -69,7 +69,7 @@ def test_a_run_without_scores_never_passes_though_another_run_id_came_and_went(
 ) -> None:
     ran = observed_evaluation(
         evaluation_status(start_time=ago(60)),
-        job(JOB, "Failed" if pods else "Active"),
+        *([] if changes == {"cancel": True} else [job(JOB, "Failed" if pods else "Active")]),
         pods=pods,
         spec=evaluation_spec(gates=gates, **changes),
     )

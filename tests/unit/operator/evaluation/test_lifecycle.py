@@ -180,11 +180,40 @@ def test_a_cancelled_evaluation_is_over_until_another_run_id(status: EvaluationS
     assert condition(other.status, ConditionType.FAILED) is None
 
 
-def test_a_cancelled_evaluation_ends_its_pod_at_once_and_again_if_the_operator_was_killed_before() -> None:
-    running = observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), spec=CANCELLED)
-    result = decide(running)
-    assert (result.decision.phase, result.decision.deletes) == ("Cancelled", with_config_map(JOB))
-    assert decide(replace(running, status=result.status)).decision.deletes == with_config_map(JOB)
+def test_a_cancelled_evaluation_ends_its_pod_at_once_and_is_cancelled_when_that_has_ended() -> None:
+    begun = evaluation_status(conditions=earlier_conditions(Reason.EVALUATING), progress=progress(40, 90))
+    running = observed_evaluation(begun, job(JOB), pods=(pod(JOB),), spec=CANCELLED)
+    stopping = decide(running)
+    assert (stopping.decision.phase, stopping.decision.reason) == ("Evaluating", "Stopping")
+    assert stopping.decision.deletes == with_config_map(JOB)
+    assert stopping.status.progress.estimated_remaining is None
+    assert decide(replace(running, status=stopping.status)).decision.deletes == with_config_map(JOB), "if it was killed"
+
+    ending = replace(running, status=stopping.status, jobs=(), pods=(pod(JOB, deletion_time=later(30)),))
+    waits = decide(ending)
+    assert (waits.decision.reason, waits.decision.deletes, waits.decision.again_in) == ("Stopping", (), 15)
+    assert f"spec.cancel is true. Waiting for Pod {pod(JOB).name}" in waits.message
+    assert waits.status.completion_time is None
+
+    over = decide(replace(ending, status=waits.status, pods=()))
+    assert over.decision == Decision("Cancelled", "Cancelled", stalled=True, event="Normal Cancelled")
+
+
+def test_a_new_run_that_is_cancelled_from_the_start_waits_for_the_pod_of_the_one_before() -> None:
+    spec = evaluation_spec(runId="2", cancel=True)
+    running = observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), spec=spec)
+    stopping = decide(running)
+    assert (stopping.decision.phase, stopping.decision.reason, stopping.status.run_id) == ("Waiting", "Stopping", "2")
+    assert stopping.decision.deletes == with_config_map(JOB)
+    over = decide(observed_evaluation(stopping.status, spec=spec))
+    assert (over.decision.phase, over.status.run_id) == ("Cancelled", "2")
+
+
+def test_cancel_that_is_taken_back_before_the_end_lets_another_try_go_on() -> None:
+    stopping = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), spec=CANCELLED))
+    again = decide(observed_evaluation(stopping.status))
+    assert again.decision.writes == RETRY_OBJECTS
+    assert (again.status.try_number, again.status.retries, again.status.disruptions) == (2, 0, 0)
 
 
 def test_a_cancelled_run_says_how_its_last_try_failed() -> None:

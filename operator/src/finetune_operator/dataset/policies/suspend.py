@@ -1,4 +1,7 @@
-"""spec.suspend: the Pod ends, and another try begins anew. spec.cancel: the run ends for good."""
+"""spec.suspend: the Pod ends, and another try begins anew.
+
+spec.cancel: the Pod ends, and then the run is over for good. Until then, spec.cancel false begins another try.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +21,36 @@ def suspend(observed: ObservedDataset, status: DatasetKindStatus, now: datetime)
     """Stop the running Pod while spec.suspend is true, and start nothing."""
     if not observed.spec.suspend:
         return None
+    return _stop(observed, status, "suspend", now) or DatasetDecision(_without_job(status), suspended())
+
+
+def cancel(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+    """Stop the running Pod, and then end the run as Cancelled, whatever it waits for."""
+    if not observed.spec.cancel:
+        return None
+    if not is_same_run(observed):
+        status = new_run(observed.spec, status, now).over(status)
+    stopping = _stop(observed, status, "cancel", now)
+    if stopping is not None:
+        return stopping
+    status = status.model_copy(update={"completion_time": whole_seconds(now), "retry_time": None})
+    return end_run(observed, status, cancelled_run(), now, at_once=True)
+
+
+def _stop(observed: ObservedDataset, status: DatasetKindStatus, field: str, now: datetime) -> DatasetDecision | None:
+    """End what runs and wait for it; None: nothing does."""
     running = [job for job in observed.jobs if job.state == "Active"]
-    # The Job is forgotten, so that its deletion is not taken for a loss.
-    status = status.model_copy(update={"job_name": None, "retry_time": None})
     message = still_there(observed, now)
     if not running and message is None:
-        return DatasetDecision(status, suspended())
+        return None
     return DatasetDecision(
-        status,
-        progressing(Reason.STOPPING, f"spec.suspend is true. {message or 'Waiting for the Pod to end.'}"),
+        _without_job(status),
+        progressing(Reason.STOPPING, f"spec.{field} is true. {message or 'Waiting for the Pod to end.'}"),
         delete=jobs_to_delete(observed.owner.namespace, running, observed.pods),
         requeue_at=now + timedelta(seconds=STOPPING_CHECK_SECONDS),
     )
 
 
-def cancel(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
-    """End the run as Cancelled, whatever it waits for."""
-    if not observed.spec.cancel:
-        return None
-    if not is_same_run(observed):
-        status = new_run(observed.spec, status, now).over(status)
-    status = status.model_copy(update={"completion_time": whole_seconds(now), "retry_time": None})
-    return end_run(observed, status, cancelled_run(), now, at_once=True)
+def _without_job(status: DatasetKindStatus) -> DatasetKindStatus:
+    """The Job is forgotten, so that its deletion is not taken for a loss."""
+    return status.model_copy(update={"job_name": None, "retry_time": None})

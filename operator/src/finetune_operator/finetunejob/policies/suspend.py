@@ -1,6 +1,7 @@
 """spec.suspend: the Pods save and end; the run is resumed by a new attempt from the newest checkpoint.
 
-spec.cancel: the run ends for good as Cancelled; its Pods save and end, and its checkpoints are kept.
+spec.cancel: its Pods save and end, and then the run is over for good, as Cancelled; its checkpoints are kept. Until
+then, with spec.cancel false it goes on as one that was suspended.
 """
 
 from __future__ import annotations
@@ -43,13 +44,7 @@ def suspend(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datet
     status = stopped(status, "Suspended", now)
     if others_stopped(observed, now):
         return JobDecision(status, suspended(lost_pods_message(observed, now)))
-    message = f"spec.suspend is true. {stopping_message(observed, now)}"
-    return JobDecision(
-        status,
-        progressing(Reason.STOPPING, message),
-        delete=stale_jobs(observed),
-        requeue_at=next_check(observed, now, now + timedelta(seconds=STOPPING_CHECK_SECONDS)),
-    )
+    return _stop(observed, status, "suspend", now)
 
 
 def cancel_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
@@ -58,9 +53,20 @@ def cancel_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: da
 
 
 def cancel(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """End the run as Cancelled while spec.cancel is true; running Jobs are stale from then on."""
+    """Stop running Pods while spec.cancel is true, and then end the run as Cancelled."""
     if not observed.spec.cancel:
         return None
     status = without_remaining_time(stopped(status, "Cancelled", now))
+    if not others_stopped(observed, now):
+        return _stop(observed, status, "cancel", now)
     status = status.model_copy(update={"completion_time": whole_seconds(now)})
     return JobDecision(status, cancelled_run(observed.owner, status), requeue_at=now)
+
+
+def _stop(observed: ObservedFineTuneJob, status: FineTuneJobStatus, field: str, now: datetime) -> JobDecision:
+    return JobDecision(
+        status,
+        progressing(Reason.STOPPING, f"spec.{field} is true. {stopping_message(observed, now)}"),
+        delete=stale_jobs(observed),
+        requeue_at=next_check(observed, now, now + timedelta(seconds=STOPPING_CHECK_SECONDS)),
+    )

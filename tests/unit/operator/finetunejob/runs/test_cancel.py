@@ -8,13 +8,17 @@ import pytest
 
 from finetune_api.finetunejob import FineTuneJobStatus, Progress
 from finetune_operator.core.conditions import Readiness
+from finetune_operator.environment import Environment
+from finetune_operator.finetunejob.kind import finetunejob
 from finetune_operator.models.resolve import tuned_model
+from finetune_operator.pods.observed import LOST_POD_SECONDS
 from tests.unit.operator.finetunejob.runs.runs import (
     IN_PREFLIGHT,
     IN_TRAINING,
     carried_out,
     decide,
     finished,
+    stopped,
     stopped_status,
 )
 from tests.unit.operator.states import (
@@ -23,10 +27,10 @@ from tests.unit.operator.states import (
     PREFLIGHT_1,
     TRAIN_1,
     Decision,
+    ago,
     job,
     job_spec,
     observed_job,
-    of_job,
     pod,
 )
 
@@ -42,18 +46,42 @@ REPORTED = Progress(
 )
 
 
-@pytest.mark.parametrize(("status", "running"), [(IN_PREFLIGHT, PREFLIGHT_1), (IN_TRAINING, TRAIN_1)])
-def test_the_end_is_recorded_before_the_job_is_deleted(status: FineTuneJobStatus, running: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "running", "phase"), [(IN_PREFLIGHT, PREFLIGHT_1, "Validating"), (IN_TRAINING, TRAIN_1, "Training")]
+)
+def test_it_is_cancelled_once_its_last_pod_has_saved_and_ended(
+    status: FineTuneJobStatus, running: str, phase: str
+) -> None:
     observed = observed_job(status, job(running), pods=(pod(running),), spec=CANCELLED)
-    ended = decide(observed)
-    assert ended.decision == Decision("Cancelled", "Cancelled", stalled=True, again_in=0, event="Normal Cancelled")
-    assert ended.status.completion_time == NOW
-    deleted = decide(carried_out(ended, observed))
-    assert deleted.decision == Decision("Cancelled", "Cancelled", stalled=True, deletes=of_job(running))
+    waits, saving = stopped(observed, running, phase)
+    assert waits.message.startswith("spec.cancel is true. Waiting for 1 Pod to save and end, by ")
+    assert waits.status.completion_time is None
+    assert not finetunejob(Environment()).is_finished(waits.status)
+    over = decide(carried_out(waits, saving, pods=()))
+    assert over.decision == Decision("Cancelled", "Cancelled", stalled=True, again_in=0, event="Normal Cancelled")
+    assert over.status.completion_time == NOW
+    assert finetunejob(Environment()).is_finished(over.status)
+
+
+def test_a_pod_of_a_lost_node_holds_up_the_end_no_longer_than_anything_else() -> None:
+    lost = pod(TRAIN_1, deletion_time=ago(LOST_POD_SECONDS + 1))
+    stopping = decide(observed_job(IN_TRAINING, job(TRAIN_1), spec=CANCELLED)).status
+    assert decide(observed_job(stopping, pods=(lost,), spec=CANCELLED)).decision.phase == "Cancelled"
+
+
+def test_cancel_that_is_taken_back_before_the_end_lets_the_run_go_on_as_after_suspend() -> None:
+    observed = observed_job(IN_TRAINING, job(TRAIN_1), pods=(pod(TRAIN_1),), spec=CANCELLED)
+    waits, saving = stopped(observed, TRAIN_1, "Training")
+    still = decide(carried_out(waits, saving, spec=job_spec(), generation=2))
+    assert (still.decision.phase, still.decision.reason, still.decision.writes) == ("Queued", "Queued", ())
+    again = decide(carried_out(still, saving, spec=job_spec(), generation=2, pods=()))
+    assert again.status.attempt is not None
+    assert (again.status.attempt.number, again.status.attempt.retries, again.status.attempt.disruptions) == (2, 0, 0)
 
 
 def test_a_cancelled_attempt_counts_nothing_and_its_checkpoints_stay() -> None:
-    result = decide(observed_job(IN_TRAINING, job(TRAIN_1), spec=CANCELLED))
+    begun = decide(observed_job(IN_TRAINING, job(TRAIN_1), spec=CANCELLED))
+    result = decide(observed_job(begun.status, spec=CANCELLED))
     (ended,) = result.status.ended_attempts
     assert (ended.number, ended.outcome, ended.step) == (1, "Cancelled", 30)
     assert result.status.checkpoints == IN_TRAINING.checkpoints
@@ -69,6 +97,8 @@ def test_nothing_of_a_cancelled_run_remains_to_be_done_whatever_its_pods_report_
     reported = REPORTED.model_copy(update={"step": REPORTED.step + 1})
     later = replace(observed_job(cancelled.status, job(TRAIN_1), spec=CANCELLED), progress=reported)
     assert remaining(decide(later).status) == (None, None)
+    over = replace(observed_job(decide(later).status, spec=CANCELLED), progress=reported)
+    assert (decide(over).decision.phase, remaining(decide(over).status)) == ("Cancelled", (None, None))
 
 
 def remaining(status: FineTuneJobStatus) -> tuple[int | None, str | None]:
@@ -121,7 +151,10 @@ def test_who_waits_for_its_model_is_told() -> None:
 def test_a_run_that_trained_nothing_has_kept_nothing() -> None:
     begun = IN_TRAINING.model_copy(update={"checkpoints": [], "progress": None})
     for status, running in ((IN_PREFLIGHT, PREFLIGHT_1), (begun, TRAIN_1)):
-        assert "kept in" not in decide(observed_job(status, job(running), spec=CANCELLED)).message
+        stopping = decide(observed_job(status, job(running), spec=CANCELLED))
+        over = decide(observed_job(stopping.status, spec=CANCELLED))
+        assert over.decision.phase == "Cancelled"
+        assert "kept in" not in over.message
 
 
 def test_a_trial_of_a_sweep_is_not_advised_to_run_again_by_itself() -> None:
