@@ -199,35 +199,6 @@ def test_a_cancelled_evaluation_ends_its_pod_at_once_and_is_cancelled_when_that_
     assert over.decision == Decision("Cancelled", "Cancelled", stalled=True, event="Normal Cancelled")
 
 
-def test_a_new_run_that_is_cancelled_from_the_start_waits_for_the_pod_of_the_one_before() -> None:
-    spec = evaluation_spec(runId="2", cancel=True)
-    running = observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), spec=spec)
-    stopping = decide(running)
-    assert (stopping.decision.phase, stopping.decision.reason, stopping.status.run_id) == ("Waiting", "Stopping", "2")
-    assert stopping.decision.deletes == with_config_map(JOB)
-    over = decide(observed_evaluation(stopping.status, spec=spec))
-    assert (over.decision.phase, over.status.run_id) == ("Cancelled", "2")
-
-
-def test_cancel_that_is_taken_back_before_the_end_lets_another_try_go_on() -> None:
-    stopping = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), spec=CANCELLED))
-    again = decide(observed_evaluation(stopping.status))
-    assert again.decision.writes == RETRY_OBJECTS
-    assert (again.status.try_number, again.status.retries, again.status.disruptions) == (2, 0, 0)
-
-
-def test_a_cancelled_run_says_how_its_last_try_failed() -> None:
-    ended = observed_evaluation(
-        evaluation_status(), job(JOB, "Failed"), pods=(failed_pod(JOB, LINE_7),), spec=CANCELLED
-    )
-    result = decide(ended)
-    assert (result.decision.phase, result.decision.reason, result.status.retries) == ("Cancelled", "Cancelled", 1)
-    assert result.status.failure is not None
-    assert result.status.failure.reason == Reason.DATASET_INVALID
-    again = decide(replace(ended, status=result.status))
-    assert (again.decision.reason, again.status) == ("Cancelled", result.status)
-
-
 def test_a_cancelled_evaluation_of_a_trial_is_not_advised_to_run_again_by_itself() -> None:
     trial = observed_evaluation(spec=CANCELLED, owner=replace(EVALUATION, sweep="search"))
     assert decide(trial).message.endswith("part of FineTuneSweep 'search', where another run of it would not count.")

@@ -14,7 +14,15 @@ from finetune_operator.environment import Environment
 from finetune_operator.evaluation.kind import evaluation
 from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.plan import plan
-from tests.unit.operator.evaluation.plans import JOB, JOB_OBJECTS, NEW, NO_JOB, OF_NEW_MODEL, decide
+from tests.unit.operator.evaluation.plans import (
+    JOB,
+    JOB_OBJECTS,
+    NEW,
+    NO_JOB,
+    OF_NEW_MODEL,
+    RETRY_OBJECTS,
+    decide,
+)
 from tests.unit.operator.evaluation_states import (
     WAITING_FOR_MODEL,
     evaluated_status,
@@ -37,6 +45,8 @@ from tests.unit.operator.states import (
     resolved_class,
     with_config_map,
 )
+
+CANCELLED = evaluation_spec(cancel=True)
 
 # Once for each model.
 
@@ -168,3 +178,35 @@ def test_an_evaluation_whose_next_run_waits_is_not_finished(changes: dict[str, A
 @pytest.mark.parametrize("end", ["Passed", "GateFailed", "Inconclusive", "Failed"])
 def test_an_evaluation_is_finished_however_it_ended(end: str) -> None:
     assert evaluation(Environment()).is_finished(evaluated_status(phase=end))
+
+
+# spec.cancel.
+
+
+def test_a_new_run_that_is_cancelled_from_the_start_waits_for_the_pod_of_the_one_before() -> None:
+    spec = evaluation_spec(runId="2", cancel=True)
+    running = observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), spec=spec)
+    stopping = decide(running)
+    assert (stopping.decision.phase, stopping.decision.reason, stopping.status.run_id) == ("Waiting", "Stopping", "2")
+    assert stopping.decision.deletes == with_config_map(JOB)
+    over = decide(observed_evaluation(stopping.status, spec=spec))
+    assert (over.decision.phase, over.status.run_id) == ("Cancelled", "2")
+
+
+def test_cancel_that_is_taken_back_before_the_end_lets_another_try_go_on() -> None:
+    stopping = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), spec=CANCELLED))
+    again = decide(observed_evaluation(stopping.status))
+    assert again.decision.writes == RETRY_OBJECTS
+    assert (again.status.try_number, again.status.retries, again.status.disruptions) == (2, 0, 0)
+
+
+def test_a_cancelled_run_says_how_its_last_try_failed() -> None:
+    ended = observed_evaluation(
+        evaluation_status(), job(JOB, "Failed"), pods=(failed_pod(JOB, LINE_7),), spec=CANCELLED
+    )
+    result = decide(ended)
+    assert (result.decision.phase, result.decision.reason, result.status.retries) == ("Cancelled", "Cancelled", 1)
+    assert result.status.failure is not None
+    assert result.status.failure.reason == Reason.DATASET_INVALID
+    again = decide(replace(ended, status=result.status))
+    assert (again.decision.reason, again.status) == ("Cancelled", result.status)

@@ -1,7 +1,8 @@
-"""Trials that are ended early, because others were better at the same step."""
+"""Trials that are ended early: others were better at the same step, or the sweep is cancelled."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,3 +122,31 @@ def test_a_trial_is_pruned_though_the_operator_was_killed_in_between(killed_afte
     world.reconcile(killed_after=killed_after)
     world.settle()
     assert world.states() == ["Running", "Pruned", "Pruned"]
+
+
+def test_a_search_is_cancelled_once_its_trials_are() -> None:
+    world = started()
+    world.spec = world.spec.model_copy(update={"cancel": True})
+    names = [trial.fine_tune_job_name for trial in world.status.trials]
+    asked = world.reconcile()
+    assert {body["metadata"]["name"] for body in asked.merge} == set(names)
+    world.jobs = {name: replace(job, phase="Training", completed=None) for name, job in world.jobs.items()}
+    stuck, other = names[0], names[1]
+    world.jobs[stuck] = replace(world.jobs[stuck], is_stalled=True, message="The API server refuses to delete Job x.")
+    waits = world.reconcile()
+    assert waits.merge == ()
+    assert (world.status.phase, world.reason()) == ("Running", ("False", "Stopping"))
+    ready = next(one for one in world.status.conditions if one.type == "Ready")
+    assert ready.message == (
+        f"spec.cancel is true. Waiting for {len(names)} trials, among them trial {stuck!r}, to save and stop. It is "
+        "Stalled: The API server refuses to delete Job x."
+    )
+    world.jobs[stuck] = replace(world.jobs[stuck], is_stalled=False)
+    for name in names:
+        assert world.status.completion_time is None
+        world.jobs[name] = replace(world.jobs[name], phase="Succeeded" if name == other else "Cancelled", eval_loss=0.5)
+        world.reconcile()
+    world.settle()
+    assert world.status.phase == "Cancelled"
+    assert world.trial(2).state == "Succeeded", "its result was there already"
+    assert world.states().count("Cancelled") == len(names) - 1

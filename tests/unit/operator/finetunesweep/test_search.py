@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -298,34 +297,6 @@ def test_a_cancelled_search_cancels_its_trials_and_keeps_the_best() -> None:
     assert all(job.is_cancelled for name, job in world.jobs.items() if name != world.trial(1).fine_tune_job_name)
     assert (world.status.phase, world.reason("Failed")) == ("Cancelled", ("True", "Cancelled"))
     assert world.status.best is not None
-
-
-def test_a_search_is_cancelled_once_its_trials_are() -> None:
-    world = started()
-    world.spec = world.spec.model_copy(update={"cancel": True})
-    names = [trial.fine_tune_job_name for trial in world.status.trials]
-    asked = world.reconcile()
-    assert {body["metadata"]["name"] for body in asked.merge} == set(names)
-    world.jobs = {name: replace(job, phase="Training", completed=None) for name, job in world.jobs.items()}
-    stuck, other = names[0], names[1]
-    world.jobs[stuck] = replace(world.jobs[stuck], is_stalled=True, message="The API server refuses to delete Job x.")
-    waits = world.reconcile()
-    assert waits.merge == ()
-    assert (world.status.phase, world.reason()) == ("Running", ("False", "Stopping"))
-    ready = next(one for one in world.status.conditions if one.type == "Ready")
-    assert ready.message == (
-        f"spec.cancel is true. Waiting for {len(names)} trials, among them trial {stuck!r}, to save and stop. It is "
-        "Stalled: The API server refuses to delete Job x."
-    )
-    world.jobs[stuck] = replace(world.jobs[stuck], is_stalled=False)
-    for name in names:
-        assert world.status.completion_time is None
-        world.jobs[name] = replace(world.jobs[name], phase="Succeeded" if name == other else "Cancelled", eval_loss=0.5)
-        world.reconcile()
-    world.settle()
-    assert world.status.phase == "Cancelled"
-    assert world.trial(2).state == "Succeeded", "its result was there already"
-    assert world.states().count("Cancelled") == len(names) - 1
 
 
 def test_a_trial_that_somebody_cancelled_is_no_failure() -> None:
