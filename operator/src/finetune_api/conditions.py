@@ -151,7 +151,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.SOURCE_NOT_ALLOWED: "The class does not allow this model or dataset URI.",
     Reason.MODEL_NOT_LISTED: "A grader or dataset.screening asks a model, or a candidate is one, that spec.models of "
     "the class does not list.",
-    Reason.ENDPOINT_DENIED: "The API of one of the class's models rejected the key (401 or 403).",
+    Reason.ENDPOINT_DENIED: "The API of one of the class's models rejected the key (401 or 403), or its account has no "
+    "quota left.",
     Reason.ENDPOINT_UNREACHABLE: "The API of one of the class's models did not answer in time.",
     Reason.MODEL_CHANGED: "A ModelDeployment began to serve another revision while an evaluation asked it; the next "
     "try asks that one.",
@@ -167,7 +168,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.HUB_GATED: "The Hub repository is gated, and the token's owner has not accepted its terms.",
     Reason.DATASET_NOT_FOUND: "There is nothing at the dataset's URI.",
     Reason.DATASET_INVALID: "The dataset has invalid lines (status.dataset.errors; of a Dataset: status.errors), or "
-    "lines that screening refuses.",
+    "lines that screening refuses; or nothing that was generated is kept.",
     Reason.BENCHMARK_NOT_FOUND: "The mirror has no copy of a benchmark's dataset; the message has the command that "
     "makes one.",
     Reason.BENCHMARK_INVALID: "A benchmark's copy in the mirror is not what was copied, or not what lm-eval reads; the "

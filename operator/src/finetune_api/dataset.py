@@ -6,8 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_api.base import LARGEST_SEED, ApiModel, Line, Name, RunFile, Timestamp
-from finetune_api.dataset_reference import SplitName
+from finetune_api.base import LARGEST_SEED, ApiModel, Line, Name, RunFile, Timestamp, cel
+from finetune_api.dataset_generation import Generate, GeneratedStatus, GenerationContent
+from finetune_api.dataset_reference import PinnedRevision, SplitName
+from finetune_api.evaluation import MOST_ASKED
+from finetune_api.evaluation_results import ModelUsage
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.finetunejob import DatasetError, DatasetFormat, DatasetSource, KeepOrDrop
 from finetune_api.kubernetes_types import keyed_by
@@ -67,17 +70,27 @@ class DatasetSplit(ApiModel):
     )
 
 
+_GENERATED = cel(
+    (
+        "!has(self.generate) || !has(self.format)",
+        "what is generated has the format of its prompts: chat messages or prompt/completion pairs",
+        "format",
+    )
+)
+
+
 def _rules(schema: dict[str, Any]) -> None:
     """CEL: within a run, every field but the changeable ones stays what it was."""
     rules = schema.setdefault("x-kubernetes-validations", [])
     rules.insert(0, a_change_is_a_new_run(schema, CHANGEABLE_WITHIN_A_RUN))
+    rules += _GENERATED["x-kubernetes-validations"]
 
 
 class DatasetSpec(OneOf, RunSpec):
     """Where the examples come from, and how they are cleaned and split."""
 
     model_config = ConfigDict(json_schema_extra=_rules)
-    choices = ("source", "merge")
+    choices = ("source", "merge", "generate")
 
     run_id: RunId = Field("1", description="Change it to build again, alone or together with other fields.")
     class_name: Name | None = Field(
@@ -91,11 +104,14 @@ class DatasetSpec(OneOf, RunSpec):
         json_schema_extra=keyed_by("name"),
         description="Several sources, by weight. None is repeated: the one that runs out first limits all.",
     )
+    generate: Generate | None = Field(None, description="Completions of a model to prompts.")
     format: DatasetFormat | None = Field(None, description="Format of every line. Omitted: that of the first line.")
     prepare: Cleaning = Cleaning()
     screening: Screening | None = Field(None, description="Omitted: examples are not screened.")
     split: DatasetSplit = DatasetSplit()
-    seed: int = Field(17, ge=0, le=LARGEST_SEED, description="Decides which examples are held out, and which merged.")
+    seed: int = Field(
+        17, ge=0, le=LARGEST_SEED, description="Decides which examples are held out, and which merged, and completions."
+    )
 
 
 class SplitStatus(ApiModel):
@@ -113,8 +129,8 @@ class SourceFile(ApiModel):
 
     uri: Line = Field(description="URI of the file.")
     sha256: Line = Field(description="SHA-256 of the file as it was read.")
-    part: Line = Field(description="Name of its part of spec.merge, or source.")
-    examples: int = Field(description="Valid examples in it.")
+    part: Line = Field(description="Name of its part of spec.merge, or source, or prompts.")
+    examples: int = Field(description="Valid examples in it; of prompts, the completions that were kept.")
     taken: int = Field(description="Those of them in the revision.")
 
 
@@ -138,6 +154,7 @@ class RevisionContent(RunFile):
     splits: list[SplitStatus] = Field(max_length=3, json_schema_extra=keyed_by("name"))
     left_out: LeftOut | None = Field(None, description="Absent: nothing was left out.")
     screening: ScreeningStatus | None = None
+    generated: GenerationContent | None = None
     sources: list[SourceFile] = Field(default=[], description="The files that were read.")
     warnings: list[Line] = Field(
         default=[], max_length=MOST_WARNINGS, description="Questionable findings that are not errors."
@@ -160,6 +177,7 @@ class Revision(ApiModel):
     )
     left_out: LeftOut | None = Field(None, description="Absent: nothing was left out.")
     screening: ScreeningStatus | None = None
+    generated: GeneratedStatus | None = None
     sources: list[SourceFile] = Field(
         default=[], max_length=MOST_SOURCES, description="The first files that were read; revision.json has all."
     )
@@ -196,6 +214,10 @@ class DatasetKindStatus(RunStatus):
     disruption: Disruption | None = Field(None, description="First disruption observed during the current try.")
     retry_time: Timestamp | None = Field(None, description="When the next try starts, if the previous one ended early.")
     storage_uri: Line | None = Field(None, description="Folder of this run.")
+    prompts_revision: PinnedRevision | None = None
+    usage: list[ModelUsage] = Field(
+        default=[], max_length=MOST_ASKED, json_schema_extra=keyed_by("model"), description="What generate used."
+    )
     revision: Revision | None = Field(None, description="What the run committed.")
     error_count: int = Field(0, description="All invalid lines.")
     errors: list[DatasetError] = Field(default=[], max_length=MOST_ERRORS, description="The first invalid lines.")

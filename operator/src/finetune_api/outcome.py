@@ -106,6 +106,7 @@ class DatasetReport(ApiModel):
 
     outcome: Literal["DatasetSucceeded"] = "DatasetSucceeded"
     revision: Revision
+    usage: list[ModelUsage] = Field(default=[], max_length=MOST_ASKED)
 
 
 class TrainReport(ApiModel):

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from finetune_api.base import ApiModel, Line, Name
 from finetune_api.benchmarks import Benchmark
 from finetune_api.dataset import Cleaning, DatasetPart, DatasetSplit
+from finetune_api.dataset_generation import Generate
 from finetune_api.dataset_reference import PinnedRevision, PinnedRevisions
 from finetune_api.evaluation import Budget, Generation, OnError
 from finetune_api.evaluation_results import GatedSlice
@@ -314,7 +315,7 @@ class DatasetRun(ApiModel):
     try_number: int
     storage: StorageConfig
     output_uri: Line
-    parts: list[DatasetPart] = Field(description="spec.merge; or spec.source alone, named SOURCE.")
+    parts: list[DatasetPart] = Field(description="spec.merge; or spec.source or the prompts alone.")
     allowed_datasets: list[Line] = Field(
         default=["*"], description="Patterns that the class allows, enforced again for each file."
     )
@@ -325,6 +326,25 @@ class DatasetRun(ApiModel):
     seed: int
     classifier: EndpointConfig | None = Field(None, description="The model of screening.classifier.")
     answers_uri: Line | None = Field(None, description="s3:// folder with what the class's models answered before.")
+    generate: Generate | None = Field(None, exclude_if=lambda generate: generate is None)
+    prompts_revision: PinnedRevision | None = Field(
+        None, exclude_if=lambda revision: revision is None, description="What generate.prompts.datasetRef is."
+    )
+    endpoints: list[EndpointConfig] = Field(
+        default=[],
+        exclude_if=lambda endpoints: not endpoints,
+        description="The models of the class that generate asks: its teacher, and those of graders.",
+    )
+    allowed_images: list[Line] = Field(
+        default=[],
+        exclude_if=lambda patterns: not patterns,
+        description="Patterns of allowed s3:// and https:// URLs of images of prompts.",
+    )
+    python_sandbox: Line | None = Field(
+        None,
+        exclude_if=lambda socket: socket is None,
+        description="Path of the Unix socket of the sandbox that runs Python graders, if there are any.",
+    )
 
 
 class DeleteRun(ApiModel):

@@ -68,7 +68,7 @@ def _shed(outcome: AnyReport) -> AnyReport | None:
 
 
 def _shed_details(report: DatasetReport) -> DatasetReport | None:
-    """Without the last source, then warnings, then lines that screening flags: the splits always stay."""
+    """Without the last source, then warnings, lines that screening flags, and usage: the splits always stay."""
     revision = report.revision
     for field in ("sources", "warnings"):
         items: list[object] = getattr(revision, field)
@@ -76,7 +76,7 @@ def _shed_details(report: DatasetReport) -> DatasetReport | None:
             return report.model_copy(update={"revision": revision.model_copy(update={field: items[:-1]})})
     screening = _shed_screening(revision.screening)
     if screening is None:
-        return None
+        return report.model_copy(update={"usage": report.usage[:-1]}) if report.usage else None
     return report.model_copy(update={"revision": revision.model_copy(update={"screening": screening})})
 
 

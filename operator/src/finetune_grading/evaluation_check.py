@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from finetune_api.dataset import DatasetSpec
 from finetune_api.evaluation import EvaluationSpec
+from finetune_api.graders import Grader
 from finetune_grading.graders.interface import InvalidGraderError
 from finetune_grading.registered_graders import check_graders
 from finetune_grading.templates import TemplateError, variables
 
 MOST_SOURCES_BYTES = 512 * 1024
 """Of all Python graders: half of what a ConfigMap may have."""
+MOST_SOURCES_BYTES_OF_A_DATASET = 64 * 1024
+"""Its run configuration is in annotations, which may have 256 KiB."""
 
 
 def grading_problem(spec: EvaluationSpec) -> str | None:
     """The first one, with its field; None if all are valid. No I/O: the plugin checks files by it too."""
-    if (
-        size := sum(len(one.python.source.encode(errors="replace")) for one in spec.graders if one.python)
-    ) > MOST_SOURCES_BYTES:
+    if (size := _bytes_of_sources(spec.graders)) > MOST_SOURCES_BYTES:
         return (
             f"spec.graders: the sources of Python graders have {size:,} bytes together, and may have "
             f"{MOST_SOURCES_BYTES:,}. Shorten them, or use a second Evaluation."
@@ -50,8 +53,29 @@ def grading_problem(spec: EvaluationSpec) -> str | None:
     return None
 
 
-def grouping_problem(spec: DatasetSpec) -> str | None:
-    """Why spec.split.by of a Dataset can't be rendered for its lines."""
+def dataset_problem(spec: DatasetSpec) -> str | None:
+    """Why a Dataset can't be built: by its graders, or since spec.split.by can't be rendered for its lines."""
+    return (None if spec.generate is None else _generation_problem(spec.generate.graders)) or _grouping_problem(spec)
+
+
+def _generation_problem(graders: Sequence[Grader]) -> str | None:
+    if (size := _bytes_of_sources(graders)) > MOST_SOURCES_BYTES_OF_A_DATASET:
+        return (
+            f"spec.generate.graders: the sources of Python graders have {size:,} bytes together, and may have "
+            f"{MOST_SOURCES_BYTES_OF_A_DATASET:,}. Shorten them."
+        )
+    try:
+        check_graders(graders)
+    except InvalidGraderError as error:
+        return f"spec.generate.graders: {error.grader!r}: {error.problem}"
+    return None
+
+
+def _bytes_of_sources(graders: Sequence[Grader]) -> int:
+    return sum(len(one.python.source.encode(errors="replace")) for one in graders if one.python)
+
+
+def _grouping_problem(spec: DatasetSpec) -> str | None:
     if (template := spec.split.by) is None:
         return None
     try:

@@ -26,6 +26,7 @@ class InvalidGraderError(ValueError):
         """The message without the grader."""
         super().__init__(f"spec.graders: {grader!r}: {self.problem}")
         self.code = code
+        self.grader = grader
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ versions did not have the condition.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -42,6 +42,12 @@ class EventNote:
     type: Literal["Normal", "Warning"]
     reason: str
     message: str
+
+
+def first_missing(found: Iterable[object]) -> Readiness | None:
+    """What is waited for of all that was looked up: what needs a change takes precedence over what only needs time."""
+    missing = [one for one in found if isinstance(one, Readiness)]
+    return next((one for one in missing if one.stalled), missing[0] if missing else None)
 
 
 def ready(reason: Reason, message: str) -> Readiness:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from finetune_api.dataset import DatasetKindStatus, DatasetSpec, Revision
+from finetune_api.dataset import DatasetKindStatus, DatasetSpec
+from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.outcome import DatasetReport
 from finetune_api.run import EndpointConfig
 from finetune_api.sources import is_below
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.dataset.allowed_class import class_or_refusal
-from finetune_operator.dataset.objects import build_job_name, build_objects, run_digest, run_key
+from finetune_operator.dataset.objects import Reads, build_job_name, build_objects, run_digest, run_key
 from finetune_operator.dataset.observed import ObservedDataset
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.resources import Object
@@ -54,6 +55,15 @@ def is_same_run(observed: ObservedDataset) -> bool:
     return status.run_digest == run_digest(spec, status.run_number or 1)
 
 
+def revision_to_read(observed: ObservedDataset) -> PinnedRevision | Readiness | None:
+    """The prompts' revision that the run has pinned; before it begins, the one that their Dataset has. None without
+    datasetRef."""
+    if observed.prompts is None:
+        return None
+    recorded = observed.status.prompts_revision if is_same_run(observed) else None
+    return recorded or observed.prompts
+
+
 def current_job(observed: ObservedDataset) -> JobView | None:
     """The Job of the try that is running or has just ended."""
     status = observed.status
@@ -72,8 +82,14 @@ def try_to_watch(observed: ObservedDataset) -> JobView | None:
 
 def objects_of(observed: ObservedDataset, status: DatasetKindStatus, class_: ResolvedClass) -> list[Object]:
     """The objects of the status's try, built from the current class and spec."""
-    classifier = observed.classifier if isinstance(observed.classifier, EndpointConfig) else None
-    return build_objects(observed.owner, observed.spec, class_, run_key(status), status.try_number or 1, classifier)
+    prompts = revision_to_read(observed)
+    assert not isinstance(prompts, Readiness), "wait_for_prompts decides before"
+    reads = Reads(
+        prompts,
+        observed.classifier if isinstance(observed.classifier, EndpointConfig) else None,
+        [one for one in observed.endpoints if isinstance(one, EndpointConfig)],
+    )
+    return build_objects(observed.owner, observed.spec, class_, run_key(status), status.try_number or 1, reads)
 
 
 def try_result(observed: ObservedDataset, job: JobView, now: datetime) -> Running | Succeeded | Disrupted | Failed:
@@ -85,7 +101,7 @@ def try_result(observed: ObservedDataset, job: JobView, now: datetime) -> Runnin
     if not isinstance(result, Succeeded):
         return result
     assert isinstance(result.report, DatasetReport), "RetriedJob asks for one"
-    refusal = _refusal(status, result.report.revision)
+    refusal = _refusal(status, result.report)
     return result if refusal is None else Failed(refused_report(pods, refusal), None, final=True)
 
 
@@ -115,11 +131,14 @@ def still_there(observed: ObservedDataset, now: datetime, *, keep: str | None = 
 def _objects_now(observed: ObservedDataset) -> list[Object] | None:
     """The objects that the current try would have now; None while none may start."""
     class_ = class_or_refusal(observed)
-    return None if isinstance(class_, Readiness) else objects_of(observed, observed.status, class_)
+    if isinstance(class_, Readiness) or isinstance(revision_to_read(observed), Readiness):
+        return None
+    return objects_of(observed, observed.status, class_)
 
 
-def _refusal(status: DatasetKindStatus, revision: Revision) -> str | None:
+def _refusal(status: DatasetKindStatus, report: DatasetReport) -> str | None:
     """Why the report is rejected. It must be in the folder of the status: the class may have changed since."""
+    revision, asked = report.revision, [one.model for one in report.usage]
     places = [revision.uri, *(split.uri for split in revision.splits if split.uri is not None)]
     outside = next((uri for uri in places if not is_below(uri, status.storage_uri)), None)
     if outside is not None:
@@ -129,4 +148,9 @@ def _refusal(status: DatasetKindStatus, revision: Revision) -> str | None:
         return "its splits are not those of a dataset"
     if sum(split.examples for split in revision.splits) != revision.examples:
         return "its splits do not add up to its examples"
+    if len(set(asked)) < len(asked):
+        return "it reports the usage of one model twice"
+    generated = revision.generated
+    if generated is not None and not revision.examples <= generated.kept <= generated.completions:
+        return "it has more examples than were generated"
     return None

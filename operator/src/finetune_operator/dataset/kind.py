@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from finetune_api.dataset import DatasetKindStatus
-from finetune_operator.core.kind_definition import Kind, OwnedResource
-from finetune_operator.core.references import class_reference
+from finetune_operator.core.kind_definition import Body, Kind, OwnedResource
+from finetune_operator.core.references import ObjectKey, class_reference, dataset_references
 from finetune_operator.dataset.observe import observe
 from finetune_operator.dataset.plan import FINISHED, plan
 from finetune_operator.environment import Environment
@@ -22,7 +22,12 @@ def dataset(environment: Environment) -> Kind:
         partial(observe, environment=environment),
         plan,
         owns=(OwnedResource(JOBS), OwnedResource(PODS)),
-        references=class_reference,
+        references=_references,
         is_finished=lambda status: status.phase in FINISHED,
         metrics=(DatasetMetrics(),),
     )
+
+
+def _references(body: Body) -> frozenset[ObjectKey]:
+    generate = body.get("spec", {}).get("generate") or {}
+    return class_reference(body) | dataset_references(body, generate.get("prompts"))

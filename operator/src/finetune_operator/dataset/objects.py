@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from finetune_api.dataset import DatasetKindStatus, DatasetSpec
+from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
-from finetune_api.run import RUN_CONFIG_PATH, DatasetRun, EndpointConfig, JobIdentity
+from finetune_api.run import PYTHON_SANDBOX_SOCKET, RUN_CONFIG_PATH, DatasetRun, EndpointConfig, JobIdentity
 from finetune_operator.core.digest import digest, without
 from finetune_operator.core.ownership import Owner, child_name
 from finetune_operator.dataset.allowed_class import parts_of
-from finetune_operator.finetuneclass.resolve import ResolvedClass, answers_location, output_location, storage_config
+from finetune_operator.finetuneclass.resolve import (
+    ResolvedClass,
+    answers_location,
+    image_sources,
+    output_location,
+    storage_config,
+)
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.endpoints import model_keys
-from finetune_operator.pods.builders import PodRole, annotated_job, rendered
-from finetune_operator.pods.roles import DATASET_ROLE
+from finetune_operator.pods.builders import PodRole, annotated_job, put_in_queue, rendered
+from finetune_operator.pods.python_sandbox import add_python_sandbox
+from finetune_operator.pods.roles import DATASET_ROLE, GENERATE_ROLE, of_role
 
 BUILD_SECONDS = 6 * 3600
 """The shortest limit of a try. The spec's own deadline counts the whole run."""
+GENERATE_SECONDS = 24 * 3600
+"""The same of a try that asks a teacher."""
 _MARGIN_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What the spec names, as it was found."""
+
+    prompts: PinnedRevision | None = None
+    classifier: EndpointConfig | None = None
+    endpoints: Sequence[EndpointConfig] = ()
 
 
 def run_digest(spec: DatasetSpec, number: int) -> str:
@@ -33,7 +55,8 @@ def run_key(status: DatasetKindStatus) -> str:
 def try_seconds(spec: DatasetSpec, class_spec: FineTuneClassSpec) -> int:
     """After how long Kubernetes itself ends a try: later than the operator does, which counts the whole run."""
     deadlines = (spec.active_deadline_seconds, class_spec.limits.active_deadline_seconds)
-    return max([BUILD_SECONDS, *(seconds + _MARGIN_SECONDS for seconds in deadlines if seconds is not None)])
+    shortest = BUILD_SECONDS if spec.generate is None else GENERATE_SECONDS
+    return max([shortest, *(seconds + _MARGIN_SECONDS for seconds in deadlines if seconds is not None)])
 
 
 def build_job_name(owner: Owner, run: str, try_number: int) -> str:
@@ -52,15 +75,18 @@ def build_objects(
     class_: ResolvedClass,
     run: str,
     try_number: int,
-    classifier: EndpointConfig | None,
+    reads: Reads,
 ) -> list[Object]:
-    """The Job of a try, whose Pod computes little, without accelerators."""
+    """The Job of a try, whose Pod computes little, without accelerators, unless it loads a teacher."""
+    parts, generate, classifier = parts_of(spec, reads.prompts), spec.generate, reads.classifier
+    asked = {one.name: one for one in (*reads.endpoints, *([] if classifier is None else [classifier]))}
+    runs_python = generate is not None and any(grader.python is not None for grader in generate.graders)
     config = DatasetRun(
         job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=spec.run_id),
         try_number=try_number,
         storage=storage_config(class_.spec),
         output_uri=output_uri(owner, run, class_),
-        parts=parts_of(spec),
+        parts=parts,
         allowed_datasets=class_.spec.sources.datasets,
         format=spec.format,
         prepare=spec.prepare,
@@ -68,15 +94,28 @@ def build_objects(
         split=spec.split,
         seed=spec.seed,
         classifier=classifier,
-        answers_uri=answers_location(class_.spec, owner).uri if classifier is not None else None,
+        answers_uri=answers_location(class_.spec, owner).uri if asked else None,
+        generate=generate,
+        prompts_revision=reads.prompts,
+        endpoints=list(reads.endpoints),
+        allowed_images=[] if generate is None else image_sources(class_.spec),
+        python_sandbox=PYTHON_SANDBOX_SOCKET if runs_python else None,
     )
+    loads_model = generate is not None and generate.teacher.uri is not None
+    pod_class = of_role(class_.spec, class_.spec.evaluation) if loads_model else class_.spec
     role = PodRole(
-        DATASET_ROLE,
+        GENERATE_ROLE if loads_model else DATASET_ROLE,
         ("build-dataset", RUN_CONFIG_PATH),
-        datasets={part.name: part.config_map_ref for part in parts_of(spec) if part.config_map_ref is not None},
-        model_keys=model_keys([classifier] if classifier is not None else []),
+        accelerated=loads_model,
+        datasets={part.name: part.config_map_ref for part in parts if part.config_map_ref is not None},
+        model_keys=model_keys(list(asked.values())),
         reads_hub=True,
     )
     files = {"run.json": config.model_dump_json(by_alias=True)}
     name, seconds = build_job_name(owner, run, try_number), try_seconds(spec, class_.spec)
-    return rendered([annotated_job(owner, name, role, class_.spec, files, deadline_seconds=seconds)])
+    body = annotated_job(owner, name, role, pod_class, files, deadline_seconds=seconds)
+    if runs_python:
+        add_python_sandbox(body["spec"]["template"], pod_class)
+    if loads_model:
+        put_in_queue(body, class_.spec)
+    return rendered([body])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 from finetune_api.dataset import DatasetKindStatus, DatasetSpec
@@ -9,14 +10,14 @@ from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import owner_of
 from finetune_operator.dataset.observed import ObservedDataset
-from finetune_operator.dataset.refusal import grouping_refusal
+from finetune_operator.dataset.refusal import spec_refusal
 from finetune_operator.environment import Environment
 from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.parsed import status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
-from finetune_operator.models.observe import resolve_endpoint
+from finetune_operator.models.observe import resolve_dataset, resolve_endpoint
 from finetune_operator.pods.observe import jobs_and_pods, observe_warnings
 from finetune_operator.pods.observed import job_view, parse_time, pod_view, status_written
 
@@ -25,6 +26,7 @@ async def observe(reader: Reader, parent: Object, *, environment: Environment) -
     """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
     owner = owner_of(parent)
     spec, status = DatasetSpec.from_storage(parent["spec"]), status_of(DatasetKindStatus, parent)
+    reference = None if spec.generate is None else spec.generate.prompts.dataset_ref
     is_recorded = status.retry_time is not None or status.completion_time is not None
     running = [] if status.job_name is None or is_recorded else [status.job_name]
     is_over = status.run_id == spec.run_id and status.completion_time is not None
@@ -43,7 +45,10 @@ async def observe(reader: Reader, parent: Object, *, environment: Environment) -
         status=status,
         class_=class_,
         classifier=await _classifier(reader, owner.namespace, spec, class_),
-        refusal=grouping_refusal(spec),
+        endpoints=await _endpoints(reader, owner.namespace, spec, class_),
+        prompts=None if reference is None else await resolve_dataset(reader, owner.namespace, reference),
+        # Schemas of graders are untrusted and may take long to check: other objects must not wait for them.
+        refusal=await asyncio.to_thread(spec_refusal, owner.name, spec),
         created=parse_time(parent["metadata"]["creationTimestamp"]),
         status_written=status_written(parent),
         jobs=tuple(jobs),
@@ -61,3 +66,19 @@ async def _classifier(
     if screening is None or screening.classifier is None or isinstance(class_, Readiness):
         return None
     return await resolve_endpoint(reader, namespace, class_, screening.classifier.model, "spec.screening asks")
+
+
+async def _endpoints(
+    reader: Reader, namespace: str, spec: DatasetSpec, class_: ResolvedClass | Readiness
+) -> tuple[EndpointConfig | Readiness, ...]:
+    """The endpoints of the teacher and of graders, each once; none without a class."""
+    generate = spec.generate
+    if generate is None or isinstance(class_, Readiness):
+        return ()
+    asked_by: dict[str, str] = {}
+    if generate.teacher.endpoint is not None:
+        asked_by[generate.teacher.endpoint.name] = "spec.generate.teacher is"
+    for grader in generate.graders:
+        if grader.asks is not None:
+            asked_by.setdefault(grader.asks, f"Grader {grader.name!r} asks")
+    return tuple([await resolve_endpoint(reader, namespace, class_, name, place) for name, place in asked_by.items()])

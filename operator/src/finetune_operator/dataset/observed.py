@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api.dataset import DatasetKindStatus, DatasetSpec
+from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
@@ -30,8 +31,12 @@ class ObservedDataset:
     class_: ResolvedClass | Readiness
     classifier: EndpointConfig | Readiness | None = None
     """The class's model that spec.screening asks."""
+    endpoints: tuple[EndpointConfig | Readiness, ...] = ()
+    """The class's models that spec.generate asks, each once."""
+    prompts: PinnedRevision | Readiness | None = None
+    """The revision that the Dataset of generate.prompts.datasetRef has now."""
     refusal: Readiness | None = None
-    """Why spec.split.by is invalid."""
+    """Why the spec is invalid."""
     created: datetime | None = None
     status_written: datetime | None = None
     """By the API server's clock."""

@@ -30,7 +30,7 @@ from finetune_operator.dataset.policies.retry import (
 from finetune_operator.dataset.policies.revision import take_revision
 from finetune_operator.dataset.policies.run_id import begin_run
 from finetune_operator.dataset.policies.suspend import cancel, suspend
-from finetune_operator.dataset.policies.waiting import wait_for_class
+from finetune_operator.dataset.policies.waiting import wait_for_class, wait_for_prompts
 from finetune_operator.dataset.policies.wrong_clock import correct_times
 
 DatasetMutator = Mutator[ObservedDataset, DatasetKindStatus]
@@ -47,6 +47,7 @@ POLICIES: tuple[DatasetMutator | DatasetDecider, ...] = (
     Decider(suspend),  # spec.suspend: what runs is stopped, and nothing starts
     Decider(fail_at_active_deadline),  # Failed: activeDeadlineSeconds are over
     Decider(wait_for_class),  # no class, or one that does not allow the spec's sources; a running try continues
+    Decider(wait_for_prompts),  # the Dataset of generate.prompts has no revision yet
     Mutator(begin_run),  # another runId
     # Building: the newest try.
     Mutator(record_disruption),  # why the infrastructure is ending the Pod
@@ -65,6 +66,7 @@ FINISHED: frozenset[Phase] = frozenset({"Succeeded", "Failed", "Cancelled"})
 PHASES: Phases[Phase] = Phases(
     {
         Reason.QUEUED: "Waiting",
+        Reason.WAITING_FOR_DATASET: "Waiting",
         Reason.SUSPENDED: "Suspended",
         Reason.BUILDING: "Building",
         Reason.RETRYING: "Retrying",

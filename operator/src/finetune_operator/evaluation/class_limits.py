@@ -5,7 +5,7 @@ from __future__ import annotations
 from finetune_api.evaluated_models import EvaluatedModel
 from finetune_api.run import EndpointConfig
 from finetune_api.safety.attack import PromptSet
-from finetune_operator.core.conditions import Readiness
+from finetune_operator.core.conditions import Readiness, first_missing
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import (
     ResolvedClass,
@@ -37,7 +37,7 @@ def class_or_refusal(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
         or deadline_violation(found, observed.spec.active_deadline_seconds)
         or nodes_violation(found, "spec.nodes", observed.spec.nodes)
     )
-    return refused or observed.refusal or _missing_endpoint(observed) or found
+    return refused or observed.refusal or first_missing(observed.endpoints) or found
 
 
 def allowed_class(observed: ObservedEvaluation) -> ResolvedClass:
@@ -50,12 +50,6 @@ def allowed_class(observed: ObservedEvaluation) -> ResolvedClass:
 def endpoints(observed: ObservedEvaluation) -> list[EndpointConfig]:
     """The endpoints of the class that the evaluation calls, after wait_for_class has let it pass."""
     return [endpoint for endpoint in observed.endpoints if isinstance(endpoint, EndpointConfig)]
-
-
-def _missing_endpoint(observed: ObservedEvaluation) -> Readiness | None:
-    """Why an endpoint can't be used. One that needs a change takes precedence over one that only needs time."""
-    missing = [endpoint for endpoint in observed.endpoints if isinstance(endpoint, Readiness)]
-    return next((one for one in missing if one.stalled), missing[0] if missing else None)
 
 
 def _prompt_sets(observed: ObservedEvaluation) -> list[PromptSet]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.conditions import Reason
@@ -35,12 +35,6 @@ def pinned_revision(dataset: FoundDataset, reference: DatasetRef) -> PinnedRevis
             "with a changed spec.runId of its own.",
         )
     return PinnedRevision(name=dataset.name, uid=dataset.uid, split=reference.split, digest=found.digest, uri=found.uri)
-
-
-def first_missing(datasets: Mapping[str, PinnedRevision | Readiness]) -> Readiness | None:
-    """What is waited for: what needs a change takes precedence over what only needs time."""
-    missing = [one for one in datasets.values() if isinstance(one, Readiness)]
-    return next((one for one in missing if one.stalled), missing[0] if missing else None)
 
 
 def no_such_dataset(name: str, namespace: str) -> Readiness:

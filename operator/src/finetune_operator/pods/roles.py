@@ -20,6 +20,8 @@ TRAIN_ROLE = "train"
 DELETE_ROLE = "delete"
 EVALUATE_ROLE = "evaluate"
 DATASET_ROLE = "dataset"
+GENERATE_ROLE = "generate"
+"""Of a Dataset's Pod that loads a teacher."""
 SERVE_ROLE = "serve"
 CANARY_ROLE = "canary"
 GATEWAY_ROLE = "gateway"
@@ -30,6 +32,7 @@ POD_ROLES = frozenset(
         DELETE_ROLE,
         EVALUATE_ROLE,
         DATASET_ROLE,
+        GENERATE_ROLE,
         SERVE_ROLE,
         CANARY_ROLE,
         GATEWAY_ROLE,

@@ -71,7 +71,7 @@ def local_problems(document: Document) -> Iterator[str]:
     from finetune_api.dataset import DatasetSpec
     from finetune_api.evaluation import EvaluationSpec
     from finetune_api.finetunejob import FineTuneJobSpec
-    from finetune_grading.evaluation_check import grading_problem, grouping_problem
+    from finetune_grading.evaluation_check import dataset_problem, grading_problem
     from finetune_grading.rewards import reward_problem
 
     value = document.value
@@ -95,7 +95,7 @@ def local_problems(document: Document) -> Iterator[str]:
     if isinstance(spec, FineTuneJobSpec) and spec.method.rft is not None:
         problem = reward_problem(spec.method.rft)
     if isinstance(spec, DatasetSpec):
-        problem = grouping_problem(spec)
+        problem = dataset_problem(spec)
     if problem is not None:
         yield clean(problem)
 

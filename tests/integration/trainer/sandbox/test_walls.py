@@ -10,7 +10,6 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.graders import Grader, GraderErrorCode
-from finetune_api.run import EvaluateRun
 from finetune_grading.judge import StopGradingError
 from finetune_grading.sample import Row, Sample
 from finetune_trainer.process.failures import DiagnosedError
@@ -113,7 +112,7 @@ def test_a_sandbox_that_does_not_answer_is_unavailable_and_may_heal(tmp_path: Pa
 def test_a_run_without_a_sandbox_is_refused() -> None:
     grader = Grader.from_wire({"name": "code", "type": "Python", "python": {"source": GRADE_1}})
     with pytest.raises(DiagnosedError, match="the Pod has no sandbox") as caught:
-        sandbox_of(EvaluateRun.model_construct(graders=[grader], python_sandbox=None))
+        sandbox_of([grader], None)
     assert caught.value.failure.reason is Reason.SANDBOX_UNAVAILABLE
 
 

@@ -15,7 +15,7 @@ from finetune_api.run import DatasetRun
 from finetune_operator.dataset.kind import dataset
 from finetune_operator.dataset.observed import ObservedDataset
 from finetune_operator.dataset.plan import plan
-from finetune_operator.dataset.refusal import grouping_refusal
+from finetune_operator.dataset.refusal import spec_refusal
 from finetune_operator.environment import Environment
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.dataset_states import (
@@ -277,7 +277,7 @@ def test_it_waits_for_a_class_that_allows_its_sources() -> None:
 )
 def test_a_template_that_can_not_group_is_refused_before_a_pod(by: str, told: str) -> None:
     spec = dataset_spec(split={"testPercent": 10, "by": by})
-    refused = decide(observed_dataset(spec=spec, refusal=grouping_refusal(spec)))
+    refused = decide(observed_dataset(spec=spec, refusal=spec_refusal("tickets", spec)))
     assert (refused.decision.reason, refused.decision.writes) == ("InvalidSpec", ())
     assert told in refused.message
 

@@ -9,10 +9,9 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.dataset import DatasetKindStatus
 from finetune_api.dataset_reference import DatasetRef, PinnedRevision
-from finetune_operator.core.conditions import Readiness, progressing, stalled
+from finetune_operator.core.conditions import Readiness, first_missing, progressing, stalled
 from finetune_operator.core.references import ObjectKey, dataset_references
 from finetune_operator.kube.resources import DATASETS
-from finetune_operator.models.datasets import first_missing
 from finetune_operator.models.observe import resolve_dataset
 from tests.unit.operator.dataset_states import DATASET, built_status, dataset_spec, dataset_status, revision
 from tests.unit.operator.fake_kube import FakeKube
@@ -86,9 +85,9 @@ async def test_a_split_that_the_revision_does_not_have_is_told_with_those_that_i
 def test_of_two_datasets_the_one_that_needs_a_change_is_told() -> None:
     builds = progressing(Reason.WAITING_FOR_DATASET, "It builds.")
     failed = stalled(Reason.WAITING_FOR_DATASET, "It failed.")
-    assert first_missing({"training": builds, "validation": failed}) is failed
-    assert first_missing({"training": builds}) is builds
-    assert first_missing({}) is None
+    assert first_missing([builds, failed]) is failed
+    assert first_missing([builds]) is builds
+    assert first_missing([]) is None
 
 
 def test_an_object_refers_to_the_datasets_of_its_own_namespace() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from finetune_api.base import LINE_LENGTH
 from finetune_api.conditions import Reason
 from finetune_api.dataset import MOST_ERRORS, MOST_WARNINGS, RevisionContent, SourceFile, SplitStatus
 from finetune_api.finetunejob import DatasetStatus
@@ -18,12 +19,15 @@ from finetune_api.run import DATASET_DIRECTORY, DatasetRun
 from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.data.read.data_files import DataFile, corrected, fetch_files
 from finetune_trainer.data.read.reader import unread_keys
-from finetune_trainer.data.select.filters import ISSUE_TEXTS, QualityIssue
+from finetune_trainer.data.revisions import fetch_split
+from finetune_trainer.data.select.filters import ISSUE_TEXTS, Mask, QualityIssue
 from finetune_trainer.data.select.findings import FINDINGS_NAME, store_findings
 from finetune_trainer.data.select.screening import Screened, screen
 from finetune_trainer.data.select.survey import Survey, survey
 from finetune_trainer.dataset.choice import Choice, Examples, choose
+from finetune_trainer.dataset.generation import Generated, generate
 from finetune_trainer.dataset.groups import NEW_RUN, Groups, groups_of
+from finetune_trainer.dataset.prompts import GENERATED
 from finetune_trainer.dataset.revision import commit_revision, find_revision, write_splits
 from finetune_trainer.endpoints.screening_classifier import classifier_of
 from finetune_trainer.methods.method import formats_read_as
@@ -44,6 +48,7 @@ class Parts:
 
     examples: Survey
     of_file: dict[Path, int]
+    generated: Generated | None = None
 
 
 def build(run: DatasetRun, directory: Path) -> DatasetReport:
@@ -69,23 +74,35 @@ def build(run: DatasetRun, directory: Path) -> DatasetReport:
         revision = commit_revision(storage, held, content, directory / "splits")
     for warning in revision.warnings:
         _log.warning(warning)
-    return DatasetReport(revision=revision)
+    return DatasetReport(revision=revision, usage=[] if parts.generated is None else parts.generated.usage)
 
 
 def read_parts(run: DatasetRun, storage: Storage, directory: Path) -> Parts:
-    """Fetch every file of every part, and read every line. Raises DiagnosedError as `fetch_files` does."""
+    """Fetch every file of every part, and read every line; of prompts, let them be completed before.
+
+    Raises DiagnosedError as `fetch_files` and `generate` do.
+    """
     files: list[DataFile] = []
     of_file: dict[Path, int] = {}
     for number, part in enumerate(run.parts):
         with log_progress(f"fetching {part.name}"):
             mounted = Path(DATASET_DIRECTORY) / part.name
-            found = fetch_files(storage, part, directory / part.name, allowed=run.allowed_datasets, mounted=mounted)
+            if run.prompts_revision is not None:
+                found = [fetch_split(storage, run.prompts_revision, directory / part.name / "00000").file]
+            else:
+                found = fetch_files(storage, part, directory / part.name, allowed=run.allowed_datasets, mounted=mounted)
         files += found
         of_file |= {file.path: number for file in found}
+    generated = None
+    if run.generate is not None:
+        generated = generate(run, run.generate, files, storage, directory / "generated")
+        files, of_file = [generated.file], {generated.file.path: 0}
     with log_progress("reading every line"):
         examples = survey("source", files, formats_read_as(run.format), run.format)
+        if generated is not None:
+            examples.unread.pop(GENERATED, None)
     _log.info(f"{len(examples)} examples in {len(files)} file(s), {examples.error_count} broken lines")
-    return Parts(examples, of_file)
+    return Parts(examples, of_file, generated)
 
 
 def refuse_broken(examples: Survey, output: StorageLocation) -> None:
@@ -166,7 +183,9 @@ def _content(
     examples = parts.examples
     assert examples.format is not None, "there are examples"
     screening = None if screened is None else screened.status.model_copy(update={"usage": None})
+    generated = parts.generated
     warnings = [
+        *(() if generated is None else generated.warnings),
         *(() if screened is None else screened.sentences()),
         *(_issue_warning(issue, examples) for issue in choice.issues if len(issue.positions)),
         *([unread_keys(examples.unread)] if examples.unread else []),
@@ -178,7 +197,8 @@ def _content(
         left_out=choice.left_out if any(choice.left_out.to_wire().values()) else None,
         screening=screening,
         sources=list(_sources(run, parts, choice)),
-        warnings=warnings[:MOST_WARNINGS],
+        generated=None if generated is None else generated.content,
+        warnings=[text[:LINE_LENGTH] for text in warnings[:MOST_WARNINGS]],
         weights={part.name: part.weight for part in run.parts} if len(run.parts) > 1 else {},
         prepare=run.prepare,
         split=run.split,
@@ -187,10 +207,13 @@ def _content(
 
 
 def _sources(run: DatasetRun, parts: Parts, choice: Choice) -> Iterator[SourceFile]:
-    """Every file, and how many of its examples are in the revision."""
+    """Every file, and how many of its examples are in the revision; of prompts, how many completions to them."""
     taken = np.zeros(len(parts.examples), dtype=bool)
     for positions in choice.splits.values():
         taken[positions] = True
+    if parts.generated is not None:
+        yield from _prompt_files(run, parts.generated, taken)
+        return
     counts, used = Counter[Path](), Counter[Path]()
     for position, (file, _) in enumerate(parts.examples.examples()):
         counts[file.path] += 1
@@ -203,6 +226,14 @@ def _sources(run: DatasetRun, parts: Parts, choice: Choice) -> Iterator[SourceFi
             examples=counts[file.path],
             taken=used[file.path],
         )
+
+
+def _prompt_files(run: DatasetRun, generated: Generated, taken: Mask) -> Iterator[SourceFile]:
+    counts = Counter(generated.prompt_of)
+    used = Counter(number for number, is_taken in zip(generated.prompt_of, taken, strict=True) if is_taken)
+    for number, file in enumerate(generated.prompts):
+        part = run.parts[0].name
+        yield SourceFile(uri=file.uri, sha256=file.sha256, part=part, examples=counts[number], taken=used[number])
 
 
 _TEXTS = ISSUE_TEXTS | {"leaks": "are also, or almost, in a split that is held out from theirs"}

@@ -25,6 +25,7 @@ from finetune_api.dataset import (
     RevisionContent,
     SplitStatus,
 )
+from finetune_api.dataset_generation import GeneratedStatus, GenerationContent
 from finetune_api.dataset_reference import SplitName, split_file
 from finetune_api.manifest import Manifest
 from finetune_api.sources import StorageLocation
@@ -121,7 +122,13 @@ def _read(storage: Storage, committed: Committed) -> Revision:
         splits=splits,
         left_out=content.left_out,
         screening=content.screening,
+        generated=None if content.generated is None else _shown(content.generated),
         sources=content.sources[:MOST_SOURCES],
         source_count=len(content.sources),
         warnings=content.warnings,
     )
+
+
+def _shown(content: GenerationContent) -> GeneratedStatus:
+    """What the status has of it: without the settings, which are the spec's."""
+    return GeneratedStatus(**{name: getattr(content, name) for name in GeneratedStatus.model_fields})

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import httpx2
 
@@ -24,6 +24,7 @@ from finetune_trainer.endpoints.responses import (
     OPTIONS,
     Response,
     error_text,
+    is_out_of_quota,
     read_response,
     refused_option,
     seconds_to_wait,
@@ -133,6 +134,8 @@ class Endpoint:
                     return Answer(response.body, response.seconds, without)
                 failure = f"its response is not one of OpenAI's /{route}"
                 break
+            elif is_out_of_quota(response):
+                self._stop_without_quota(response)
             elif response.status in PASSING:
                 failure = f"{response.status} {self._hide_key(error_text(response))}"
                 if (pause := seconds_to_wait(response)) is not None:
@@ -183,6 +186,14 @@ class Endpoint:
         elif answered != asked:
             message = f"{self._where()} now answers as revision {answered[:100]!r}, but was asked as {asked!r}."
             raise StopGradingError from DiagnosedError(Reason.MODEL_CHANGED, message, retryable=True)
+
+    def _stop_without_quota(self, response: Response) -> NoReturn:
+        """Raises StopGradingError."""
+        raise StopGradingError from DiagnosedError(
+            Reason.ENDPOINT_DENIED,
+            f"{self._where()} has no quota left for the key: {response.status} {self._hide_key(error_text(response))}",
+            suggestion="Raise the account's quota, and run again: what was answered is not asked again.",
+        )
 
     def _stop_if_useless(self, response: Response) -> None:
         """No question will be answered: the key is wrong, or there is no such model. Raises StopGradingError."""

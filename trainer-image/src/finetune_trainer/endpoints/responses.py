@@ -76,6 +76,13 @@ def error_text(response: Response) -> str:
     return message[:_TEXT_LENGTH] if isinstance(message, str) else ""
 
 
+def is_out_of_quota(response: Response) -> bool:
+    """Whether nothing more is answered until somebody pays, in OpenAI's words."""
+    error = _error(response)
+    named = [error.get(name) for name in ("code", "type")] if isinstance(error, Mapping) else []
+    return response.status in (402, 429) and (response.status == 402 or "insufficient_quota" in named)
+
+
 def refused_option(response: Response, sent: Mapping[str, Any]) -> str | None:
     """The option for which the API refuses a request, if that can do without it."""
     if response.status not in (400, 422):

@@ -96,7 +96,7 @@ def evaluate(run: EvaluateRun, share: Share = ALONE) -> EvaluationReport:
 def _evaluate(run: EvaluateRun, share: Share, scratch_of_benchmarks: Path) -> EvaluationReport:
     storage = Storage(run.storage)
     models = asked_models(run, storage)
-    graders = compile_graders(run.graders, models, models, runner=sandbox_of(run))
+    graders = compile_graders(run.graders, models, models, runner=sandbox_of(run.graders, run.python_sandbox))
     load_graders(run.graders)
     with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
         examples = fetch_held_out(run, storage, graders, Path(scratch))

@@ -27,6 +27,9 @@ from finetune_trainer.outputs.output import Output
 from finetune_trainer.report.evaluation_progress import OutputCounter
 from finetune_trainer.storage.storage import Storage
 
+LONGEST_TOKEN, LEAST_BOUND = 256, 65_536
+"""Characters: an output that has more of them for each of its tokens, and at all, is none that was asked for."""
+
 
 def ask_model(
     name: str,
@@ -121,10 +124,12 @@ def _to_output(endpoint: Endpoint, answer: Answer, generation: Generation) -> Ou
     message, reason = choice["message"], choice.get("finish_reason")
     calls, counted = read_calls(message.get("tool_calls") or []) or (), isinstance(answer.body.get("usage"), Mapping)
     # A refusal is an output as well: users would read it.
-    text = message.get("content") or message.get("refusal") or ""
-    why = None if text.strip() or calls else _why_silent(endpoint, reason, generation)
+    text, refusal = message.get("content") or "", message.get("refusal") or ""
+    why = None if (text or refusal).strip() or calls else _why_silent(endpoint, reason, generation)
+    if len(text) > max(LEAST_BOUND, LONGEST_TOKEN * generation.max_tokens):
+        text, calls, why = "", (), f"the model {endpoint.config.name!r} answered with {len(text):,} characters"
     return Output(
-        Sample(text, calls),
+        Sample(text or refusal, calls),
         None if why is None else GradeError(GraderErrorCode.NO_OUTPUT, why),
         prompt_tokens=answer.prompt_tokens if counted else None,
         completion_tokens=answer.completion_tokens if counted else None,
@@ -132,6 +137,7 @@ def _to_output(endpoint: Endpoint, answer: Answer, generation: Generation) -> Ou
         seconds=answer.seconds,
         without=answer.without,
         truncated=reason == "length",
+        refused=bool(refusal.strip()) and not text.strip() and not calls,
     )
 
 

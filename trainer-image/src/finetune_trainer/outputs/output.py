@@ -33,6 +33,8 @@ class Output:
     """The settings of spec.generation that the API refused, so that it was asked without them."""
     truncated: bool = False
     """Whether the API cut it off at generation.maxTokens."""
+    refused: bool = False
+    """Whether the API marks it as a refusal; the sample has its text."""
 
 
 Outputs = Mapping[str, Sequence[Output]]

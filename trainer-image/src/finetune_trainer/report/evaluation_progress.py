@@ -35,6 +35,16 @@ class OutputCounter(Protocol):
         """Count outputs that the model has just made."""
 
 
+class Uncounted:
+    """For outputs that are not counted as they are made."""
+
+    def found(self, model: str, count: int) -> None:
+        """Count nothing."""
+
+    def made(self, model: str, count: int = 1) -> None:
+        """Count nothing."""
+
+
 class EvaluationReporter:
     """Counts outputs and grades, and reports them.
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from finetune_api.conditions import Reason
-from finetune_api.graders import GraderErrorCode
-from finetune_api.run import EvaluateRun
+from finetune_api.graders import Grader, GraderErrorCode
 from finetune_grading.grade import RowError
 from finetune_grading.graders.python import CodeTimeoutError
 from finetune_grading.judge import StopGradingError
@@ -38,20 +37,20 @@ _SUGGESTION = (
 )
 
 
-def sandbox_of(run: EvaluateRun) -> PythonSandbox | None:
-    """What runs the code of the run's Python graders; None if it has none.
+def sandbox_of(graders: Sequence[Grader], socket: str | None) -> PythonSandbox | None:
+    """What runs the code of Python graders; None if there are none. `socket`: the path of the sandbox's.
 
     Raises DiagnosedError (SandboxUnavailable) where it does not hold: nothing is graded without it.
     """
-    if all(grader.type != "Python" for grader in run.graders):
+    if all(grader.type != "Python" for grader in graders):
         return None
-    if run.python_sandbox is None:
+    if socket is None:
         raise DiagnosedError(
             Reason.SANDBOX_UNAVAILABLE,
             "There are Python graders, and the Pod has no sandbox for them. Nothing was graded without it.",
             suggestion="Update the operator to the version of its trainer image: it adds the container python-sandbox.",
         )
-    sandbox = PythonSandbox(run.python_sandbox)
+    sandbox = PythonSandbox(socket)
     asyncio.run(sandbox.check())
     return sandbox
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.dataset import DatasetKindStatus
+from finetune_operator.core.conditions import progressing
 from finetune_operator.core.plan import earliest
 from finetune_operator.dataset.allowed_class import allowed_class
 from finetune_operator.dataset.current_job import next_try, objects_of, try_result, try_to_watch
@@ -15,7 +16,7 @@ from finetune_operator.dataset.observed import DatasetDecision, DatasetPlan, Obs
 from finetune_operator.pods.job_outcome import first_disruption, next_sidecar_check
 from finetune_operator.pods.leftovers import jobs_to_delete
 from finetune_operator.pods.retried_job import Running, retry_readiness, with_previous_failure
-from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
+from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, queued_message
 
 
 def record_disruption(observed: ObservedDataset, plan: DatasetPlan, now: datetime) -> DatasetPlan:
@@ -35,7 +36,9 @@ def watch_try(observed: ObservedDataset, status: DatasetKindStatus, now: datetim
         return None
     readiness = retry_readiness(Reason.BUILDING, status.failure, None, is_bounded=True)
     readiness = replace(readiness, message=readiness.message + result.message)
-    if result.start is not None:
+    if job.suspended:
+        readiness = progressing(Reason.QUEUED, queued_message(job))
+    elif result.start is not None:
         readiness = with_previous_failure(result.start.readiness, status.failure, is_bounded=True)
     others = [other for other in observed.jobs if other.name != job.name]
     return DatasetDecision(

@@ -22,5 +22,12 @@ def take_revision(observed: ObservedDataset, status: DatasetKindStatus, now: dat
     assert isinstance(result.report, DatasetReport), "RetriedJob asks for one"
     revision = result.report.revision
     ended = whole_seconds(now)
-    update = {"revision": revision, "completion_time": ended, "failure": None, "error_count": 0, "errors": []}
+    update = {
+        "revision": revision,
+        "usage": result.report.usage,
+        "completion_time": ended,
+        "failure": None,
+        "error_count": 0,
+        "errors": [],
+    }
     return end_run(observed, status.model_copy(update=update), succeeded(revision), now)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.base import whole_seconds
-from finetune_operator.dataset.current_job import is_same_run
+from finetune_operator.core.conditions import Readiness
+from finetune_operator.dataset.current_job import is_same_run, revision_to_read
 from finetune_operator.dataset.ends import new_run
 from finetune_operator.dataset.observed import DatasetPlan, ObservedDataset
 
@@ -16,5 +17,8 @@ def begin_run(observed: ObservedDataset, plan: DatasetPlan, now: datetime) -> Da
     if is_same_run(observed):
         return plan
     start = whole_seconds(observed.server_times.no_earlier(now))
-    status = new_run(observed.spec, plan.status, now).model_copy(update={"start_time": start})
+    prompts = revision_to_read(observed)
+    assert not isinstance(prompts, Readiness), "wait_for_prompts decides before"
+    begun = {"start_time": start, "prompts_revision": prompts}
+    status = new_run(observed.spec, plan.status, now).model_copy(update=begun)
     return replace(plan, status=status.over(plan.status))

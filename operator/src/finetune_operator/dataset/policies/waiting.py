@@ -1,4 +1,4 @@
-"""The phase Waiting: no try starts before the class allows it."""
+"""The phase Waiting: no try starts before the class allows it, and the Dataset of its prompts has a revision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from finetune_api.conditions import Reason
 from finetune_api.dataset import DatasetKindStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.dataset.allowed_class import class_or_refusal
-from finetune_operator.dataset.current_job import current_job, is_same_run
+from finetune_operator.dataset.current_job import current_job, is_same_run, revision_to_read
 from finetune_operator.dataset.observed import DatasetDecision, ObservedDataset
 from finetune_operator.pods.leftovers import jobs_to_delete
 from finetune_operator.pods.retried_job import with_previous_failure
@@ -31,3 +31,13 @@ def wait_for_class(observed: ObservedDataset, status: DatasetKindStatus, now: da
         requeue_at=again,
         meanwhile=Reason.QUEUED,
     )
+
+
+def wait_for_prompts(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+    """Begin no run until the Dataset of generate.prompts.datasetRef has a revision with that split."""
+    found = revision_to_read(observed)
+    if not isinstance(found, Readiness):
+        return None
+    active = [job for job in observed.jobs if job.state == "Active"]
+    delete = jobs_to_delete(observed.owner.namespace, active, observed.pods)
+    return DatasetDecision(status, found, delete=delete, meanwhile=Reason.QUEUED)

@@ -20,7 +20,7 @@ from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.dataset_reference import PinnedRevision, PinnedRevisions
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
 from finetune_api.run import ModelSource
-from finetune_operator.core.conditions import Readiness, progressing, stalled
+from finetune_operator.core.conditions import Readiness, first_missing, progressing, stalled
 from finetune_operator.finetunejob.allowed_class import with_run_id_hint
 from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision, JobPlan, stopped
 from finetune_operator.finetunejob.objects import model_source, next_run_number, preflight_pod_name, run_digest, run_key
@@ -32,7 +32,6 @@ from finetune_operator.finetunejob.stale_jobs import (
     stale_jobs,
     stopping_message,
 )
-from finetune_operator.models.datasets import first_missing
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.leftovers import STOPPING_CHECK_SECONDS
 
@@ -119,7 +118,7 @@ def record_starting_model(observed: ObservedFineTuneJob, plan: JobPlan, now: dat
 
 def wait_for_datasets(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
     """Start nothing until the Datasets of each datasetRef have a revision with that split."""
-    found = first_missing(observed.datasets) if status.dataset_revisions is None else None
+    found = first_missing(observed.datasets.values()) if status.dataset_revisions is None else None
     return None if found is None else JobDecision(status, found, delete=stale_jobs(observed))
 
 

@@ -15,10 +15,11 @@ from finetune_trainer.benchmarks.measuring import prepare
 from finetune_trainer.evaluation.evaluate import evaluate, fetch_held_out, find_models
 from finetune_trainer.evaluation.grading import asked_models
 from finetune_trainer.evaluation.nodes.share import note_end, share_of
-from finetune_trainer.evaluation.nodes.sharing import Uncounted, make_share
+from finetune_trainer.evaluation.nodes.sharing import make_share
 from finetune_trainer.evaluation.safety.attacking import Attacks
 from finetune_trainer.outputs.share import Share
 from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.report.evaluation_progress import Uncounted
 from finetune_trainer.sandbox.client import sandbox_of
 from finetune_trainer.storage.storage import Storage
 from finetune_trainer.supervision.report_delivery import deliver
@@ -38,7 +39,7 @@ def help_evaluating(run: EvaluateRun, share: Share) -> None:
     storage = Storage(run.storage)
     models = asked_models(run, storage)
     try:
-        graders = compile_graders(run.graders, models, models, runner=sandbox_of(run))
+        graders = compile_graders(run.graders, models, models, runner=sandbox_of(run.graders, run.python_sandbox))
     except InvalidGraderError as error:
         raise DiagnosedError(Reason.INVALID_SPEC, str(error)) from error
     with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:

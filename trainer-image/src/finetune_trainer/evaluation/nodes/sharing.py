@@ -11,7 +11,7 @@ from finetune_trainer.evaluation.safety.attacking import Attacks
 from finetune_trainer.outputs.heldout import HeldOutExample
 from finetune_trainer.outputs.loaded_outputs import generate_outputs, loaded_once
 from finetune_trainer.outputs.share import Share
-from finetune_trainer.report.evaluation_progress import OutputCounter
+from finetune_trainer.report.evaluation_progress import OutputCounter, Uncounted
 from finetune_trainer.storage.storage import Storage
 
 
@@ -48,16 +48,6 @@ def share_with_others(
     if share.nodes > 1:
         make_share(run, share, examples, storage, benchmarks, attacks, progress)
         wait_for_others(run, share, storage)
-
-
-class Uncounted:
-    """What is counted once all of it is there, by the Pod that reports."""
-
-    def found(self, model: str, count: int) -> None:
-        """Count nothing."""
-
-    def made(self, model: str, count: int = 1) -> None:
-        """Count nothing."""
 
 
 def _ignore_examples(count: int, earlier: bool) -> None:
