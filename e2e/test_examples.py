@@ -79,6 +79,13 @@ def test_a_job_and_its_evaluation_read_the_same_revision_of_a_dataset(ready: dic
     ]
 
 
+def test_a_teacher_s_completions_are_a_dataset_of_their_own(ready: dict[str, Object]) -> None:
+    status = ready["generated-dataset"]
+    assert status["revision"]["generated"]["completions"] == 32
+    assert 0 < status["revision"]["examples"] <= status["revision"]["generated"]["kept"] <= 32
+    assert status["usage"][0]["requests"] == 32
+
+
 def test_full_fine_tuning_makes_a_whole_model(ready: dict[str, Object]) -> None:
     assert ready["sft-lora"]["result"]["adapterType"] == "LoRA"
     assert ready["full-fine-tuning"]["result"]["adapterType"] == "Full"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from finetune_view.fields import Fields
 from kubectl_finetune.display.evaluation import tries
 from kubectl_finetune.display.terminal import Row
 
+_NOT_KEPT = (
+    *("noAnswer", "overBudget", "refused", "truncated", "unusable"),
+    *("ungraded", "notPassed", "notBest"),
+)
 _CAUSES = ("screening", "duplicates", "nearDuplicates", "conflicts", "leaks", "weights")
 
 
@@ -20,10 +24,33 @@ def dataset_rows(status: Fields) -> Iterator[Row]:
     if not revision:
         return
     yield Row("Revision", [revision.text("digest"), *split_lines(revision)], "green")
+    yield from _generated(status, revision.at("generated"))
     counts = {cause: revision.at("leftOut").text(cause) for cause in _CAUSES}
-    left_out = ", ".join(f"{cause} {count}" for cause, count in counts.items() if count not in ("", "0"))
+    left_out = _listed(counts)
     yield Row("Left out", [left_out] if left_out else [])
     yield Row("Warnings", [one.text() for one in revision.at("warnings")], "yellow")
+
+
+def _generated(status: Fields, generated: Fields) -> Iterator[Row]:
+    """What a teacher has made, what became of it, and what was asked for it."""
+    if not generated:
+        return
+    counts = {cause: generated.at("notKept").text(cause) for cause in _NOT_KEPT}
+    others = f"; not kept: {found}" if (found := _listed(counts)) else ""
+    kept, made = generated.text("kept"), generated.text("completions")
+    yield Row("Generated", [f"{kept} of {made} completions by {generated.text('teacher')}{others}"])
+    yield Row("Asked", [_asked(one) for one in status.at("usage")])
+
+
+def _asked(usage: Fields) -> str:
+    cost = f", cost {usage.text('cost')}" if usage.number("cost") is not None else ""
+    tokens = f"{usage.text('promptTokens')} and {usage.text('completionTokens')} tokens"
+    cached = f", {usage.text('cached')} from the cache" if usage.number("cached") else ""
+    return f"{usage.text('model')}: {usage.text('requests')} requests{cached}, {tokens}{cost}"
+
+
+def _listed(counts: Mapping[str, str]) -> str:
+    return ", ".join(f"{cause} {count}" for cause, count in counts.items() if count not in ("", "0"))
 
 
 def broken_lines(found: Fields) -> list[str]:

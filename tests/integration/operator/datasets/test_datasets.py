@@ -204,8 +204,8 @@ def test_its_job_goes_after_its_time_and_the_revision_stays(api: Api) -> None:
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        ({}, "set exactly one of source and merge"),
-        ({"source": {"uri": "s3://d/x"}, "merge": []}, "set exactly one of source and merge"),
+        ({}, "set exactly one of source, merge and generate"),
+        ({"source": {"uri": "s3://d/x"}, "merge": []}, "set exactly one of source, merge and generate"),
         ({"source": {}}, "set exactly one of uri, uris and configMapRef"),
         ({"merge": [{"name": "a", "uri": "s3://data/x", "weight": 0}]}, "spec.merge"),
         ({"source": {"uri": "s3://data/x"}, "split": {"testPercent": 90}}, "spec.split.testPercent"),

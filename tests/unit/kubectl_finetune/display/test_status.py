@@ -359,6 +359,17 @@ def test_a_dataset_is_told_by_its_splits_and_by_what_is_left_out() -> None:
     assert "(line 4, 5, 6)" in text
 
 
+def test_of_a_generated_dataset_what_became_of_the_completions_and_what_was_asked_is_told() -> None:
+    generated = {"teacher": "large", "completions": 80, "kept": 60, "notKept": {"refused": 5, "notBest": 15}}
+    usage = [{"model": "large", "requests": 78, "cached": 2, "promptTokens": 900, "completionTokens": 400, "cost": 0.2}]
+    revision = {"digest": "sha256:aa", "splits": [], "generated": generated}
+    status = {"phase": "Succeeded", "runId": "1", "revision": revision, "usage": usage, "observedGeneration": 1}
+    meta = {"name": "tickets", "namespace": "team-a", "generation": 1}
+    text = shown(object_view({"kind": "Dataset", "metadata": meta, "spec": {}, "status": status}), width=200)
+    assert "60 of 80 completions by large; not kept: refused 5, notBest 15\n" in text
+    assert "large: 78 requests, 2 from the cache, 900 and 400 tokens, cost 0.2" in text
+
+
 def test_of_a_dataset_the_broken_lines_and_the_earlier_revisions_are_told() -> None:
     history = [
         {"runId": "1", "digest": "sha256:aa", "uri": "s3://finetune/team-a/tickets/claim-1"},
