@@ -19,14 +19,12 @@ from finetune_api.run import DatasetRun, EndpointConfig, JobIdentity
 from finetune_api.sources import parse_s3
 from finetune_api.termination_message import to_termination_message
 from finetune_trainer.dataset import build as command
-from finetune_trainer.dataset import generation
 from finetune_trainer.endpoints import endpoint as endpoint_module
-from finetune_trainer.outputs import kept_outputs, loaded_outputs
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.stub_api import Body, Respond, StubApi, fails, says, stub_api
-from tests.integration.trainer_evaluation.tiny_models import chat, save_model
+from tests.integration.trainer_evaluation.tiny_models import chat
 
 JOB = JobIdentity(namespace="team-a", name="capitals", uid="7f0e", run_id="1")
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
@@ -315,50 +313,6 @@ def test_models_that_grade_are_asked_within_the_same_budget_and_their_use_is_tol
     assert [(one.model, one.requests) for one in report.usage] == [("large", 20), ("judge", 20)]
     assert report.usage[1].cost == pytest.approx((2000 + 2 * 400) / 1e6)
     assert all(one["generated"]["scores"] == {"good": 0.9} for one in lines_of(bucket, report.revision))
-
-
-@pytest.fixture(scope="module")
-def model(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return bucket.put_folder("models/teacher", save_model(tmp_path_factory.mktemp("teacher"), 3))
-
-
-def loaded(bucket: Bucket, output: str, model: str, **settings: Any) -> DatasetRun:
-    lines = [{"prompt": f"Say {number}", "completion": "x"} for number in range(12)]
-    chosen = {"teacher": {"uri": model}, "temperature": 1.0, "maxTokens": 60, "samplesPerPrompt": 2}
-    return run_of(bucket, output, None, lines, **chosen | settings)
-
-
-def test_a_model_that_is_loaded_here_is_a_teacher_too_and_its_outputs_outlive_a_kill(
-    bucket: Bucket, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Random weights end some texts."""
-    monkeypatch.setattr(kept_outputs, "KEEP_SECONDS", 0.0)
-    run = loaded(bucket, "loaded", model)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(generation, "_write", _dies)
-        command.build(run, tmp_path / "killed")
-    monkeypatch.setattr(loaded_outputs, "load_generator", lambda *_: pytest.fail("all outputs were kept"))
-    report = command.build(again(run), tmp_path)
-    revision, found = report.revision, lines_of(bucket, report.revision)
-    assert found
-    assert all(one["prompt"].startswith("Say ") and one["completion"] != "x" for one in found)
-    assert counts(revision).keys() <= {"truncated", "unusable"}
-    assert revision.generated is not None
-    assert revision.generated.kept + sum(counts(revision).values()) == 24
-    assert (revision.generated.teacher, revision.format) == (model, "PromptCompletion")
-    assert str(revision.generated.teacher_digest).startswith("sha256:")
-    (usage,) = report.usage
-    assert (usage.model, usage.requests) == (model, 24)
-    assert 24 < usage.completion_tokens <= 24 * 60
-
-
-def _dies(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def test_a_model_that_is_not_there_is_told(bucket: Bucket, tmp_path: Path) -> None:
-    found = failure(loaded(bucket, "missing", bucket.uri("models/missing")), tmp_path)
-    assert found.reason is Reason.MODEL_NOT_FOUND
 
 
 def test_prompts_are_those_of_the_pinned_revision_and_the_lineage_names_it(
