@@ -100,7 +100,7 @@ def ended(
             "evaluation_name": None if job is None else job.evaluation_name,
             "digest": None if job is None else job.digest,
             "examples": None if job is None else job.examples,
-            "verdict": None if job is None else job.verdict,
+            "verdict": None if job is None or state != "Succeeded" else job.verdict,
             "outputs": None if job is None else job.outputs,
             "seconds": seconds,
             "attempt_seconds": None if of_attempt == seconds else of_attempt,
@@ -204,7 +204,24 @@ def accelerator_hours_are_used_up(spec: FineTuneSweepSpec, status: FineTuneSweep
     return sum(measured) + mean * (len(running(status)) + 1) > limit * HOUR_SECONDS
 
 
+def left_out(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> str:
+    """Which trials the budget did not allow, as the end of a message; empty if there are none."""
+    are_used_up = accelerator_hours_are_used_up(spec, status)
+    exceeded = "nother trial would exceed budget.acceleratorHours."
+    if spec.search is not None:
+        return f" A{exceeded}" if are_used_up and len(status.trials) < most_trials(spec, status) else ""
+    planned = len(status.models) if spec.smallest_model is not None else len(curve_values(spec))
+    left, most = planned - len(status.trials), spec.budget.trials
+    if left <= 0 or not (are_used_up or len(status.trials) >= most):
+        return ""
+    why = f"a{exceeded}" if are_used_up else f"budget.trials is {most}."
+    what = ("larger model", "larger models") if spec.smallest_model is not None else ("more trial", "more trials")
+    return f" {left} {what[left > 1]} {'was' if left == 1 else 'were'} not tried: {why}"
+
+
 def _best(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> BestTrial | None:
+    if spec.mode == "LearningCurve":
+        return None  # its trials differ in their data: the best of them says nothing
     if spec.smallest_model is None:
         return best_trial(status.trials, spec.sign)
     chosen = smallest(status.trials)

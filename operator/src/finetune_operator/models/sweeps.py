@@ -10,6 +10,12 @@ from finetune_operator.models.resolve import ResolvedModel, undecided
 
 def best_of_sweep(name: str, spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> BestTrial | Readiness:
     """The best trial of the newest run, or what is waited for."""
+    if spec.mode == "LearningCurve":
+        return stalled(
+            Reason.WAITING_FOR_MODEL,
+            f"FineTuneSweep {name!r} has mode LearningCurve, which chooses no model. Refer to a FineTuneJob "
+            "(fineTuneJobRef), or to a sweep of another mode.",
+        )
     if status.run_id != spec.run_id:
         return progressing(
             Reason.WAITING_FOR_MODEL, f"FineTuneSweep {name!r} is not complete: its run {spec.run_id!r} has not begun."

@@ -119,6 +119,7 @@ def test_a_learning_curve_trains_on_parts_of_the_examples_and_says_what_more_wou
     assert [point["examples"] for point in found["points"]] == [100, 200, 400, 800, 1600]
     assert condition(done, "Ready")["message"] == found["message"]
     assert found["message"].startswith("Twice the data, 1,600 to 3,200 training examples, would lower the validation")
+    assert "best" not in done["status"], "its trials differ in their data"
 
 
 def test_a_cancelled_search_cancels_the_evaluation_of_a_trial_that_has_trained(api: Api) -> None:

@@ -9,6 +9,7 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.evaluated_models import ModelReference
 from finetune_api.finetunejob import Result
+from finetune_api.finetunesweep import FineTuneSweepSpec
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner, metadata
 from finetune_operator.core.references import ObjectKey, model_references
@@ -16,6 +17,7 @@ from finetune_operator.kube.resources import FINE_TUNE_JOBS, FINE_TUNE_SWEEPS
 from finetune_operator.models.observe import resolve_model
 from finetune_operator.models.resolve import ResolvedModel
 from tests.unit.operator.fake_kube import FakeKube
+from tests.unit.operator.finetunesweep.learning_curve.test_learning_curve import curve_spec
 from tests.unit.operator.finetunesweep.sweeps import sweep_spec
 from tests.unit.operator.states import job_spec, job_status
 
@@ -28,14 +30,18 @@ DONE = {"runId": "1", "phase": "Succeeded", "completionTime": "2026-11-27T12:00:
 
 
 async def resolved(
-    sweep: dict[str, Any] | None, result: Result | None = RESULT, owner: Owner = OWNER
+    sweep: dict[str, Any] | None,
+    result: Result | None = RESULT,
+    owner: Owner = OWNER,
+    spec: FineTuneSweepSpec | None = None,
 ) -> ResolvedModel | Readiness:
     """What `sweepRef: {name: rates}` stands for, if this is the owner of the trial's job."""
     status = job_status(phase="Succeeded", run_id="1", result=result)
     job = {"metadata": metadata(owner, "trial-2", "trial"), "spec": job_spec().to_wire(), "status": status.to_wire()}
     answers: dict[str, Any] = {f"GET {FINE_TUNE_JOBS.path('team-a', 'trial-2')}": job}
     if sweep is not None:
-        body = {"metadata": {"name": "rates", "uid": OWNER.uid}, "spec": sweep_spec().to_wire(), "status": sweep}
+        asked = sweep_spec() if spec is None else spec
+        body = {"metadata": {"name": "rates", "uid": OWNER.uid}, "spec": asked.to_wire(), "status": sweep}
         answers[f"GET {FINE_TUNE_SWEEPS.path('team-a', 'rates')}"] = body
     reference = ModelReference.from_wire({"sweepRef": {"name": "rates"}})
     return await resolve_model(FakeKube(answers), "team-a", reference)
@@ -75,6 +81,17 @@ async def test_until_there_is_one_it_is_waited_for(
     assert isinstance(waits, Readiness)
     assert (waits.reason, waits.stalled) == (reason, stalled)
     assert told in waits.message
+
+
+@pytest.mark.parametrize(
+    "status", [DONE, {"runId": "1", "phase": "Running"}], ids=["another version's best", "running"]
+)
+async def test_a_learning_curve_has_no_best_model(status: dict[str, Any]) -> None:
+    """What the trials of one differ in is how much of the data they have."""
+    waits = await resolved(status, spec=curve_spec())
+    assert isinstance(waits, Readiness)
+    assert (waits.reason, waits.stalled) == (Reason.WAITING_FOR_MODEL, True)
+    assert "FineTuneSweep 'rates' has mode LearningCurve, which chooses no model." in waits.message
 
 
 @pytest.mark.parametrize("known", ["sha256:bb", None], ids=["another", "none"])

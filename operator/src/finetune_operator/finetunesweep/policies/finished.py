@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunesweep import BestTrial, FineTuneSweepStatus, Phase, TrialStatus
+from finetune_api.finetunesweep import BestTrial, CurveStatus, FineTuneSweepStatus, Phase, TrialStatus
 from finetune_operator.core.conditions import Readiness, failed, missing_failure, ready
 from finetune_operator.finetunesweep.ends import cancelled_sweep, end_sweep
 from finetune_operator.finetunesweep.holdout import is_pending, told
@@ -16,11 +16,10 @@ from finetune_operator.finetunesweep.search.best import by_score
 from finetune_operator.finetunesweep.search.suggest import combinations
 from finetune_operator.finetunesweep.smallest_model.choice import by_chance, chosen, none_passed
 from finetune_operator.finetunesweep.trials import (
-    accelerator_hours_are_used_up,
     counted,
     failures,
+    left_out,
     may_begin,
-    most_trials,
     running,
 )
 
@@ -54,22 +53,30 @@ def complete(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: 
     if is_pending(observed.spec, status):
         return None
     status = counted(observed.spec, status)
-    if status.best is None:
+    if observed.spec.mode == "LearningCurve" and any(trial.score is not None for trial in status.trials):
+        status = status.model_copy(update={"learning_curve": _curve(observed, status)})
+    elif status.best is None:
         return end_sweep(observed, status, _without_best(observed, status), now)
-    if observed.spec.mode == "LearningCurve":
-        status = status.model_copy(update={"learning_curve": learning_curve(observed.spec, status.trials)})
     return end_sweep(observed, status, _found(observed, status), now)
+
+
+def _curve(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> CurveStatus:
+    """What the trials say, and which of them the budget left out."""
+    found = learning_curve(observed.spec, status.trials)
+    return found.model_copy(update={"message": f"{found.message}{left_out(observed.spec, status)}"})
 
 
 def _without_best(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Readiness:
     is_judged = any(trial.verdict is not None for trial in status.trials)
     if not is_judged or failures(status) >= observed.spec.budget.failures:
-        return _failed(status)
-    again = "Change what is trained or what must be reached, and spec.runId."
-    return failed(Reason.GATE_FAILED, f"{none_passed(status)} {again}")
+        return _failed(status, left_out(observed.spec, status))
+    left = left_out(observed.spec, status)
+    larger = "spec.budget, " if left else ""
+    again = f"Change {larger}what is trained or what must be reached, and spec.runId."
+    return failed(Reason.GATE_FAILED, f"{none_passed(status)}{left} {again}")
 
 
-def _failed(status: FineTuneSweepStatus) -> Readiness:
+def _failed(status: FineTuneSweepStatus, left: str = "") -> Readiness:
     lost = [trial for trial in status.trials if trial.state == "Failed"]
     if not lost:
         message = "No trial has a result: all were cancelled."
@@ -80,7 +87,7 @@ def _failed(status: FineTuneSweepStatus) -> Readiness:
             f"{last.fine_tune_job_name!r}, with {last.reason or 'an unknown reason'}: "
             f"`kubectl describe ftj {last.fine_tune_job_name}` says more."
         )
-    return failed(Reason.TRIALS_FAILED, f"{message} Fix the cause and change spec.runId to search again.")
+    return failed(Reason.TRIALS_FAILED, f"{message}{left} Fix the cause and change spec.runId to search again.")
 
 
 def _found(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Readiness:
@@ -93,10 +100,7 @@ def _found(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Read
     if observed.spec.smallest_model is not None and trial is not None:
         tried = by_chance(observed.spec.smallest_model, status.trials, trial)
         return ready(Reason.SUCCEEDED, f"{chosen(status, trial)}{tried}{told(status)}")
-    is_early = len(status.trials) < most_trials(observed.spec, status)
-    early = ""
-    if is_early and accelerator_hours_are_used_up(observed.spec, status):
-        early = " Another trial would exceed budget.acceleratorHours."
+    early = left_out(observed.spec, status)
     why = _why_best(observed, status.trials, best)
     found = f"Of {_how_many(observed, status)}, FineTuneJob {best.fine_tune_job_name!r} {why}{told(status)}{early}"
     return ready(Reason.SUCCEEDED, found)

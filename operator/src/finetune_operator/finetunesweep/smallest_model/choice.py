@@ -14,8 +14,9 @@ _BY_CHANCE = 0.025
 
 
 def smallest(trials: Sequence[TrialStatus]) -> TrialStatus | None:
-    """The smallest that passed; trials are in the order of size. None: no one has."""
-    return next((trial for trial in trials if trial.verdict == PASSED), None)
+    """The smallest that passed, and has a score; trials are in the order of size. None: no one has."""
+    passed = (trial for trial in trials if trial.state == "Succeeded" and trial.verdict == PASSED)
+    return next((trial for trial in passed if trial.score is not None), None)
 
 
 def larger(status: FineTuneSweepStatus) -> list[TrialStatus]:
@@ -59,6 +60,8 @@ def none_passed(status: FineTuneSweepStatus) -> str:
     judged = [trial for trial in status.trials if trial.verdict is not None]
     unsure = [trial.model or "" for trial in judged if trial.verdict == INCONCLUSIVE]
     told = f"None of {len(status.trials)} models passes spec.smallestModel.gates."
+    if len(status.trials) == 1:
+        told = f"Model {status.trials[0].model!r} does not pass spec.smallestModel.gates."
     if unsure:
         told += f" Inconclusive: {', '.join(unsure)}. More examples to evaluate may decide that."
     if judged:

@@ -168,6 +168,39 @@ def test_the_sentence_is_the_sweeps_message() -> None:
     assert world.status == before
 
 
+def test_it_chooses_no_trial_though_a_small_part_of_the_data_is_the_cheapest() -> None:
+    """Intervals of few examples overlap: the smallest part would be preferred, and deployed by a sweepRef."""
+    spec = curve_spec(objective=OBJECTIVE)
+    world = finished(spec, lambda n, seed: 0.7 - 0.06 * (n / EXAMPLES) ** -0.4 + seed % 2 * 0.02, margin=0.06)
+    assert (world.status.phase, world.status.best) == ("Succeeded", None)
+    assert of(world).message
+    by_loss = finished(curve_spec(), lambda n, seed: 1.0 / n)
+    assert (by_loss.status.phase, by_loss.status.best) == ("Succeeded", None)
+
+
+def test_a_curve_without_a_score_has_failed() -> None:
+    world = SweepWorld(curve_spec(parallel=10, budget={"failures": 11}))
+    world.settle()
+    for number in range(1, 11):
+        world.ends(number, "Failed", eval_loss=None, reason="OutOfMemory")
+    world.settle()
+    assert (world.status.phase, world.reason("Failed")) == ("Failed", ("True", "TrialsFailed"))
+    assert world.status.learning_curve is None
+
+
+def test_trials_that_hours_did_not_allow_are_told_with_the_limit() -> None:
+    world = SweepWorld(curve_spec(parallel=1, budget={"acceleratorHours": 12}), accelerators=4)
+    world.settle()
+    for number in (1, 2, 3):
+        world.ends(number, eval_loss=1.0 / number, examples=100 * number)
+        world.settle()
+    assert (world.status.phase, of(world).verdict) == ("Succeeded", "CantTell")
+    assert of(world).message == (
+        "Only 3 of at least 4 sizes have scores that can be compared: cannot estimate the effect of more data. "
+        "7 more trials were not tried: another trial would exceed budget.acceleratorHours."
+    )
+
+
 def test_a_budget_of_fewer_trials_than_the_curve_has_is_named_before_one_starts() -> None:
     spec = curve_spec(learningCurve={"seeds": 5})
     assert len(curve_values(spec)) == 25

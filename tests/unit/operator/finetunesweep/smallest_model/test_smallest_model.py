@@ -155,6 +155,76 @@ def test_inconclusive_does_not_pass() -> None:
     assert world.status.best is None
 
 
+def test_models_that_hours_did_not_allow_are_told_with_the_limit() -> None:
+    world = started(budget={"acceleratorHours": 5})
+    world.accelerators = 4
+    judge(world, 1, "GateFailed", 0.2)
+    assert (world.status.phase, world.reason("Failed")) == ("Failed", ("True", "GateFailed"))
+    assert message(world).startswith(
+        "Model 'one' does not pass spec.smallestModel.gates. `kubectl describe eval "
+        f"{world.trial(1).evaluation_name}` says more of the largest one. 2 larger models were not tried: another trial "
+        "would exceed budget.acceleratorHours. Change spec.budget, what is trained or what must be reached, and "
+        "spec.runId."
+    )
+
+
+def test_a_model_that_failed_last_does_not_hide_that_hours_are_used_up() -> None:
+    world = started(budget={"acceleratorHours": 5})
+    world.accelerators = 4
+    world.ends(1, "Failed", eval_loss=None, reason="OutOfMemory")
+    world.settle()
+    assert (world.status.phase, world.reason("Failed")) == ("Failed", ("True", "TrialsFailed"))
+    assert "2 larger models were not tried: another trial would exceed budget.acceleratorHours." in message(world)
+
+
+def test_models_that_a_smaller_budget_cut_off_are_told_with_it() -> None:
+    world = started()
+    world.spec = world.spec.model_copy(update={"budget": world.spec.budget.model_copy(update={"trials": 2})})
+    judge(world, 1, "GateFailed", 0.2)
+    judge(world, 2, "GateFailed", 0.3)
+    assert "None of 2 models passes" in message(world)
+    assert "1 larger model was not tried: budget.trials is 2." in message(world)
+
+
+def passes_without_a_score(world: SweepWorld) -> None:
+    """The gates are about another grader than the one whose score counts, which graded no output."""
+    world.has_trained(1)
+    world.settle()
+    world.ends(1, "Succeeded", eval_loss=None, score=None, verdict="Passed")
+    world.settle()
+
+
+def test_a_model_without_the_score_that_counts_has_failed_whatever_its_gates_say() -> None:
+    world = started()
+    passes_without_a_score(world)
+    first = world.trial(1)
+    assert (first.state, first.reason, first.verdict) == ("Failed", "NoScore", None)
+    assert world.states() == ["Failed", "Running"], "the next one is tried"
+    judge(world, 2, "Passed", 0.6)
+    assert world.status.best is not None
+    assert (world.status.phase, world.status.best.number) == ("Succeeded", 2)
+    assert "'one' is smaller, and was not judged (NoScore)." in message(world)
+
+
+def test_a_sweep_with_a_model_without_that_score_can_be_cancelled() -> None:
+    world = started()
+    passes_without_a_score(world)
+    world.spec = world.spec.model_copy(update={"cancel": True})
+    world.settle()
+    assert (world.status.phase, world.states()) == ("Cancelled", ["Failed", "Cancelled"])
+
+
+@pytest.mark.parametrize("state", ["Failed", "Cancelled", "Succeeded"])
+def test_a_verdict_that_an_earlier_version_kept_without_a_score_chooses_no_model(state: str) -> None:
+    world = started()
+    kept = world.trial(1).model_copy(update={"state": state, "verdict": "Passed", "reason": "NoScore"})
+    world.status = world.status.model_copy(update={"trials": [kept, *world.status.trials[1:]]})
+    world.settle()
+    judge(world, 2, "Passed", 0.6)
+    assert world.status.best is not None
+    assert (world.status.phase, world.status.best.number) == ("Succeeded", 2)
+
+
 def test_one_that_fails_is_followed_by_the_next_and_named_in_the_end() -> None:
     world = started()
     world.ends(1, "Failed", eval_loss=None, reason="OutOfMemory")
