@@ -7,11 +7,12 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import ApiModel, cel
+from finetune_api.dataset_reference import DatasetRef
 from finetune_api.evaluation import MOST_GRADERS, MeasuringSpec
 from finetune_api.graders import GraderType, ShortName
 from finetune_api.kubernetes_types import keyed_by
 from finetune_api.sources import DatasetUri
-from finetune_api.unions import TypedUnion
+from finetune_api.unions import OneOf, TypedUnion
 
 
 class TemplatedGrader(ApiModel):
@@ -46,10 +47,13 @@ class EvaluationTemplate(ApiModel):
     )
 
 
-class Holdout(ApiModel):
-    """Examples that neither the training nor the Evaluations of the trials use."""
+class Holdout(OneOf):
+    """Examples that neither the training nor the Evaluations of the trials use. All else is as in template."""
 
-    uri: DatasetUri = Field(description="As template.spec.dataset.uri. All else is as in template.")
+    choices = ("uri", "dataset_ref")
+
+    uri: DatasetUri | None = Field(None, description="As template.spec.dataset.uri.")
+    dataset_ref: DatasetRef | None = Field(None, description="A split of a Dataset.")
 
 
 class GraderScore(ApiModel):
@@ -63,7 +67,7 @@ class GraderScore(ApiModel):
                 "grader",
             ),
             (
-                "!has(self.holdout) || !has(self.template.spec.dataset.uri) || "
+                "!has(self.holdout) || !has(self.holdout.uri) || !has(self.template.spec.dataset.uri) || "
                 "self.holdout.uri != self.template.spec.dataset.uri",
                 "the trials are compared on template.spec.dataset: holdout has other examples",
                 "holdout.uri",

@@ -199,7 +199,7 @@ def _rules_of_a_sweep(schema: dict[str, Any]) -> None:
         ),
         (
             "!has(self.objective) || !has(self.objective.evaluation) || !has(self.objective.evaluation.holdout) || "
-            "((!has(self.template.spec.dataset.training.uri) || "
+            "!has(self.objective.evaluation.holdout.uri) || ((!has(self.template.spec.dataset.training.uri) || "
             "self.objective.evaluation.holdout.uri != self.template.spec.dataset.training.uri) && "
             "(!has(self.template.spec.dataset.validation) || !has(self.template.spec.dataset.validation.uri) || "
             "self.objective.evaluation.holdout.uri != self.template.spec.dataset.validation.uri))",

@@ -70,11 +70,11 @@ def holdout_evaluation(
 ) -> Object:
     """That Evaluation: as those of the trials, but for its examples."""
     body = evaluation_spec(spec, measured, best.fine_tune_job_name)
-    without_source = {key: value for key, value in body["dataset"].items() if key != "datasetRef"}
+    without_source = {key: value for key, value in body["dataset"].items() if key not in ("uri", "datasetRef")}
     return {
         **_type(EVALUATIONS),
         "metadata": metadata(owner, name, HOLDOUT_ROLE),
-        "spec": {**body, "dataset": {**without_source, "uri": holdout.uri}},
+        "spec": {**body, "dataset": {**without_source, **holdout.to_wire()}},
     }
 
 

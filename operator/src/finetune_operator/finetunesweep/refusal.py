@@ -13,6 +13,7 @@ from finetune_api.evaluation import EvaluationSpec
 from finetune_api.finetunesweep import FineTuneSweepSpec, GraderScore, Parameter, accepts, is_number, set_value
 from finetune_grading.evaluation_check import grading_problem
 from finetune_operator.core.conditions import Readiness, stalled
+from finetune_operator.finetunesweep.leaks import leak
 from finetune_operator.finetunesweep.learning_curve.verdict import curve_values
 from finetune_operator.finetunesweep.objects import evaluation_spec
 
@@ -28,6 +29,9 @@ def search_refusal(spec: FineTuneSweepSpec) -> Readiness | None:
         if problem is not None:
             place = "spec.objective.evaluation.template"
             return stalled(Reason.INVALID_SPEC, f"{place}: {problem} Change it, and spec.runId.")
+        leaked = leak(spec, measured)
+        if leaked is not None:
+            return stalled(Reason.INVALID_SPEC, f"{leaked} Change spec.runId, too.")
     if spec.smallest_model is not None:
         return None  # what the class lists decides (smallest_model/candidates.py)
     if spec.search is None:

@@ -98,6 +98,10 @@ def scoring(grader: str = "exact", **spec: Any) -> dict[str, Any]:
             ["trained and compared on template.spec.dataset: holdout has other examples"],
         ),
         (
+            {"objective": {"type": "Evaluation", "evaluation": {**scoring(), "holdout": {}}}},
+            ["spec.objective.evaluation.holdout", "set exactly one of uri and datasetRef"],
+        ),
+        (
             {
                 "template": {"spec": JOB},
                 "objective": {"type": "Evaluation", "evaluation": scoring()},
@@ -250,6 +254,13 @@ def test_what_is_compared_by_a_grader_needs_no_validation_data(api: Api) -> None
         api.create("FineTuneSweep", "good", spec, query=DRY_RUN)["spec"]["objective"]["evaluation"]["goal"]
         == "Maximize"
     )
+
+
+def test_what_the_best_is_measured_on_may_be_a_split_of_a_dataset(api: Api) -> None:
+    holdout = {"datasetRef": {"name": "tickets", "split": "test"}}
+    objective = {"type": "Evaluation", "evaluation": {**scoring(), "holdout": holdout}}
+    found = api.create("FineTuneSweep", "good", {**SWEEP, "objective": objective}, query=DRY_RUN)["spec"]
+    assert found["objective"]["evaluation"]["holdout"] == holdout
 
 
 def test_a_sweep_is_completed_with_its_defaults(api: Api) -> None:

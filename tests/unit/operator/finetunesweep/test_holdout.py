@@ -56,6 +56,20 @@ def test_the_best_trial_is_evaluated_on_other_examples_before_the_sweep_is_over(
     assert told in message(world)
 
 
+def test_its_examples_may_be_a_split_of_a_dataset() -> None:
+    """As those that the trials are compared on; all else of these Evaluations stays the same."""
+    evaluation, splits = OBJECTIVE["evaluation"], [{"name": "tickets", "split": name} for name in ("validation", "test")]
+    compared, held_out = ({"datasetRef": split} for split in splits)
+    measured = {**evaluation["template"]["spec"], "dataset": {**compared, "maxExamples": 50}}
+    objective = {**evaluation, "template": {"spec": measured}, "holdout": held_out}
+    world = SweepWorld(sweep_spec(objective={"type": "Evaluation", "evaluation": objective}, budget={"trials": 1}))
+    world.settle()
+    evaluate(world, {1: 0.4})
+    datasets = [one["spec"]["dataset"] for one in world.created if one["kind"] == "Evaluation"]
+    assert [(one["datasetRef"], one["maxExamples"]) for one in datasets] == [(split, 50) for split in splits]
+    assert not any("uri" in one for one in datasets)
+
+
 def test_what_becomes_of_that_evaluation_does_not_undo_the_choice() -> None:
     world = searched({1: 0.4})
     world.holdout_ends("Failed", None, reason="OutOfMemory")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.float64]
 
 FEWEST_SIZES = 4
+LEAST_SPAN = 3
+"""The largest size, divided by the smallest. Closer together, a slope of mere noise is called worth it now and then."""
 STEEPEST, FLATTEST = 1.5, 0.05
 """Of c."""
 _FINE_EXPONENTS = 1000
@@ -78,12 +80,16 @@ def errors_by_size(measured: Sequence[Measured]) -> dict[int, list[float]]:
     return found
 
 
+def own_variance(errors: Sequence[float]) -> float:
+    """How much the seeds of one size differ; 0: not known."""
+    return stdev(errors) ** 2 if len(errors) > 1 else 0.0
+
+
 def grows(measured: Sequence[Measured], variance: Mapping[int, float]) -> bool:
     """Whether the error is clearly higher with more examples than with fewer: no such curve describes that."""
     by_size = list(errors_by_size(measured).items())
     # Small sizes may differ more than large ones.
-    own = {size: stdev(errors) ** 2 if len(errors) > 1 else 0.0 for size, errors in by_size}
-    spread = {size: max(variance[size], own[size]) / len(errors) for size, errors in by_size}
+    spread = {size: max(variance[size], own_variance(errors)) / len(errors) for size, errors in by_size}
     return any(
         mean(more) - mean(fewer) > _SUSPICIOUS * math.sqrt(spread[large] + spread[small])
         for at, (small, fewer) in enumerate(by_size)

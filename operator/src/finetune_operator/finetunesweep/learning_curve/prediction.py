@@ -20,7 +20,14 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from finetune_operator.finetunesweep.learning_curve.curve import FLATTEST, STEEPEST, Measured, means
+from finetune_operator.finetunesweep.learning_curve.curve import (
+    FLATTEST,
+    STEEPEST,
+    Measured,
+    errors_by_size,
+    means,
+    own_variance,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,11 +112,14 @@ def doubled(measured: Sequence[Measured], variance: Mapping[int, float], worthwh
 def _sizes(measured: Sequence[Measured], variance: Mapping[int, float], seeds: int) -> _Sizes:
     import numpy as np
 
+    largest, of_largest = list(errors_by_size(measured).items())[-1]
+    # New trainings are as large or larger: where seeds differ more with more data, what all sizes have in common is little.
+    variance = {**variance, largest: max(variance[largest], own_variance(of_largest))}
     sizes, errors, precision = means(measured, variance)
     octaves = np.log2(np.append(sizes, 2 * sizes[-1]))
     # The misfits of sizes that differ by a factor of two have a correlation of 1/e: an Ornstein-Uhlenbeck process.
     likeness = np.exp(-np.abs(octaves[:, None] - octaves[None, :]))
-    new = 2 * variance[int(sizes[-1])] / seeds
+    new = 2 * variance[largest] / seeds
     return _Sizes(sizes / sizes[-1], errors, 1 / precision, new, likeness)
 
 

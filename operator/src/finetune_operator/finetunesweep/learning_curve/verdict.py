@@ -17,6 +17,7 @@ from finetune_api.finetunesweep import (
 )
 from finetune_operator.finetunesweep.learning_curve.curve import (
     FEWEST_SIZES,
+    LEAST_SPAN,
     Measured,
     errors_by_size,
     fits,
@@ -50,6 +51,13 @@ def learning_curve(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> Cu
         few = f"{len(measured)} scores of {len(by_size)} sizes are too few to know how much seeds differ"
         return CurveStatus(message=f"{few}: cannot estimate the effect of more data. Run more seeds.")
     points = [_point(spec, size, errors, variance[size]) for size, errors in by_size.items()]
+    smallest, largest = min(by_size), max(by_size)
+    if largest < LEAST_SPAN * smallest:
+        message = (
+            f"The sizes lie too close together, {smallest:,} to {largest:,} training examples: cannot estimate the effect "
+            "of more data. Let spec.learningCurve.percents begin at a quarter of the largest or less."
+        )
+        return CurveStatus(message=message, points=points)
     if grows(measured, variance):
         message = (
             "More examples made the model worse at some point, so the effect of further examples cannot be estimated."

@@ -113,6 +113,20 @@ def test_the_same_examples_with_the_same_seed_count_once() -> None:
     }
 
 
+def test_sizes_that_lie_close_together_say_nothing_of_twice_the_data() -> None:
+    """As the smallest parts fail, or are the same examples of a small dataset: noise would look like a slope."""
+    spec = curve_spec(learningCurve={"percents": [70, 80, 90, 100]})
+    found = of(finished(spec, lambda n, seed: 1.0 - n / EXAMPLES / 10 + seed % 2 * 0.001))
+    assert (found.verdict, found.gain_high, len(found.points)) == ("CantTell", None, 4)
+    assert found.message.startswith("The sizes lie too close together, 1,120 to 1,600 training examples:")
+
+
+def test_four_sizes_of_which_the_largest_is_four_times_the_smallest_are_enough() -> None:
+    spec = curve_spec(learningCurve={"percents": [8, 16, 24, 32]})
+    found = of(finished(spec, lambda n, seed: 0.5 + (n / EXAMPLES) ** -0.5 + seed % 2 * 0.01))
+    assert (found.verdict, [point.examples for point in found.points]) == ("WorthIt", [128, 256, 384, 512])
+
+
 def test_too_few_seeds_to_know_how_they_differ_are_told_as_that() -> None:
     spec = curve_spec()
     world = finished(spec, lambda n, seed: 1.0 / n)

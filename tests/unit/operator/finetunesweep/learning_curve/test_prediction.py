@@ -10,7 +10,7 @@ from statistics import mean
 
 import pytest
 
-from finetune_operator.finetunesweep.learning_curve.curve import Measured, fits, grows, variances
+from finetune_operator.finetunesweep.learning_curve.curve import LEAST_SPAN, Measured, fits, grows, variances
 from finetune_operator.finetunesweep.learning_curve.prediction import Doubled, doubled
 from finetune_operator.finetunesweep.learning_curve.verdict import SURE
 from tests.unit.operator.finetunesweep.learning_curve.simulated import (
@@ -146,12 +146,26 @@ def test_what_is_called_worth_it_or_not_measures_so_in_nine_of_ten(seeds: int) -
         assert sum(right) >= SURE * len(right), f"{verdict}: {sum(right)} of {len(right)}"
 
 
+CLOSEST = tuple(round(SIZES[-1] * LEAST_SPAN ** (-step / 3)) for step in (3, 2, 1, 0))
+"""The sizes that lie closest together of those that are still told of."""
+
+
+@pytest.mark.parametrize("sizes", [SIZES, CLOSEST], ids=["of sixteen times", "of the least span"])
 @pytest.mark.parametrize("worthwhile", [0.0005, 0.01])
 @pytest.mark.parametrize("noise", [0.0005, 0.01, 0.05])
-def test_a_truly_flat_curve_is_never_called_worth_it(noise: float, worthwhile: float) -> None:
-    losses, chance = Losses(lambda n: 0.3, lambda n: noise), random.Random(f"{noise} {worthwhile}")
+def test_a_truly_flat_curve_is_never_called_worth_it(noise: float, worthwhile: float, sizes: tuple[int, ...]) -> None:
+    losses, chance = Losses(lambda n: 0.3, lambda n: noise, sizes), random.Random(f"{noise} {worthwhile}")
     called = sum(predicted(losses.trained(chance), worthwhile=worthwhile).probability >= SURE for _ in range(DRAWS))
     assert called == 0
+
+
+@pytest.mark.parametrize("sizes", [SIZES, CLOSEST], ids=["of sixteen times", "of the least span"])
+def test_the_interval_of_a_truly_flat_curve_holds_the_measured_gain(sizes: tuple[int, ...]) -> None:
+    losses, chance, held = Losses(lambda n: 0.3, lambda n: SEED_NOISE, sizes), random.Random(len(sizes)), 0
+    for _ in range(2 * DRAWS):
+        measured = losses.trained(chance)
+        held += holds(predicted(measured), losses.measured_gain(measured, chance))
+    assert held >= HELD * 2 * DRAWS, f"{held} of {2 * DRAWS}"
 
 
 @pytest.mark.parametrize(("name", "is_likely"), [("steep", True), ("flat", False)])
