@@ -19,7 +19,12 @@ class LearningCurve(ApiModel):
                 "self.percents.all(one, self.percents.exists_one(same, same == one))",
                 "percents name each size once",
                 "percents",
-            )
+            ),
+            (
+                "self.percents.max() >= 4.0 * self.percents.min()",
+                "the largest of percents is at least four times the smallest: a slope of closer ones is mere noise",
+                "percents",
+            ),
         )
     )
 
@@ -27,7 +32,7 @@ class LearningCurve(ApiModel):
         [6.25, 12.5, 25, 50, 100],
         min_length=4,
         max_length=10,
-        description="Percentages of the training examples.",
+        description="Percentages of the training examples; the largest at least four times the smallest.",
     )
     seeds: int = Field(
         2,

@@ -73,7 +73,7 @@ class TrialStatus(ApiModel):
 class BestTrial(ApiModel):
     """The trial with the best score, or one whose interval overlaps with its own and that takes a fifth less time.
 
-    With mode SmallestModel: that of the smallest model that passes.
+    With mode SmallestModel: that of the smallest model that passes. With mode LearningCurve there is none.
     """
 
     number: int = Field(description="Number of the trial.")

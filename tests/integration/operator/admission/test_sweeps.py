@@ -159,6 +159,8 @@ def curve_of(**changes: Any) -> dict[str, Any]:
         ({**CURVE, "learningCurve": {"percents": [0, 25, 50, 100]}}, ["spec.learningCurve.percents[0]"]),
         ({**CURVE, "learningCurve": {"seeds": 1}}, ["spec.learningCurve.seeds"]),
         ({**CURVE, "learningCurve": {"percents": [25, 25.0, 50, 100]}}, ["percents name each size once"]),
+        ({**CURVE, "learningCurve": {"percents": [94, 96, 98, 100]}}, ["at least four times the smallest"]),
+        ({**CURVE, "learningCurve": {"percents": [8.1, 16, 24, 32]}}, ["at least four times the smallest"]),
         (
             curve_of(hyperparameters={**FROZEN, "seed": 4294967295}),
             ["hyperparameters.seed and those of learningCurve.seeds after it are at most 4294967295"],
@@ -235,6 +237,8 @@ def test_what_no_class_can_list_is_refused(api: Api, model: dict[str, Any], told
 def test_a_learning_curve_needs_no_fields_of_its_own(api: Api) -> None:
     spec = {name: value for name, value in {**SWEEP, **CURVE}.items() if value is not None}
     assert "learningCurve" not in api.create("FineTuneSweep", "good", spec, query=DRY_RUN)["spec"]
+    close = {**spec, "learningCurve": {"percents": [8, 32, 24, 16]}}
+    assert api.create("FineTuneSweep", "good", close, query=DRY_RUN)["spec"]["learningCurve"]["seeds"] == 2
     full = {**spec, "learningCurve": {}}
     curve = api.create("FineTuneSweep", "good", full, query=DRY_RUN)["spec"]["learningCurve"]
     assert curve == {"percents": [6.25, 12.5, 25, 50, 100], "seeds": 2, "worthwhileGain": 0.01}

@@ -58,7 +58,10 @@ def test_the_best_trial_is_evaluated_on_other_examples_before_the_sweep_is_over(
 
 def test_its_examples_may_be_a_split_of_a_dataset() -> None:
     """As those that the trials are compared on; all else of these Evaluations stays the same."""
-    evaluation, splits = OBJECTIVE["evaluation"], [{"name": "tickets", "split": name} for name in ("validation", "test")]
+    evaluation, splits = (
+        OBJECTIVE["evaluation"],
+        [{"name": "tickets", "split": name} for name in ("validation", "test")],
+    )
     compared, held_out = ({"datasetRef": split} for split in splits)
     measured = {**evaluation["template"]["spec"], "dataset": {**compared, "maxExamples": 50}}
     objective = {**evaluation, "template": {"spec": measured}, "holdout": held_out}

@@ -113,7 +113,7 @@ def _sizes(measured: Sequence[Measured], variance: Mapping[int, float], seeds: i
     import numpy as np
 
     largest, of_largest = list(errors_by_size(measured).items())[-1]
-    # New trainings are as large or larger: where seeds differ more with more data, what all sizes have in common is little.
+    # New trainings are as large or larger: where seeds differ more with more data, all sizes together say too little.
     variance = {**variance, largest: max(variance[largest], own_variance(of_largest))}
     sizes, errors, precision = means(measured, variance)
     octaves = np.log2(np.append(sizes, 2 * sizes[-1]))

@@ -54,8 +54,8 @@ def learning_curve(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> Cu
     smallest, largest = min(by_size), max(by_size)
     if largest < LEAST_SPAN * smallest:
         message = (
-            f"The sizes lie too close together, {smallest:,} to {largest:,} training examples: cannot estimate the effect "
-            "of more data. Let spec.learningCurve.percents begin at a quarter of the largest or less."
+            f"The sizes lie too close together, {smallest:,} to {largest:,} training examples: cannot estimate the "
+            "effect of more data. Let spec.learningCurve.percents begin at a quarter of the largest or less."
         )
         return CurveStatus(message=message, points=points)
     if grows(measured, variance):

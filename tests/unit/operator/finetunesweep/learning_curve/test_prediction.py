@@ -182,6 +182,17 @@ def test_more_seeds_make_the_interval_narrower() -> None:
     assert many.high - many.low < 0.6 * (few.high - few.low)
 
 
+def test_seeds_that_differ_most_at_the_largest_size_make_the_interval_wider() -> None:
+    """New trainings are as large or larger: small sizes, whose seeds hardly differ, tell little of their noise."""
+
+    def width(noisy: int) -> float:
+        error, signs = TRUTHS["medium"].error, (-1, 1)
+        found = predicted([Measured(n, error(n) + (0.02 if n == noisy else 0.004) * one) for n in SIZES for one in signs])
+        return found.high - found.low
+
+    assert width(SIZES[-1]) > 1.2 * width(SIZES[0])
+
+
 def test_the_same_trainings_have_the_same_interval() -> None:
     measured = trained(TRUTHS["medium"], random.Random(5), 2)
     assert predicted(measured) == predicted(list(reversed(measured)))

@@ -162,8 +162,8 @@ def test_models_that_hours_did_not_allow_are_told_with_the_limit() -> None:
     assert (world.status.phase, world.reason("Failed")) == ("Failed", ("True", "GateFailed"))
     assert message(world).startswith(
         "Model 'one' does not pass spec.smallestModel.gates. `kubectl describe eval "
-        f"{world.trial(1).evaluation_name}` says more of the largest one. 2 larger models were not tried: another trial "
-        "would exceed budget.acceleratorHours. Change spec.budget, what is trained or what must be reached, and "
+        f"{world.trial(1).evaluation_name}` says more of the largest one. 2 larger models were not tried: another "
+        "trial would exceed budget.acceleratorHours. Change spec.budget, what is trained or what must be reached, and "
         "spec.runId."
     )
 
