@@ -187,7 +187,9 @@ def test_seeds_that_differ_most_at_the_largest_size_make_the_interval_wider() ->
 
     def width(noisy: int) -> float:
         error, signs = TRUTHS["medium"].error, (-1, 1)
-        found = predicted([Measured(n, error(n) + (0.02 if n == noisy else 0.004) * one) for n in SIZES for one in signs])
+        found = predicted(
+            [Measured(n, error(n) + (0.02 if n == noisy else 0.004) * one) for n in SIZES for one in signs]
+        )
         return found.high - found.low
 
     assert width(SIZES[-1]) > 1.2 * width(SIZES[0])
