@@ -31,6 +31,7 @@ from typing import Literal
 
 from finetune_operator.kube.resources import Object, Resource
 from finetune_operator.kube.selectors import Selector, has_labels, matches
+from finetune_operator.kube.writes_in_flight import WritesInFlight
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
 Key = tuple[str, str]
@@ -101,8 +102,8 @@ class Cache:
         self, selectors: Mapping[Resource, Selector], owner_label: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._stores = {resource: _Store(selector) for resource, selector in selectors.items()}
-        self._owner_label = owner_label
-        self._clock = clock
+        self._owner_label, self._clock = owner_label, clock
+        self.writes = WritesInFlight()
 
     # Called by the informers.
 
@@ -174,15 +175,18 @@ class Cache:
 
     # Called by the client.
 
-    def record_write(self, resource: Resource, answer: Object) -> None:
-        """Store the API server's response to a write."""
+    def record_write(self, resource: Resource, answer: Object, replaced: str | None = None) -> None:
+        """Store the API server's response to a write; `replaced`: the version without which it would be refused."""
         store, meta = self._stores.get(resource), answer.get("metadata", {})
         if store is None or "uid" not in meta:
             return
         if meta.get("deletionGracePeriodSeconds") == 0 and not meta.get("finalizers"):
             # Its last finalizer was removed: the object is gone, and there is no newer version of it.
             self.record_deletion(resource, meta.get("namespace"), meta["name"], meta["uid"])
-        elif self._put(store, answer) is not None and (entry := store.entries.get(_key(answer))) is not None:
+            return
+        # The watch may have been faster. A write that changes nothing is answered with the version before it.
+        is_ours = self._put(store, answer) is not None or replaced not in (None, meta.get("resourceVersion"))
+        if is_ours and (entry := store.entries.get(_key(answer))) is not None and _is_version(entry, answer):
             entry.is_ours = entry.is_delivered = True
 
     def record_read(self, resource: Resource, answer: Object) -> None:
@@ -197,8 +201,7 @@ class Cache:
         if store is None:
             return
         _note_deletion(store, uid, _FOREVER)
-        entry = store.entries.get(key)
-        if entry is not None and entry.uid == uid:
+        if (entry := store.entries.get(key)) is not None and entry.uid == uid:
             self._drop_undelivered(store, key, entry)
 
     def mark_unknown(self, resource: Resource, namespace: str | None, name: str, owner: str | None = None) -> None:
@@ -223,10 +226,9 @@ class Cache:
         store = self._stores.get(resource)
         if store is None:
             return
-        entry = store.entries.get(key)
         if body is not None:
             self._put(store, body)
-        elif entry is not None and entry is before:
+        elif (entry := store.entries.get(key)) is not None and entry is before:
             self._drop_undelivered(store, key, entry)
         _clear_unknown(store, key, outcome)
 
@@ -264,8 +266,7 @@ class Cache:
         store, key = self._stores.get(resource), (namespace or "", name)
         if store is None or not self._is_fresh(store) or key in store.unknown:
             return None
-        entry = store.entries.get(key)
-        return None if entry is None else entry.body
+        return None if (entry := store.entries.get(key)) is None else entry.body
 
     def entry(self, resource: Resource, namespace: str | None, name: str) -> object | None:
         """What is stored for a key, to be compared by identity: see `record_get`."""

@@ -100,6 +100,17 @@ class CachedKube(Kube):
         return page.items
 
     async def _write(self, method: str, target: Target, manager: str | None = None, **request: Any) -> Object:
+        body = request["body"]
+        replaced = body.get("metadata", {}).get("resourceVersion") if isinstance(body, dict) else None
+        if replaced is None:
+            return await self._write_and_record(method, target, manager, None, **request)
+        with self.cache.writes.writing((target.resource, target.namespace or "", target.name)):
+            return await self._write_and_record(method, target, manager, replaced, **request)
+
+    async def _write_and_record(
+        self, method: str, target: Target, manager: str | None, replaced: str | None, **request: Any
+    ) -> Object:
+        """`replaced`: the version without which the API server refuses the write."""
         try:
             answer = await super()._write(method, target, manager, **request)
         except BaseException:
@@ -108,7 +119,7 @@ class CachedKube(Kube):
             raise
         uid = (answer.get("details") or {}).get("uid")
         if "uid" in answer.get("metadata", {}):
-            self.cache.record_write(target.resource, answer)
+            self.cache.record_write(target.resource, answer, replaced)
         elif method == "DELETE" and uid:
             self.cache.record_deletion(target.resource, target.namespace, target.name, uid)
         else:

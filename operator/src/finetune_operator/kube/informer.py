@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -151,8 +152,14 @@ class Informer:
             raise ApiError(int(body.get("code") or 0), str(body.get("reason", "")), message)
         if type in ("ADDED", "MODIFIED", "DELETED") and self._is_read(body):
             is_ours = self.cache.apply_event(self.resource, cast(EventType, type), body)
-            self.on_change(body, type, is_ours)
+            key = (self.resource, body["metadata"].get("namespace", ""), body["metadata"]["name"])
+            if is_ours or not self.cache.writes.waits(key, partial(self._deliver, type, body)):
+                self.on_change(body, type, is_ours)
         return str(body.get("metadata", {}).get("resourceVersion") or version)
+
+    def _deliver(self, type: str, body: Object) -> None:
+        """Deliver an event that waited. It is applied once more, which only tells whether it is ours by now."""
+        self.on_change(body, type, self.cache.apply_event(self.resource, cast(EventType, type), body))
 
     def _is_read(self, body: Object) -> bool:
         return self.reads(body["metadata"].get("namespace", ""))
