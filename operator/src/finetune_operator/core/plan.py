@@ -197,8 +197,8 @@ def _first_decision(
     plan = Plan(status)
     for policy in policies:
         if isinstance(policy, Mutator):
-            plan = policy.run(observed, plan, now)
-            assert plan == Plan(plan.status, merge=plan.merge), "the rest is the decision's"
+            before, plan = plan, policy.run(observed, plan, now)
+            assert plan is before or plan == Plan(plan.status, merge=plan.merge), "the rest is the decision's"
         elif (decision := policy.run(observed, plan.status, now)) is not None:
             return _with_decision(observed, plan, decision, phase_of, now)
     raise AssertionError("the last policy always decides")

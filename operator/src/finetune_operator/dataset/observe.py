@@ -14,7 +14,7 @@ from finetune_operator.dataset.refusal import spec_refusal
 from finetune_operator.environment import Environment
 from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.kube.parsed import status_of
+from finetune_operator.kube.parsed import spec_of, status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.observe import resolve_dataset, resolve_endpoint
@@ -25,7 +25,7 @@ from finetune_operator.pods.observed import job_view, parse_time, pod_view, stat
 async def observe(reader: Reader, parent: Object, *, environment: Environment) -> ObservedDataset:
     """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
     owner = owner_of(parent)
-    spec, status = DatasetSpec.from_storage(parent["spec"]), status_of(DatasetKindStatus, parent)
+    spec, status = spec_of(DatasetSpec, parent), status_of(DatasetKindStatus, parent)
     reference = None if spec.generate is None else spec.generate.prompts.dataset_ref
     is_recorded = status.retry_time is not None or status.completion_time is not None
     running = [] if status.job_name is None or is_recorded else [status.job_name]

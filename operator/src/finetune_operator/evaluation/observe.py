@@ -16,7 +16,7 @@ from finetune_operator.evaluation.observed import Answering, ObservedEvaluation
 from finetune_operator.evaluation.refusal import grading_refusal
 from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.kube.parsed import status_of
+from finetune_operator.kube.parsed import spec_of, status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.observe import resolve_checkpoints, resolve_dataset, resolve_endpoint, resolve_model
@@ -27,7 +27,7 @@ from finetune_operator.pods.observed import job_view, parse_time, pod_view, stat
 async def observe(reader: Reader, parent: Object, *, environment: Environment) -> ObservedEvaluation:
     """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
     owner = owner_of(parent)
-    spec, status = EvaluationSpec.from_storage(parent["spec"]), status_of(EvaluationStatus, parent)
+    spec, status = spec_of(EvaluationSpec, parent), status_of(EvaluationStatus, parent)
     candidates = [one for each in spec.candidates for one in await _candidates(reader, owner.namespace, each)]
     baseline = await _answering(reader, owner.namespace, spec.baseline.model) if spec.baseline else None
     reference = spec.dataset.dataset_ref

@@ -30,13 +30,20 @@ from finetune_operator.finetunejob.attempt_state import (
 )
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.storage_folders import folder_classes, known_folders
-from finetune_operator.kube.parsed import status_of
+from finetune_operator.kube.parsed import spec_of, status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.observe import resolve_dataset, resolve_endpoint, resolve_model
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observe import is_alone, job_by_name, observe_warnings, owned_jobs_and_pods, pod_by_name
-from finetune_operator.pods.observed import JobView, alone_view, job_view, parse_time, pod_view, status_written
+from finetune_operator.pods.observed import (
+    JobView,
+    alone_view,
+    cached_job_view,
+    cached_pod_view,
+    parse_time,
+    status_written,
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Children:
 async def observe(reader: Reader, parent: Object, *, environment: Environment) -> ObservedFineTuneJob:
     """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
     owner = owner_of(parent)
-    spec = FineTuneJobSpec.from_storage(parent["spec"])
+    spec = spec_of(FineTuneJobSpec, parent)
     status = status_of(FineTuneJobStatus, parent)
     class_name = spec.class_name or pinned_class(spec, status)
     others = folder_classes(known_folders(owner, status)) - {class_name}
@@ -63,7 +70,7 @@ async def observe(reader: Reader, parent: Object, *, environment: Environment) -
     classes = await observe_classes(reader, others, environment.trainer_image)
     model = await _observe_model(reader, owner, spec, status)
     children = await _children(reader, owner, parent, spec, status)
-    pods = tuple(pod_view(item) for item in children.pods)
+    pods = tuple(cached_pod_view(item) for item in children.pods)
     warnings = await observe_warnings(reader, owner.namespace, children.jobs, pods, datetime.now(UTC))
     budget = await observe_budget(reader, environment.namespace, owner, class_, status, children.pods)
     attempt, progress = status.attempt.job_name if status.attempt else "", environment.progress
@@ -130,8 +137,8 @@ async def observe_children(
         hidden, strangers = await pod_by_name(reader, owner, newest)
         more_jobs, theirs, lost = await job_by_name(reader, owner, newest, *controllers)
         jobs, alone, pods = [*jobs, *more_jobs], [*alone, *hidden], [*pods, *hidden, *strangers, *theirs]
-        disowned = [*map(job_view, lost), *map(alone_view, strangers)]
-    return Children((*map(job_view, jobs), *map(alone_view, alone)), tuple(pods), tuple(disowned))
+        disowned = [*map(cached_job_view, lost), *map(alone_view, strangers)]
+    return Children((*map(cached_job_view, jobs), *map(alone_view, alone)), tuple(pods), tuple(disowned))
 
 
 def pinned_class(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> str | None:

@@ -22,7 +22,7 @@ from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, Tria
 from finetune_operator.finetunesweep.refusal import search_refusal
 from finetune_operator.finetunesweep.smallest_model.candidates import candidates
 from finetune_operator.finetunesweep.trials import running
-from finetune_operator.kube.parsed import status_of
+from finetune_operator.kube.parsed import spec_of, status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, Object
 
@@ -37,7 +37,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     The jobs of trials that have ended are not read: what counts of them is in the status.
     """
     owner = owner_of(parent)
-    spec, status = FineTuneSweepSpec.from_storage(parent["spec"]), status_of(FineTuneSweepStatus, parent)
+    spec, status = spec_of(FineTuneSweepSpec, parent), status_of(FineTuneSweepStatus, parent)
     is_over = status.run_id == spec.run_id and status.completion_time is not None
     is_new = status.run_id != spec.run_id or not status.trials
     if not is_over and spec.search is not None and spec.search.algorithm != "Grid":

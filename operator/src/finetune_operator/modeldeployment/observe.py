@@ -13,7 +13,7 @@ from finetune_operator.core.ownership import ROLE_LABEL, Owner, is_controlled_by
 from finetune_operator.core.references import Unreadable, read_referenced
 from finetune_operator.environment import Environment
 from finetune_operator.finetuneclass.observe import observe_class
-from finetune_operator.kube.parsed import status_of
+from finetune_operator.kube.parsed import spec_of, status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import (
     CONFIG_MAPS,
@@ -33,7 +33,7 @@ from finetune_operator.pods.roles import CANARY_ROLE, GATEWAY_ROLE, SERVE_ROLE
 async def observe(reader: Reader, parent: Object, *, environment: Environment) -> ObservedModelDeployment:
     """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""
     owner = owner_of(parent)
-    spec = ModelDeploymentSpec.from_storage(parent["spec"])
+    spec = spec_of(ModelDeploymentSpec, parent)
     deployment = await reader.get(DEPLOYMENTS, owner.namespace, owner.name)
     pods = [pod_view(item) for item in await owned_pods_of_deployment(reader, owner, deployment)]
     config_maps = await reader.list(CONFIG_MAPS, owner.namespace, {**owner_selector(owner.uid), ROLE_LABEL: SERVE_ROLE})

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from finetune_api.base import EARLIEST, sane_time
 from finetune_operator.core.digest import DIGEST_ANNOTATION
 from finetune_operator.core.ownership import ROLE_LABEL, Controller, controller
+from finetune_operator.kube.parsed import Parsed
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, PODS, Object, Resource
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -285,6 +286,10 @@ def _alone_deadline(meta: Object, spec: Object, status: Object) -> datetime | No
         return None
     created = parse_time(meta["creationTimestamp"])
     return max(created, _time(scheduled, "lastTransitionTime") or created) + timedelta(seconds=seconds)
+
+
+cached_pod_view, cached_job_view = Parsed(pod_view), Parsed(job_view)
+"""The same of objects that nobody modifies: each is looked at on arrival, and again with all others of its owner."""
 
 
 def lost_time(pod: PodView) -> datetime | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from finetune_operator.pods.observed import job_view, pod_view
+from finetune_operator.pods.observed import cached_job_view, cached_pod_view
 from finetune_operator.pods.roles import PREFLIGHT_ROLE
 
 ChildState = tuple[object, ...]
@@ -39,11 +39,11 @@ def child_changed(seen: dict[str, ChildState], body: Mapping[str, Any], type: st
 def child_state(body: Mapping[str, Any]) -> ChildState | None:
     """What a plan reacts to, to be compared from event to event; None for a type of which every event counts."""
     read = _READERS.get(body.get("kind", ""))
-    return None if read is None else read(dict(body))
+    return None if read is None else read(body)
 
 
-def _job_state(body: dict[str, Any]) -> ChildState:
-    job = job_view(body)
+def _job_state(body: Mapping[str, Any]) -> ChildState:
+    job = cached_job_view(body)
     # A preflight is decided by what its Pod says, a second before the Job controller has counted it.
     is_decided = job.role == PREFLIGHT_ROLE and job.state != "Failed" and not job.reason
     state, ending = ("Active", False) if is_decided else (job.state, job.ending)
@@ -52,12 +52,12 @@ def _job_state(body: dict[str, Any]) -> ChildState:
     return ("Job", state, ending, job.deleting, job.suspended)
 
 
-def _pod_state(body: dict[str, Any]) -> ChildState:
-    pod = pod_view(body)
+def _pod_state(body: Mapping[str, Any]) -> ChildState:
+    pod = cached_pod_view(body)
     begun = pod.phase == "Pending" or (pod.phase == "Running" and pod.role == PREFLIGHT_ROLE)
     if begun and not pod.terminating and not pod.waiting_reason and not pod.disrupted and pod.exit_code is None:
         return NOTHING_TO_DECIDE
     return ("Pod", pod.phase, pod.terminating, pod.waiting_reason, pod.disrupted, pod.exit_code)
 
 
-_READERS: Mapping[str, Callable[[dict[str, Any]], ChildState]] = {"Job": _job_state, "Pod": _pod_state}
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], ChildState]] = {"Job": _job_state, "Pod": _pod_state}
