@@ -16,7 +16,7 @@ from benchmarks.controller import measure, report
 from benchmarks.controller.cluster import Size
 from benchmarks.controller.products.kubeflow.build import controllers
 from benchmarks.controller.products.kubeflow.product import Kubeflow
-from benchmarks.controller.products.ours import ROOT, Ours
+from benchmarks.controller.products.ours import ROOT, OnRevisions, Ours
 from benchmarks.controller.products.product import Product
 from e2e.cluster.components.control_plane import ControlPlane
 from e2e.steps import console, failing_plainly, timings_table
@@ -30,6 +30,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def benchmark(
     rival: Annotated[bool, typer.Option("--rival", help="Measure Kubeflow Trainer too, in turn.")] = False,
+    datasets: Annotated[
+        bool, typer.Option("--datasets", help="Measure jobs on revisions of Datasets too, in turn.")
+    ] = False,
     live: Annotated[int, typer.Option(min=1, help="Jobs that are created at each rate while it is measured.")] = 200,
     finished: Annotated[int, typer.Option(min=1, help="Jobs that have ended before.")] = 3_000,
     rate: Annotated[list[float] | None, typer.Option(min=0.1, help="Creates a second; by default 5, 10, 20.")] = None,
@@ -52,7 +55,7 @@ def benchmark(
         if rival:
             controllers()
         for number in range(rounds):
-            for make in turns(number, rival=rival):
+            for make in turns(number, rival=rival, datasets=datasets):
                 with_idle = number == 0 and resync_seconds > 0
                 measured = asyncio.run(measure.one_round(make, size, with_idle=with_idle))
                 results = dataclasses.replace(results, rounds=(*results.rounds, measured))
@@ -65,11 +68,11 @@ def benchmark(
         raise typer.Exit(1)
 
 
-def turns(number: int, *, rival: bool) -> list[Callable[[ControlPlane], Product]]:
+def turns(number: int, *, rival: bool, datasets: bool = False) -> list[Callable[[ControlPlane], Product]]:
     """Who is measured in this round, one after the other: who began the last one does not begin this one."""
-    if not rival:
-        return [Ours]
-    return [Ours, Kubeflow] if number % 2 == 0 else [Kubeflow, Ours]
+    measured: list[Callable[[ControlPlane], Product]] = [Ours, *([OnRevisions] if datasets else [])]
+    measured += [Kubeflow] if rival else []
+    return measured if number % 2 == 0 else measured[::-1]
 
 
 def print_table(results: report.Results) -> None:

@@ -53,7 +53,7 @@ def cluster(make: Callable[[ControlPlane], Product], namespaces: int) -> Iterato
         with step(f"Install {product.name}'s CRDs and roles, and make nodes and namespaces"):
             product.install()
             populate(plane, namespaces)
-        kwok.start(plane)
+        kwok.start(plane, product)
         controllers = Controllers(plane, product)
         try:
             yield Cluster(plane, audit, product, controllers)

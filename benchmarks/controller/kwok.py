@@ -1,6 +1,6 @@
 """kwok plays the nodes: each Pod starts and ends at once, with the termination message that our trainer would leave.
 
-Training Pods run on for ever, but for those of the job FINISHING, which succeed.
+Training Pods run on for ever, but for those of the job FINISHING, which succeed. Pods that build a Dataset succeed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import yaml
 
 from benchmarks.controller.audit import KWOK
 from benchmarks.controller.products import ours
-from benchmarks.controller.products.product import FINISHING
+from benchmarks.controller.products.product import FINISHING, Product
 from e2e.cluster.binaries import binaries
 from e2e.cluster.components.control_plane import ControlPlane
 from e2e.cluster.machine import processes
+from finetune_api.dataset import DatasetSpec, Revision, SplitStatus
 from finetune_api.finetunejob import (
     CheckpointStatus,
     DatasetStatus,
@@ -24,10 +25,13 @@ from finetune_api.finetunejob import (
     ModelStatus,
     Result,
 )
-from finetune_api.outcome import PreflightReport, TrainReport
+from finetune_api.outcome import DatasetReport, PreflightReport, TrainReport
 from finetune_api.run import run_folder
 from finetune_api.termination_message import to_termination_message
+from finetune_operator.dataset import objects as dataset_objects
 from finetune_operator.finetunejob.objects import run_digest
+from finetune_operator.kube.resources import FINE_TUNE_JOBS
+from finetune_operator.pods.roles import DATASET_ROLE
 
 PROCESS = "kwok"
 TEAM = "team-00"
@@ -43,13 +47,16 @@ PREFLIGHT_REPORT = PreflightReport(
     ),
     model=ModelStatus(architecture="LlamaForCausalLM", parameters=596_049_920, context_length=32_768),
 )
-_UID = "00000000"
-"""Stands for the first part of the job's UID, which kwok puts in: the operator takes no result of another folder."""
-_RUN = f"1-{run_digest(FineTuneJobSpec.model_validate(ours.job(FINISHING, TEAM)['spec']), 1)}"
-_FOLDER = f"s3://models/finetune/{TEAM}/{FINISHING}/{run_folder(_RUN, _UID)}"
-TRAIN_REPORT = TrainReport(
-    result=Result(
-        uri=f"{_FOLDER}/result",
+_UID, _NAMESPACE = "00000000", "namespace-of-the-pod"
+"""They stand for what kwok puts in, of the Pod: the operator takes no result of another folder."""
+
+
+def train_report(job: dict[str, Any]) -> TrainReport:
+    """What the training Pod of the job FINISHING reports."""
+    run = f"1-{run_digest(FineTuneJobSpec.model_validate(job['spec']), 1)}"
+    folder = f"s3://models/finetune/{TEAM}/{FINISHING}/{run_folder(run, _UID)}"
+    result = Result(
+        uri=f"{folder}/result",
         base_model_uri="s3://models/base",
         adapter_type="LoRA",
         step=750,
@@ -57,18 +64,32 @@ TRAIN_REPORT = TrainReport(
         train_loss=0.4251,
         eval_loss=0.5102,
         trained_tokens=270_000,
-    ),
-    checkpoints=[
-        CheckpointStatus(step=step, uri=f"{_FOLDER}/checkpoints/step-{step:06}", metric=0.6, size=40_000_000)
+    )
+    checkpoints = [
+        CheckpointStatus(step=step, uri=f"{folder}/checkpoints/step-{step:06}", metric=0.6, size=40_000_000)
         for step in (600, 675, 750)
-    ],
-)
+    ]
+    return TrainReport(result=result, checkpoints=checkpoints)
 
 
-def start(plane: ControlPlane) -> None:
+def dataset_report() -> DatasetReport:
+    """What the Pod that builds a team's Dataset reports."""
+    run = f"1-{dataset_objects.run_digest(DatasetSpec.model_validate(ours.DATASET['spec']), 1)}"
+    name = ours.DATASET["metadata"]["name"]
+    folder = f"s3://models/finetune/{_NAMESPACE}/{name}/{run_folder(run, _UID)}/result/claim-000001"
+    sizes = {"training": 1500, "validation": 150}
+    splits = [
+        SplitStatus(name=split, uri=f"{folder}/{split}.jsonl", examples=examples, size=examples * 400, sha256="7b" * 32)
+        for split, examples in sizes.items()
+    ]
+    digest, examples = "sha256:" + "3c" * 32, sum(sizes.values())
+    return DatasetReport(revision=Revision(digest=digest, uri=folder, format="Chat", examples=examples, splits=splits))
+
+
+def start(plane: ControlPlane, product: Product) -> None:
     """Start kwok, with NODES nodes that are Ready and large enough for every Pod."""
     config = plane.home / "kwok.yaml"
-    config.write_text(yaml.safe_dump_all([*_stages()]))
+    config.write_text(yaml.safe_dump_all([*_stages(), *_ends(product)]))
     user = plane.kubeconfig_for(KWOK, ["system:masters"])
     command: list[str | Path] = [binaries(["kwok"])["kwok"], f"--config={config}", f"--kubeconfig={user}"]
     command += ["--manage-all-nodes", "--v=WARN"]
@@ -88,48 +109,48 @@ def nodes() -> list[dict[str, Any]]:
     ]
 
 
+_ALIVE = {"key": ".metadata.deletionTimestamp", "operator": "DoesNotExist"}
+_RUNNING = {"key": ".status.phase", "operator": "In", "values": ["Running"]}
+
+
 def _stages() -> list[dict[str, Any]]:
     parallel = {"podPlayStageParallelism": 16, "nodePlayStageParallelism": 4, "nodeLeaseParallelism": 4}
     options = {**parallel, "nodeLeaseDurationSeconds": 40}
-    running = {"key": ".status.phase", "operator": "In", "values": ["Running"]}
-    alive = {"key": ".metadata.deletionTimestamp", "operator": "DoesNotExist"}
-    finishing = {
-        "key": '.metadata.annotations["finetune.dev/owner"]',
-        "operator": "In",
-        "values": [f"FineTuneJob/{FINISHING}"],
-    }
+    pending = {"key": ".status.phase", "operator": "In", "values": ["Pending"]}
     not_ready = {
         "key": '.status.conditions.[] | select( .type == "Ready" ) | .status',
         "operator": "NotIn",
         "values": ["True"],
     }
-    preflight, train = ({"finetune.dev/role": role} for role in ("preflight", "train"))
     return [
         {"apiVersion": "config.kwok.x-k8s.io/v1alpha1", "kind": "KwokConfiguration", "options": options},
         _stage("node-ready", "Node", [not_ready], status=_NODE_READY),
-        _stage(
-            "pod-running",
-            "Pod",
-            [alive, {"key": ".status.phase", "operator": "In", "values": ["Pending"]}],
-            status=_POD_RUNNING,
-        ),
-        _stage(
-            "preflight",
-            "Pod",
-            [alive, running],
-            labels=preflight,
-            status=_succeeded(to_termination_message(PREFLIGHT_REPORT)),
-        ),
-        _stage(
-            "train",
-            "Pod",
-            [alive, running, finishing],
-            labels=train,
-            status=_succeeded(to_termination_message(TRAIN_REPORT)),
-        ),
-        _stage("rival", "Pod", [alive, running], labels={JOBSET_LABEL: FINISHING}, status=_succeeded("")),
-        _stage("pod-gone", "Pod", [{**alive, "operator": "Exists"}]),
+        _stage("pod-running", "Pod", [_ALIVE, pending], status=_POD_RUNNING),
+        _stage("pod-gone", "Pod", [{**_ALIVE, "operator": "Exists"}]),
     ]
+
+
+def _ends(product: Product) -> list[dict[str, Any]]:
+    """Which of the product's Pods end, and what they leave."""
+    if product.jobs != FINE_TUNE_JOBS:
+        return [_stage("rival", "Pod", [_ALIVE, _RUNNING], labels={JOBSET_LABEL: FINISHING}, status=_succeeded(""))]
+    finishing = {
+        "key": '.metadata.annotations["finetune.dev/owner"]',
+        "operator": "In",
+        "values": [f"FineTuneJob/{FINISHING}"],
+    }
+    trained = train_report(product.job(FINISHING, TEAM))
+    return [
+        _ending("preflight", PREFLIGHT_REPORT),
+        _ending("train", trained, finishing),
+        _ending(DATASET_ROLE, dataset_report()),
+    ]
+
+
+def _ending(role: str, report: PreflightReport | TrainReport | DatasetReport, *more: dict[str, Any]) -> dict[str, Any]:
+    """The Pods of a role end with this report."""
+    labels, status = {"finetune.dev/role": role}, _succeeded(to_termination_message(report))
+    return _stage(role, "Pod", [_ALIVE, _RUNNING, *more], labels=labels, status=status)
 
 
 def _stage(
@@ -187,6 +208,7 @@ def _succeeded(message: str) -> str:
     """The container ended with status 0 and this termination message."""
     message = message.replace("'", "''")
     message = message.replace(_UID, '{{ printf "%.8s" (index $.metadata.labels "finetune.dev/owner-uid") }}')
+    message = message.replace(_NAMESPACE, "{{ $.metadata.namespace }}")
     return f"""
 {{{{ $now := Now }}}}
 phase: Succeeded

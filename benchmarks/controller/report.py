@@ -18,7 +18,8 @@ from rich.table import Table
 from benchmarks.controller.cluster import Size
 from benchmarks.controller.measure import Idle, Live, Round
 from benchmarks.controller.products.kubeflow import build
-from benchmarks.controller.products.ours import ROOT, Ours
+from benchmarks.controller.products.kubeflow.product import Kubeflow
+from benchmarks.controller.products.ours import ROOT, OnRevisions, Ours
 from e2e.cluster.binaries import version
 
 MIB = 1 << 20
@@ -122,6 +123,7 @@ def rows(results: Results) -> Iterator[Row]:
         return Row(name, values, f"at most {most:g}{unit}", statistics.median(measured[0]) <= most)
 
     yield row("CPU a job: all processes", cpu_ms, 0, " ms", AIM_CPU_MS)
+    yield from _beside_the_rival(products(results))
     for process in MEASURED_APART:
         yield row(f"  {process}", partial(cpu_ms, processes=[process]), 0, " ms")
     yield row("  the controllers", lambda one: cpu_ms(one, one.controllers), 0, " ms", AIM_OPERATOR_CPU_MS)
@@ -139,6 +141,15 @@ def rows(results: Results) -> Iterator[Row]:
     most_resident = AIM_RESIDENT / MIB if finished <= MOST_OBJECTS else None
     yield row("resident memory, peak", lambda one: one.peak_resident / MIB, 0, " MiB", most_resident)
     yield from _idle_rows([next((one.idle for one in of_product if one.idle), None) for of_product in rounds])
+
+
+def _beside_the_rival(rounds: dict[str, list[Round]]) -> Iterator[Row]:
+    """The jobs on revisions of Datasets against the rival's, where both were measured."""
+    if not {OnRevisions.name, Kubeflow.name} <= rounds.keys():
+        return
+    ours, rivals = (statistics.median(map(cpu_ms, rounds[name])) for name in (OnRevisions.name, Kubeflow.name))
+    values = tuple(f"{ours - rivals:+.0f} ms" if name == OnRevisions.name else "" for name in rounds)
+    yield Row("  on revisions, more than Kubeflow Trainer", values, "at most 0 ms", ours <= rivals)
 
 
 def cold_start_aim(finished: int) -> float | None:

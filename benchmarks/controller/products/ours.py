@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from collections.abc import Iterator
@@ -20,12 +21,24 @@ from e2e.cluster.machine.ports import free_ports
 from e2e.steps import StepFailed
 from finetune_api.base import API_VERSION
 from finetune_operator.kube.client import Kube
-from finetune_operator.kube.resources import FINE_TUNE_CLASSES, FINE_TUNE_JOBS
+from finetune_operator.kube.resources import DATASETS, FINE_TUNE_CLASSES, FINE_TUNE_JOBS
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "finetune-operator"
 RELEASE, NAMESPACE = "finetune-operator", "finetune-system"
 CLASS = "benchmark"
+DATASET: dict[str, Any] = {
+    "apiVersion": API_VERSION,
+    "kind": "Dataset",
+    "metadata": {"name": "tickets"},
+    "spec": {
+        "className": CLASS,
+        "source": {"uri": "s3://data/tickets.jsonl"},
+        "split": {"validationPercent": 9},
+    },
+}
+"""Of each team."""
+BUILT_SECONDS = 60.0
 
 
 class Ours:
@@ -100,6 +113,45 @@ class Ours:
         if status.get("phase") in ("Failed", "Cancelled"):
             raise StepFailed(f"FineTuneJob {job['metadata']['name']} has failed: {status.get('conditions')}")
         return bool(status.get("phase") == "Succeeded")
+
+
+class OnRevisions(Ours):
+    """The same with jobs on a revision of their team's Dataset, whose findings preflight takes over."""
+
+    name = "finetune-operator, Datasets"
+
+    async def prepare(self, kube: Kube) -> None:
+        await super().prepare(kube)
+        for team in self._teams():
+            await kube.create(DATASETS, team, DATASET)
+        async with asyncio.timeout(BUILT_SECONDS):
+            for team in self._teams():
+                await _built(kube, team)
+
+    def job(self, name: str, namespace: str) -> dict[str, Any]:
+        made = job(name, namespace)
+        splits = ("training", "validation")
+        made["spec"]["dataset"] = {
+            split: {"datasetRef": {"name": DATASET["metadata"]["name"], "split": split}} for split in splits
+        }
+        return made
+
+    def _teams(self) -> list[str]:
+        kubectl: list[str | Path] = [binaries(["kubectl"])["kubectl"], "--kubeconfig", self._plane.kubeconfig]
+        names = run(*kubectl, "get", "namespaces", "--output=jsonpath={.items[*].metadata.name}").split()
+        return [name for name in names if name.startswith("team-")]
+
+
+async def _built(kube: Kube, team: str) -> None:
+    """Wait until the team's Dataset has its revision. Raises StepFailed where it has failed."""
+    while True:
+        found = await kube.get(DATASETS, team, DATASET["metadata"]["name"])
+        status = {} if found is None else found.get("status", {})
+        if status.get("phase") == "Failed":
+            raise StepFailed(f"The Dataset of {team} has failed: {status.get('conditions')}")
+        if status.get("phase") == "Succeeded":
+            return
+        await asyncio.sleep(0.2)
 
 
 def job(name: str, namespace: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from benchmarks.controller.__main__ import turns
 from benchmarks.controller.cluster import Size
 from benchmarks.controller.measure import ColdStart, Idle, Live, Round
 from benchmarks.controller.products.kubeflow.product import Kubeflow, reached_here
-from benchmarks.controller.products.ours import Ours
+from benchmarks.controller.products.ours import OnRevisions, Ours
 from benchmarks.controller.report import MIB, Machine, Results, cold_start_aim, cpu_ms, products, rows, spread
 from benchmarks.controller.statistics import Distribution
 
@@ -103,6 +103,17 @@ def test_only_our_own_figures_are_held_against_the_aims() -> None:
     assert met["10/s: create to training Job, p99"] is True
 
 
+def test_jobs_on_revisions_of_datasets_are_held_against_the_rivals() -> None:
+    name = "  on revisions, more than Kubeflow Trainer"
+    cheap = of_round(OnRevisions.name, {"kube-apiserver": 7.0, "operator": 0.9})
+    table = {row.name: row for row in rows(results(OURS, cheap, RIVAL))}
+    assert (table[name].values, table[name].met) == (("", "-1 ms", ""), True)
+    dear = of_round(OnRevisions.name, {"kube-apiserver": 7.0, "operator": 1.3})
+    table = {row.name: row for row in rows(results(OURS, dear, RIVAL))}
+    assert (table[name].values, table[name].met) == (("", "+3 ms", ""), False)
+    assert name not in {row.name for row in rows(results(OURS, dear))}
+
+
 def test_a_write_without_a_change_misses_the_aim() -> None:
     name = "writes in 250 s without a change"
     assert {row.name: row.met for row in rows(results(OURS))}[name] is True
@@ -128,6 +139,8 @@ def test_the_aim_of_a_cold_start_grows_with_the_objects(finished: int, seconds: 
 def test_who_begins_changes_from_round_to_round() -> None:
     assert [turns(number, rival=True) for number in range(3)] == [[Ours, Kubeflow], [Kubeflow, Ours], [Ours, Kubeflow]]
     assert turns(1, rival=False) == [Ours]
+    both = [Ours, OnRevisions, Kubeflow]
+    assert [turns(number, rival=True, datasets=True) for number in range(2)] == [both, both[::-1]]
 
 
 def test_webhooks_are_reached_on_this_machine() -> None:
