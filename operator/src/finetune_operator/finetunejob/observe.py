@@ -33,7 +33,7 @@ from finetune_operator.finetunejob.storage_folders import folder_classes, known_
 from finetune_operator.kube.parsed import spec_of, status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
-from finetune_operator.models.observe import resolve_dataset, resolve_endpoint, resolve_model
+from finetune_operator.models.observe import resolve_datasets, resolve_endpoint, resolve_model
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observe import is_alone, job_by_name, observe_warnings, owned_jobs_and_pods, pod_by_name
 from finetune_operator.pods.observed import (
@@ -182,5 +182,4 @@ async def _observe_datasets(
 ) -> dict[str, PinnedRevision | Readiness]:
     if status.run_id == spec.run_id and status.dataset_revisions is not None:
         return {}
-    references = spec.dataset.references()
-    return {name: await resolve_dataset(reader, owner.namespace, reference) for name, reference in references.items()}
+    return await resolve_datasets(reader, owner.namespace, spec.dataset.references())

@@ -31,7 +31,6 @@ from typing import Literal
 
 from finetune_operator.kube.resources import Object, Resource
 from finetune_operator.kube.selectors import Selector, has_labels, matches
-from finetune_operator.kube.writes_in_flight import WritesInFlight
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
 Key = tuple[str, str]
@@ -103,7 +102,6 @@ class Cache:
     ) -> None:
         self._stores = {resource: _Store(selector) for resource, selector in selectors.items()}
         self._owner_label, self._clock = owner_label, clock
-        self.writes = WritesInFlight()
 
     # Called by the informers.
 

@@ -1,9 +1,10 @@
-"""The client that reads from the cache and records its writes there. See cache.py."""
+"""The client that reads from the cache and records its writes there, see cache.py; and which of these are in flight."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from finetune_operator.kube.cache import Cache
@@ -14,6 +15,46 @@ from finetune_operator.kube.transport import REQUEST_TIMEOUT_SECONDS, ResponseOb
 
 BY_NAME = "metadata.name"
 _Objects = list[Object]
+_ObjectName = tuple[Resource, str, str]
+"""Resource, namespace (empty: none) and name."""
+
+
+@dataclass
+class _Flight:
+    writes: int = 0
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+
+
+class WritesInFlight:
+    """The objects that are being written, and the events about them, which wait: whose write they tell of is not known.
+
+    The API server often sends an event to the watch before it answers the write. Delivered at once, it would count as
+    somebody else's, and the object would be reconciled once more for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._flights: dict[_ObjectName, _Flight] = {}
+
+    @contextmanager
+    def writing(self, name: _ObjectName) -> Iterator[None]:
+        """Inside, the object is being written. When its last write has ended, whatever waits is delivered, in order."""
+        flight = self._flights.setdefault(name, _Flight())
+        flight.writes += 1
+        try:
+            yield
+        finally:
+            flight.writes -= 1
+            if not flight.writes:
+                del self._flights[name]
+                for deliver in flight.waiting:
+                    deliver()
+
+    def waits(self, name: _ObjectName, deliver: Callable[[], None]) -> bool:
+        """Whether the object is being written, and this is delivered afterwards, however the write ends."""
+        flight = self._flights.get(name)
+        if flight is not None:
+            flight.waiting.append(deliver)
+        return flight is not None
 
 
 class CachedKube(Kube):
@@ -29,6 +70,7 @@ class CachedKube(Kube):
     ) -> None:
         super().__init__(api, request_timeout_seconds, on_response, resources)
         self.cache = cache
+        self._writes = WritesInFlight()
 
     @property
     def live(self) -> Reader:
@@ -67,6 +109,11 @@ class CachedKube(Kube):
         meta = parent["metadata"]
         self.cache.mark_finished(resource, meta.get("namespace"), meta["name"], meta.get("resourceVersion", ""))
 
+    def waits_for_answer(self, resource: Resource, body: Object, deliver: Callable[[], None]) -> bool:
+        """Whether this client is writing the object, and calls `deliver` afterwards, however the write ends."""
+        meta = body["metadata"]
+        return self._writes.waits((resource, meta.get("namespace", ""), meta["name"]), deliver)
+
     async def get_live(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
         """The object as it is now."""
         key = (namespace or "", name)
@@ -104,7 +151,7 @@ class CachedKube(Kube):
         replaced = body.get("metadata", {}).get("resourceVersion") if isinstance(body, dict) else None
         if replaced is None:
             return await self._write_and_record(method, target, manager, None, **request)
-        with self.cache.writes.writing((target.resource, target.namespace or "", target.name)):
+        with self._writes.writing((target.resource, target.namespace or "", target.name)):
             return await self._write_and_record(method, target, manager, replaced, **request)
 
     async def _write_and_record(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +81,10 @@ class Kube:
     ) -> list[Object]:
         """The objects of a namespace (or the cluster) with these labels and fields: all (paged), or at most `limit`."""
         return (await self._list(resource, namespace, labels, fields=fields, limit=limit)).items
+
+    def waits_for_answer(self, resource: Resource, body: Object, deliver: Callable[[], None]) -> bool:
+        """Whether an event about the object is delivered later; a client that caches knows its own writes."""
+        return False
 
     def forget_finished(self, resource: Resource, parent: Object) -> None:
         """Nothing remains to be done for a finished object: a cache may drop it."""

@@ -152,8 +152,7 @@ class Informer:
             raise ApiError(int(body.get("code") or 0), str(body.get("reason", "")), message)
         if type in ("ADDED", "MODIFIED", "DELETED") and self._is_read(body):
             is_ours = self.cache.apply_event(self.resource, cast(EventType, type), body)
-            key = (self.resource, body["metadata"].get("namespace", ""), body["metadata"]["name"])
-            if is_ours or not self.cache.writes.waits(key, partial(self._deliver, type, body)):
+            if is_ours or not self.kube.waits_for_answer(self.resource, body, partial(self._deliver, type, body)):
                 self.on_change(body, type, is_ours)
         return str(body.get("metadata", {}).get("resourceVersion") or version)
 

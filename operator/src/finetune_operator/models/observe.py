@@ -3,6 +3,8 @@ Datasets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from finetune_api.conditions import Reason
 from finetune_api.dataset import DatasetKindStatus, DatasetSpec
 from finetune_api.dataset_reference import DatasetRef, PinnedRevision
@@ -107,10 +109,28 @@ async def resolve_endpoint(
 
 async def resolve_dataset(reader: Reader, namespace: str, reference: DatasetRef) -> PinnedRevision | Readiness:
     """The revision that the Dataset has now, or a Readiness that says what it waits for."""
-    body = await reader.get(DATASETS, namespace, reference.name)
+    return (await resolve_datasets(reader, namespace, {"": reference}))[""]
+
+
+async def resolve_datasets(
+    reader: Reader, namespace: str, references: Mapping[str, DatasetRef]
+) -> dict[str, PinnedRevision | Readiness]:
+    """The same of several. Each Dataset is read once: its splits are of one revision, also while it gets another."""
+    found = {
+        name: await _dataset(reader, namespace, name) for name in sorted({one.name for one in references.values()})
+    }
+    return {field: _pinned(found[reference.name], reference) for field, reference in references.items()}
+
+
+async def _dataset(reader: Reader, namespace: str, name: str) -> FoundDataset | Readiness:
+    body = await reader.get(DATASETS, namespace, name)
     if body is None:
-        return no_such_dataset(reference.name, namespace)
+        return no_such_dataset(name, namespace)
     found = read_referenced(body, DatasetSpec, DatasetKindStatus)
     if isinstance(found, Unreadable):
-        return unreadable_dataset(reference.name, found.message)
-    return pinned_revision(FoundDataset(reference.name, body["metadata"]["uid"], *found), reference)
+        return unreadable_dataset(name, found.message)
+    return FoundDataset(name, body["metadata"]["uid"], *found)
+
+
+def _pinned(found: FoundDataset | Readiness, reference: DatasetRef) -> PinnedRevision | Readiness:
+    return found if isinstance(found, Readiness) else pinned_revision(found, reference)

@@ -12,7 +12,7 @@ from finetune_api.dataset_reference import DatasetRef, PinnedRevision
 from finetune_operator.core.conditions import Readiness, first_missing, progressing, stalled
 from finetune_operator.core.references import ObjectKey, dataset_references
 from finetune_operator.kube.resources import DATASETS
-from finetune_operator.models.observe import resolve_dataset
+from finetune_operator.models.observe import resolve_dataset, resolve_datasets
 from tests.unit.operator.dataset_states import DATASET, built_status, dataset_spec, dataset_status, revision
 from tests.unit.operator.fake_kube import FakeKube
 
@@ -80,6 +80,19 @@ async def test_a_split_that_the_revision_does_not_have_is_told_with_those_that_i
     assert isinstance(found, Readiness)
     assert (found.reason, found.stalled) == (Reason.REFERENCE_NOT_FOUND, True)
     assert found.message.startswith("Dataset 'tickets' has no validation split: its revision has training and test.")
+
+
+async def test_two_splits_of_a_dataset_are_of_one_revision_even_while_it_gets_another() -> None:
+    first, second = built_status(), built_status(revision=revision(digest="sha256:ff"))
+    answers: list[Any] = [
+        {"metadata": {"name": "tickets", "uid": DATASET.uid}, "spec": dataset_spec().to_wire(), "status": one.to_wire()}
+        for one in (first, second)
+    ]
+    kube = FakeKube({f"GET {DATASETS.path('team-a', 'tickets')}": answers})
+    wanted = {"training": DatasetRef(name="tickets", split="training"), "validation": TEST}
+    found = await resolve_datasets(kube, "team-a", wanted)
+    assert [one.digest for one in found.values() if isinstance(one, PinnedRevision)] == ["sha256:aa", "sha256:aa"]
+    assert len(kube.requests) == 1
 
 
 def test_of_two_datasets_the_one_that_needs_a_change_is_told() -> None:
