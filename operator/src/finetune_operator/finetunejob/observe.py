@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset_reference import PinnedRevision
+from finetune_api.dataset_reference import DatasetRef, PinnedRevision
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.run import EndpointConfig
 from finetune_grading.rewards import reward_problem
@@ -182,4 +182,5 @@ async def _observe_datasets(
 ) -> dict[str, PinnedRevision | Readiness]:
     if status.run_id == spec.run_id and status.dataset_revisions is not None:
         return {}
-    return await resolve_datasets(reader, owner.namespace, spec.dataset.references())
+    references: dict[str, DatasetRef] = {str(name): one for name, one in spec.dataset.references().items()}
+    return await resolve_datasets(reader, owner.namespace, references)
