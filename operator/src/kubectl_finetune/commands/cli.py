@@ -10,7 +10,7 @@ __all__ = ["COMMANDS", "app"]
 COMMANDS = (
     *(reading.status, reading.watch, reading.logs, reading.events),
     *(changing.suspend, changing.resume, changing.cancel, changing.rerun),
-    *(reports.diagnose, reports.report, reports.compare),
+    *(reports.diagnose, reports.report, reports.compare, reports.lineage),
     *(files.init, files.validate, files.import_job),
     completion.completion,
 )

@@ -1,18 +1,22 @@
-"""`diagnose`, `report`, `compare`."""
+"""`diagnose`, `report`, `compare`, `lineage`."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune_view.resource import EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP
+from finetune_view.resource import EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP, Kind, Resource
 from kubectl_finetune.cluster.kubectl import Kubectl
 from kubectl_finetune.cluster.resource import resource
 from kubectl_finetune.commands.app import JobArgument, NameArgument, read, with_cluster
-from kubectl_finetune.errors import ForbiddenError
+from kubectl_finetune.errors import ForbiddenError, NotFoundError
+
+if TYPE_CHECKING:
+    from finetune_view.object_view import ObjectView
 
 
 @with_cluster
@@ -81,3 +85,23 @@ def compare(kubectl: Kubectl, first: JobArgument, second: JobArgument) -> None:
             to.print(f"{name}: {line}", soft_wrap=True)
     if not any(scores.values()):
         tell("No Evaluation has scores of either: losses alone do not tell which model is better.")
+
+
+@with_cluster
+def lineage(kubectl: Kubectl, name: NameArgument) -> None:
+    """Show what a model, a run or a Dataset was made from, with digests.
+
+    From a ModelDeployment to its gate's evaluation, its job, the revisions of Datasets, and the teacher of these.
+    """
+    from kubectl_finetune.display import lineage as tracing
+    from kubectl_finetune.display.terminal import console
+
+    def find(kind: Kind, wanted: str) -> ObjectView | None:
+        try:
+            return read(kubectl, Resource(kind, wanted))
+        except (ForbiddenError, NotFoundError):
+            return None
+
+    to = console()
+    for depth, text in islice(tracing.lineage(read(kubectl, resource(name)), find), tracing.MOST_LINES):
+        to.print(f"{'  ' * depth}{text}", soft_wrap=True, markup=False, highlight=False)
