@@ -24,7 +24,8 @@ from finetune_api.canary import Canary, CanaryCheck, CanaryStatus, CanaryStep, T
 from finetune_api.run import ModelSource
 from finetune_gateway.canary.split import Split
 from finetune_gateway.canary.traffic import Answered, Traffic
-from finetune_operator.modeldeployment.canary.machine import Seen, begun, is_proved, turn
+from finetune_operator.modeldeployment.canary.observation import CanaryObservation
+from finetune_operator.modeldeployment.canary.steps import advance, is_proved, new_canary
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SIGMA = 0.7
@@ -90,7 +91,7 @@ def answered(model: Model, chance: random.Random) -> Answered:
 def simulated(kind: Kind, seed: int) -> tuple[str, int]:
     """How one canary ended, and after how many of its requests."""
     chance, now = random.Random(f"{kind.name} {seed}"), START
-    canary: CanaryStatus = begun(ModelSource(uri="s3://models/next", digest="sha256:next"), now)
+    canary: CanaryStatus = new_canary(ModelSource(uri="s3://models/next", digest="sha256:next"), now)
     traffic = Traffic()
     total = 0
     while total < kind.requests:
@@ -98,7 +99,7 @@ def simulated(kind: Kind, seed: int) -> tuple[str, int]:
         report = traffic.report()
         if report["batch"] is not None:
             reports.append(TrafficReport.model_validate(report))
-        found = turn(canary, SPEC, 1, Seen(ready=1, splits=True, reports=reports), now)
+        found = advance(canary, SPEC, 1, CanaryObservation(ready=1, splits=True, reports=reports), now)
         assert found.canary is not None
         canary = found.canary
         if canary.phase == "Ending" or is_proved(canary, SPEC):

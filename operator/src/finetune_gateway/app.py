@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from finetune_gateway.canary.control import Control, obey
+from finetune_gateway.canary.control import Control, sync_with_operator
 from finetune_gateway.canary.traffic import Traffic
 from finetune_gateway.connections import IDLE_SECONDS, MOST_HEADERS, Connection, Connections, raise_open_files
 from finetune_gateway.metrics import GatewayMetrics
@@ -50,7 +50,7 @@ async def run(settings: Settings, resolve: Resolve, stop: asyncio.Event, resolve
     if canary is not None and resolve_canary is not None:
         tasks.append(asyncio.create_task(follow(canary, resolve_canary, asyncio.Event())))
     if settings.control is not None:
-        tasks.append(asyncio.create_task(obey(settings.control, traffic)))
+        tasks.append(asyncio.create_task(sync_with_operator(settings.control, traffic)))
     try:
         async with (
             _listening(_around(metrics, known), Connections(metrics.cut), settings.host, settings.metrics_port, 0),

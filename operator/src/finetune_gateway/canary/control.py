@@ -30,7 +30,7 @@ class Control:
     ca: str
 
 
-async def obey(control: Control, traffic: Traffic) -> None:
+async def sync_with_operator(control: Control, traffic: Traffic) -> None:
     """Tell and ask, for ever. While the operator does not answer, the split stays, and what is counted is kept."""
     tls, lost = ssl.create_default_context(cadata=control.ca), False
     async with ClientSession(connector=TCPConnector(ssl=tls), timeout=_TIMEOUT) as session:

@@ -14,10 +14,21 @@ from finetune_api.modeldeployment import ModelDeploymentStatus, Phase
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Decider, Mutator, Phases, Plan, decided
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
-from finetune_operator.modeldeployment.policies.canary import follow_canary, look_again, prove_next_revision
+from finetune_operator.modeldeployment.policies.canary import (
+    follow_canary,
+    hold_rolled_back,
+    promote_canary,
+    replace_broken,
+    run_canary,
+    serve_without_canary,
+    wait_for_gateway,
+    wait_for_stable,
+    wake_for_canary,
+    withdraw_canary,
+)
 from finetune_operator.modeldeployment.policies.class_limits import refuse_replicas, refuse_source, wait_for_class
 from finetune_operator.modeldeployment.policies.gate import wait_for_gate
-from finetune_operator.modeldeployment.policies.model import serve_next_revision, wait_for_model
+from finetune_operator.modeldeployment.policies.model import wait_for_model
 from finetune_operator.modeldeployment.policies.name import refuse_taken_name
 from finetune_operator.modeldeployment.serving.keep_serving import DeploymentDecision
 
@@ -32,8 +43,15 @@ POLICIES: tuple[
     Decider(refuse_source),  # a model that the class does not allow
     Decider(wait_for_model),  # the job that makes the model has no result yet
     Decider(wait_for_gate),  # its evaluation has not passed this model
-    Decider(prove_next_revision),  # it is a canary yet
-    Decider(serve_next_revision),  # always decides
+    # Nothing but a canary holds the next revision back.
+    Mutator(withdraw_canary),  # it is of another model, or can't be compared any more
+    Decider(serve_without_canary),  # none is asked for, or the model serves already
+    Decider(hold_rolled_back),  # it was rolled back
+    Decider(wait_for_gateway),  # nothing can split the requests
+    Decider(replace_broken),  # what serves has not answered for long: there is nothing to compare with
+    Decider(wait_for_stable),  # what serves does not answer
+    Decider(promote_canary),  # it has passed, and its Pods are gone
+    Decider(run_canary),  # always decides
 )
 PHASES: Phases[Phase] = Phases(
     {
@@ -53,7 +71,7 @@ PHASES: Phases[Phase] = Phases(
 
 def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeploymentStatus]:
     """The writes that bring the deployment one step further, and keep up what serves already."""
-    return decided(POLICIES, observed, observed.status, _phase, now, always=(Mutator(look_again),))
+    return decided(POLICIES, observed, observed.status, _phase, now, always=(Mutator(wake_for_canary),))
 
 
 def _phase(decision: DeploymentDecision, readiness: Readiness) -> Phase:

@@ -174,15 +174,15 @@ def _traffic(
         said = TrafficReport.model_validate_json(body, extra="ignore")
     except ValidationError as error:
         return _answer(400, f"not a report of traffic: {error.error_count()} errors")
-    told = traffic.told(owner)
-    if told is None:
+    published = traffic.published(owner)
+    if published is None:
         notify(owner, 0.0)
         return _answer(503, "the ModelDeployment has not been read yet")
-    if told.split is not None and said.split == told.split["id"]:
+    if published.split is not None and said.split == published.split["id"]:
         delay = traffic.put(owner, said)
         if delay is not None:
             notify(owner, delay)
-    return web.json_response({"split": told.split, "acknowledged": told.counted.get(said.source)})
+    return web.json_response({"split": published.split, "acknowledged": published.counted.get(said.source)})
 
 
 def _dated(progress: Progress | None, arrived: datetime) -> Progress | None:

@@ -22,7 +22,7 @@ _OWNERS_KEPT = 10_000
 
 
 @dataclass(frozen=True)
-class Told:
+class PublishedTraffic:
     """What gateways are told. `counted`: the last batch of each source that the status has."""
 
     split: Mapping[str, Any] | None = None
@@ -31,7 +31,7 @@ class Told:
 
 @dataclass
 class _OfOwner:
-    told: Told | None = None
+    published: PublishedTraffic | None = None
     reports: dict[str, tuple[float, TrafficReport]] = field(default_factory=dict)
 
 
@@ -45,15 +45,15 @@ class TrafficStore:
     def publish(self, owner: ObjectKey, canary: CanaryStatus | None) -> None:
         """Its status says this."""
         if canary is None or not canary.split:
-            told = Told()
+            published = PublishedTraffic()
         else:
             split = {"id": canary.split, "salt": canary.revision, "percent": canary.percent}
-            told = Told(split, {one.source: one.sequence for one in canary.sources})
-        self._of(owner).told = told
+            published = PublishedTraffic(split, {one.source: one.sequence for one in canary.sources})
+        self._of(owner).published = published
 
-    def told(self, owner: ObjectKey) -> Told | None:
+    def published(self, owner: ObjectKey) -> PublishedTraffic | None:
         """What its gateways are told; None: its status has not been read yet."""
-        return self._of(owner).told
+        return self._of(owner).published
 
     def put(self, owner: ObjectKey, report: TrafficReport) -> float | None:
         """Remember a batch until it is counted; returns in how many seconds it may be, None: there is nothing to."""

@@ -20,28 +20,28 @@ from finetune_api.canary import (
 )
 from finetune_api.run import ModelSource
 from finetune_operator.modeldeployment.canary.counting import counted
-from finetune_operator.modeldeployment.canary.machine import (
+from finetune_operator.modeldeployment.canary.observation import CanaryObservation
+from finetune_operator.modeldeployment.canary.steps import (
     DRAIN_SECONDS,
     MOST_BETWEEN_LOOKS,
     REPORT_SECONDS,
     START_SECONDS,
     UNREADY_SECONDS,
-    Seen,
-    Turn,
-    begun,
+    Advance,
+    advance,
     due,
-    ended,
+    ending,
     is_proved,
+    new_canary,
     promoting,
     replicas_of,
-    turn,
 )
 from tests.unit.operator.states import NOW
 
 NEXT = ModelSource(uri="s3://models/next", digest="sha256:next")
 SPEC = Canary.from_wire({"steps": [{"percent": 10, "minimumRequests": 100}, {"percent": 50, "minimumRequests": 100}]})
 ONE_STEP = Canary.from_wire({"steps": [{"percent": 50, "minimumRequests": 100}]})
-READY = Seen(ready=1, splits=True)
+READY = CanaryObservation(ready=1, splits=True)
 SOURCE = "0" * 32
 
 
@@ -66,34 +66,34 @@ def report(
     return TrafficReport(source=source, split=changes.get("split", canary.split), batch=batch)
 
 
-def looked(canary: CanaryStatus, *reports: TrafficReport, spec: Canary = SPEC, at: float = 60, **seen: Any) -> Turn:
-    told = Seen(**{"ready": 2, "splits": True, "reports": reports, **seen})
-    return turn(canary, spec, 4, told, later(at))
+def looked(canary: CanaryStatus, *reports: TrafficReport, spec: Canary = SPEC, at: float = 60, **seen: Any) -> Advance:
+    told = CanaryObservation(**{"ready": 2, "splits": True, "reports": reports, **seen})
+    return advance(canary, spec, 4, told, later(at))
 
 
 def analysing(spec: Canary = SPEC) -> CanaryStatus:
-    found = turn(begun(NEXT, NOW), spec, 1, READY, NOW).canary
+    found = advance(new_canary(NEXT, NOW), spec, 1, READY, NOW).canary
     assert found is not None and found.phase == "Analysing"
     return found
 
 
-def known(found: Turn) -> CanaryStatus:
+def known(found: Advance) -> CanaryStatus:
     assert found.canary is not None
     return found.canary
 
 
 def test_it_gets_requests_once_its_pods_answer_behind_a_gateway() -> None:
-    canary = begun(NEXT, NOW)
-    for waits in (Seen(0, True), Seen(1, False)):
-        assert turn(canary, SPEC, 1, waits, NOW) == Turn(turn(canary, SPEC, 1, waits, NOW).canary)
-        assert known(turn(canary, SPEC, 1, waits, NOW)).percent == 0
+    canary = new_canary(NEXT, NOW)
+    for waits in (CanaryObservation(0, True), CanaryObservation(1, False)):
+        assert advance(canary, SPEC, 1, waits, NOW) == Advance(advance(canary, SPEC, 1, waits, NOW).canary)
+        assert known(advance(canary, SPEC, 1, waits, NOW)).percent == 0
     assert (analysing().percent, analysing().step) == (10, 1)
     assert analysing().split != ""
 
 
 @pytest.mark.parametrize(("replicas", "step", "number"), [(1, 1, 1), (4, 1, 1), (4, 2, 2), (11, 1, 2)])
 def test_it_has_as_many_pods_as_its_share_needs(replicas: int, step: int, number: int) -> None:
-    assert replicas_of(begun(NEXT, NOW).model_copy(update={"step": step}), SPEC, replicas) == number
+    assert replicas_of(new_canary(NEXT, NOW).model_copy(update={"step": step}), SPEC, replicas) == number
 
 
 def test_it_goes_from_step_to_step_and_is_promoted() -> None:
@@ -119,7 +119,7 @@ def test_as_long_as_it_can_not_be_rolled_out_it_is_watched() -> None:
 
 
 def test_what_was_ended_is_over_once_no_gateway_knows_it_and_its_pods_are_gone() -> None:
-    over = ended(analysing(), "Withdrawn", NOW)
+    over = ending(analysing(), "Withdrawn", NOW)
     assert looked(over, at=DRAIN_SECONDS - 1, is_gone=True).canary == over
     assert looked(over, at=DRAIN_SECONDS).canary == over
     assert looked(over, at=DRAIN_SECONDS, is_gone=True).canary is None
@@ -204,7 +204,7 @@ def test_an_outage_ends_it_within_50_requests_whenever_it_begins(good: int, shar
     for number in (100,) * (good // 100) + (good % 100,):
         canary = known(looked(canary, report(canary, number), spec=spec))
     assert canary.next_look_requests <= canary.canary.requests + MOST_BETWEEN_LOOKS
-    failed, found = 0, Turn(canary)
+    failed, found = 0, Advance(canary)
     while found.rolled_back is None and failed < 1000:
         found = looked(known(found), report(known(found), 10, errors=10, share=share), spec=spec)
         failed += 10
@@ -221,7 +221,9 @@ def test_an_outage_of_both_does_not_end_it() -> None:
 
 
 def test_pods_that_never_start_or_are_gone_end_it() -> None:
-    never = turn(begun(NEXT, NOW), SPEC, 1, Seen(0, True, failing="No node has room."), later(START_SECONDS))
+    never = advance(
+        new_canary(NEXT, NOW), SPEC, 1, CanaryObservation(0, True, failing="No node has room."), later(START_SECONDS)
+    )
     assert never.rolled_back == "Its Pods were not ready within 30 minutes. No node has room."
     gone = known(looked(analysing(), ready=0, at=0))
     assert gone.unready_time == NOW
@@ -239,9 +241,9 @@ def test_a_pod_that_is_replaced_is_waited_for_as_one_that_starts() -> None:
 
 
 def test_that_no_gateway_answers_or_the_operator_was_away_is_not_its_fault() -> None:
-    waits = turn(begun(NEXT, NOW), SPEC, 1, Seen(1, splits=False), later(START_SECONDS + 1))
+    waits = advance(new_canary(NEXT, NOW), SPEC, 1, CanaryObservation(1, splits=False), later(START_SECONDS + 1))
     assert (waits.rolled_back, known(waits).phase) == (None, "Starting")
-    assert known(turn(begun(NEXT, NOW), SPEC, 1, READY, later(START_SECONDS + 1))).phase == "Analysing"
+    assert known(advance(new_canary(NEXT, NOW), SPEC, 1, READY, later(START_SECONDS + 1))).phase == "Analysing"
 
 
 @pytest.mark.parametrize(("then", "ends"), [("Wait", False), ("Abort", True)])
@@ -273,7 +275,7 @@ def test_with_manual_approval_it_waits_for_its_revision_and_is_still_watched() -
 
 
 def test_what_was_ended_stays_ended() -> None:
-    over = ended(analysing(), "Withdrawn", NOW)
+    over = ending(analysing(), "Withdrawn", NOW)
     assert known(looked(over, report(over, 300, split=analysing().split), at=1)) == over
 
 
@@ -283,7 +285,7 @@ def test_a_batch_counts_once_and_in_its_order() -> None:
     for batches, requests in (([first, first], 5), ([second], 0), ([second, first], 5), ([first, second, first], 12)):
         assert counted(canary, batches).canary.requests == requests
     assert counted(canary, [report(canary, 5, split="another")]).canary.requests == 0
-    assert counted(ended(canary, "Withdrawn", NOW), [report(canary, 5, split="")]).canary.requests == 0
+    assert counted(ending(canary, "Withdrawn", NOW), [report(canary, 5, split="")]).canary.requests == 0
 
 
 def test_only_so_many_processes_are_heard() -> None:

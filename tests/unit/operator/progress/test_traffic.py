@@ -11,7 +11,7 @@ import pytest
 from finetune_api.canary import MOST_SOURCES, CanaryStatus, TrafficReport, TrafficSource
 from finetune_api.run import ModelSource
 from finetune_operator.core.references import ObjectKey
-from finetune_operator.progress.traffic import COUNT_SECONDS, Told, TrafficStore
+from finetune_operator.progress.traffic import COUNT_SECONDS, PublishedTraffic, TrafficStore
 from tests.unit.operator.pod_objects import controlled_by
 from tests.unit.operator.progress.reporting import POD, POD_PATH, REPORT, Endpoint
 from tests.unit.operator.states import NOW
@@ -137,4 +137,4 @@ def test_what_is_remembered_is_bounded_and_passes() -> None:
     assert store.reports(OWNER) == ()
     assert store.put(OWNER, TrafficReport(source="a" * 32, split="step-1")) is None, "nothing was counted"
     store.publish(OWNER, CANARY.model_copy(update={"split": ""}))
-    assert store.told(OWNER) == Told(), "its Pods start"
+    assert store.published(OWNER) == PublishedTraffic(), "its Pods start"

@@ -1,4 +1,4 @@
-"""spec.model: rolled out once it is there and nothing holds it back."""
+"""spec.model: rolled out once it is there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
-from finetune_operator.modeldeployment.serving.keep_serving import DeploymentDecision, keep_serving, serve
+from finetune_operator.modeldeployment.serving.keep_serving import DeploymentDecision, keep_serving
 
 
 def wait_for_model(
@@ -16,10 +16,3 @@ def wait_for_model(
     """Roll out nothing before the job that produces the model has a result."""
     model = observed.model
     return keep_serving(observed, status, model, now) if isinstance(model, Readiness) else None
-
-
-def serve_next_revision(
-    observed: ObservedModelDeployment, status: ModelDeploymentStatus, now: datetime
-) -> DeploymentDecision:
-    """Roll the model out, or keep it serving: nothing holds it back."""
-    return serve(observed, status, observed.resolved_model.source, now)

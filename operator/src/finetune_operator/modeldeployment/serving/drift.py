@@ -79,7 +79,7 @@ def with_corrections(
 
 
 def correction_events(
-    before: Sequence[DriftedField], after: Sequence[DriftedField], remade: Sequence[str], name: str
+    before: Sequence[DriftedField], after: Sequence[DriftedField], recreated: Sequence[str], name: str
 ) -> list[EventNote]:
     """What is put right now, noted once: what comes again within the window is counted in the status alone."""
     known = {one.field for one in before}
@@ -92,8 +92,8 @@ def correction_events(
             f"Reverted: {'; '.join(named[:_MOST_NAMED])}{more}. What is served is set in the ModelDeployment and its "
             f"FineTuneClass; replicas by `kubectl scale mdep {name}`."
         )
-    if remade:
-        notes.append(f"Recreated after it was deleted: {', '.join(remade)}.")
+    if recreated:
+        notes.append(f"Recreated after it was deleted: {', '.join(recreated)}.")
     return [EventNote("Warning", DRIFT_CORRECTED, note) for note in notes]
 
 

@@ -15,6 +15,7 @@ from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.objects import selector_text, service_url
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.applied_model import applied_model
+from finetune_operator.modeldeployment.serving.desired import wanted_replicas
 from finetune_operator.modeldeployment.serving.drift import (
     correction_events,
     next_drift_check,
@@ -26,7 +27,7 @@ from finetune_operator.modeldeployment.serving.drift import (
 from finetune_operator.modeldeployment.serving.history import with_rollout
 from finetune_operator.modeldeployment.serving.revisions import served_revision
 from finetune_operator.modeldeployment.serving.rollout import Rollout, rollout_of
-from finetune_operator.modeldeployment.serving.upkeep import outdated, upkeep, wanted_replicas
+from finetune_operator.modeldeployment.serving.upkeep import outdated, upkeep
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 DeploymentDecision = Decision[ModelDeploymentStatus]
@@ -48,18 +49,18 @@ def serve(
     return replace(decision, readiness=_within_limits(observed, rollout))
 
 
-def serve_beside(
-    observed: ObservedModelDeployment, status: ModelDeploymentStatus, told: Readiness, now: datetime
+def serve_during_canary(
+    observed: ObservedModelDeployment, status: ModelDeploymentStatus, canary: Readiness, now: datetime
 ) -> DeploymentDecision:
     """Keep serving the model that was rolled out last, while another one proves itself, or has failed to.
 
-    `told`: what to say of that, if there is nothing to say of what serves; it is ready nevertheless.
+    `canary`: what to say of that, if there is nothing to say of what serves; it is ready nevertheless.
     """
     decision, rollout = _kept_up(observed, status, applied_model(observed), now)
     found = _within_limits(observed, rollout)
     if not found.ready or found.reason != Reason.AVAILABLE:
-        return replace(decision, readiness=replace(found, message=f"{found.message} {told.message}"))
-    return replace(decision, readiness=replace(told, ready=True, message=f"{told.message} {found.message}"))
+        return replace(decision, readiness=replace(found, message=f"{found.message} {canary.message}"))
+    return replace(decision, readiness=replace(canary, ready=True, message=f"{canary.message} {found.message}"))
 
 
 def own(observed: ObservedModelDeployment, item: Object | None) -> Object | None:
@@ -95,7 +96,7 @@ def _kept_up(
         apply=writes.apply,
         merge=writes.merge,
         delete=[*writes.delete, *(outdated(observed, writes.config_maps) if rollout.complete else ())],
-        events=correction_events(before, drift, writes.remade, observed.owner.name),
+        events=correction_events(before, drift, writes.recreated, observed.owner.name),
         requeue_at=earliest([check, next_drift_check(drift, now, rounds)]),
         meanwhile=rollout.readiness.reason,
     )

@@ -50,8 +50,8 @@ def rollout_of(
     readiness = contest or (gateway if is_gateways else None) or serving
     complete = complete and gateway is None
     summary = serving_message(found, applied, replicas, reachable=reachable)
-    if writes.remade:
-        summary = f"{summary} Deleted objects are being recreated: {', '.join(writes.remade)}."
+    if writes.recreated:
+        summary = f"{summary} Deleted objects are being recreated: {', '.join(writes.recreated)}."
     if readiness.ready:
         return Rollout(complete, readiness, summary, found)
     has_detail = readiness.message != REASON_MEANINGS[readiness.reason]

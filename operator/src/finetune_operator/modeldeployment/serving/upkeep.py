@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from finetune_api.canary import Canary
-from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.managed_fields import (
@@ -21,15 +19,12 @@ from finetune_operator.core.managed_fields import (
 )
 from finetune_operator.core.ownership import ROLE_LABEL, is_controlled_by
 from finetune_operator.core.plan import Child
-from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES, Object
-from finetune_operator.modeldeployment.canary.machine import is_drained, replicas_of
-from finetune_operator.modeldeployment.canary.objects import canary_objects
-from finetune_operator.modeldeployment.gateway.objects import gateway_objects
 from finetune_operator.modeldeployment.gateway.readiness import role_behind_service
-from finetune_operator.modeldeployment.objects import disruption_budget, service, serving_objects, strategy_of
+from finetune_operator.modeldeployment.objects import service
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.applied_model import applied_model, config_maps_of
+from finetune_operator.modeldeployment.serving.desired import desired_objects, key_of, wanted_replicas
 from finetune_operator.modeldeployment.serving.drift import next_correction_time, recent_drift, recent_rounds
 from finetune_operator.pods.roles import CANARY_ROLE, SERVE_ROLE
 
@@ -40,9 +35,9 @@ _RESOURCES = {one.kind: one for one in (CONFIG_MAPS, DEPLOYMENTS, POD_DISRUPTION
 class Upkeep:
     """The writes that correct the objects that serve.
 
-    `config_maps`: those that it needs. `drift`: the fields that these writes put back, and who set them. `remade`: what
-    somebody deleted and these writes recreate. `contested`: whether an object is not as it should be and is left so for
-    a while, since somebody else keeps changing it.
+    `config_maps`: those that it needs. `drift`: the fields that these writes revert, and who set them. `recreated`:
+    what was deleted and these writes create again. `contested`: whether an object is not as it should be and is left
+    so for a while, since another client keeps changing it.
     """
 
     apply: tuple[Object, ...] = ()
@@ -50,7 +45,7 @@ class Upkeep:
     delete: tuple[Child, ...] = ()
     config_maps: tuple[Object, ...] = ()
     drift: Mapping[str, ForeignChange] = field(default_factory=dict)
-    remade: tuple[str, ...] = ()
+    recreated: tuple[str, ...] = ()
     contested: bool = False
     is_nothing: bool = True
     """Whether all that serves is as it should be; what only a canary needs is no part of it."""
@@ -62,18 +57,14 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
         return Upkeep()
     if isinstance(observed.class_, Readiness):
         return _without_class(observed)
-    strategy = strategy_of(observed.spec.rollout, makes_room=should_make_room(observed.deployment))
-    behind = role_behind_service(observed, SERVE_ROLE)
-    desired = serving_objects(observed.owner, wanted_replicas(observed), observed.class_, model, strategy, behind)
-    desired += _extras(observed, observed.class_.spec)
-    beside = _canary(observed, observed.class_, desired, now)
-    desired += beside
-    found = {_key(item): item for item in _existing(observed)}
+    wanted = desired_objects(observed, observed.class_, model, now)
+    desired, beside = [*wanted.serving, *wanted.canary], wanted.canary
+    found = {key_of(item): item for item in _existing(observed)}
     apply, merge, delete, forged = [], [], [], []
     drift: dict[str, ForeignChange] = {}
     contested = False
     for body in desired:
-        item = found.get(_key(body))
+        item = found.get(key_of(body))
         if item is not None and not is_controlled_by(item, observed.owner.uid):
             continue
         changes = _drift_of(body, item)
@@ -93,46 +84,21 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
             apply.append(reclaimed(body))
         elif not is_applied(body, item):
             apply.append(body)
-    wanted = {_key(body) for body in desired}
-    superfluous = [item for item in observed.extras if _key(item) not in wanted]
+    keys = {key_of(body) for body in desired}
+    superfluous = [item for item in observed.extras if key_of(item) not in keys]
     is_nothing = not (contested or _served(apply, beside) or _served([*merge, *forged, *superfluous], beside))
     delete += [_child(item) for item in superfluous]
     config_maps = tuple(body for body in desired if body["kind"] == "ConfigMap")
-    remade = tuple(f"{kind} {name!r}" for kind, name in map(_key, apply) if _was_there(observed, model, kind, name))
-    return Upkeep(tuple(apply), tuple(merge), tuple(delete), config_maps, drift, remade, contested, is_nothing)
-
-
-def _extras(observed: ObservedModelDeployment, class_spec: FineTuneClassSpec) -> list[Object]:
-    """The disruption budget of several replicas, and the gateway."""
-    owner, asked, image = observed.owner, observed.spec.gateway, observed.gateway_image
-    found: list[Object] = []
-    budget = disruption_budget(owner)
-    # Of one replica it allows the eviction, so that it may stay.
-    if wanted_replicas(observed) > 1 or any(_key(item) == _key(budget) for item in observed.extras):
-        found.append(budget)
-    if asked is not None and image is not None:
-        is_canary = observed.spec.rollout.type == "Canary" or observed.status.canary is not None
-        found += gateway_objects(owner, asked, class_spec, image, observed.progress_endpoint if is_canary else None)
-    return found
-
-
-def _canary(
-    observed: ObservedModelDeployment, class_: ResolvedClass, others: Sequence[Object], now: datetime
-) -> list[Object]:
-    """What serves the next model beside what serves, as long as it may get requests."""
-    canary = observed.status.canary
-    if canary is None or canary.model is None or is_drained(canary, now):
-        return []
-    spec = observed.spec.rollout.canary or Canary()
-    found = canary_objects(observed.owner, replicas_of(canary, spec, wanted_replicas(observed)), class_, canary.model)
-    known = {_key(item) for item in others}
-    return [item for item in found if _key(item) not in known]
+    recreated = tuple(
+        f"{kind} {name!r}" for kind, name in map(key_of, apply) if _was_there(observed, model, kind, name)
+    )
+    return Upkeep(tuple(apply), tuple(merge), tuple(delete), config_maps, drift, recreated, contested, is_nothing)
 
 
 def _served(items: Sequence[Object], beside: Sequence[Object]) -> list[Object]:
     """Those that are not only a canary's."""
-    keys = {_key(body) for body in beside}
-    found = (item for item in items if _key(item) not in keys)
+    keys = {key_of(body) for body in beside}
+    found = (item for item in items if key_of(item) not in keys)
     return [item for item in found if item["metadata"].get("labels", {}).get(ROLE_LABEL) != CANARY_ROLE]
 
 
@@ -159,7 +125,7 @@ def _was_there(observed: ObservedModelDeployment, model: ModelSource, kind: str,
     """
     if (kind != "ConfigMap" and name != observed.owner.name) or applied_model(observed) != model:
         return False
-    if any(_key(item) == (kind, name) for item in _existing(observed)):
+    if any(key_of(item) == (kind, name) for item in _existing(observed)):
         return False
     deployment = observed.deployment
     return kind != "ConfigMap" or (deployment is not None and name in config_maps_of(deployment))
@@ -175,21 +141,6 @@ def _is_contested(observed: ObservedModelDeployment, changes: Mapping[str, Forei
     rounds = recent_rounds(status.drift_rounds, now)
     due = next_correction_time(recent_drift(status.drift, now), changes, rounds)
     return due is not None and now < due
-
-
-def wanted_replicas(observed: ObservedModelDeployment) -> int:
-    """As many as asked for, but no more than the class allows; without a class, no more than there are."""
-    class_ = observed.class_
-    if isinstance(class_, Readiness):
-        current: int = (observed.deployment or {}).get("spec", {}).get("replicas", 0)
-        return min(observed.spec.replicas, current)
-    return min(observed.spec.replicas, class_.spec.limits.replicas)
-
-
-def should_make_room(deployment: Object | None) -> bool:
-    """Whether Pods of the revision before are left and none answers: they may hold the accelerator of the next."""
-    counts = (deployment or {}).get("status", {})
-    return not counts.get("readyReplicas") and counts.get("updatedReplicas", 0) < counts.get("replicas", 0)
 
 
 def outdated(observed: ObservedModelDeployment, needed: Sequence[Object]) -> tuple[Child, ...]:
@@ -222,10 +173,6 @@ def _without_class(observed: ObservedModelDeployment) -> Upkeep:
 def _existing(observed: ObservedModelDeployment) -> list[Object]:
     found = [*observed.config_maps, observed.deployment, observed.service, *observed.extras]
     return [item for item in found if item is not None]
-
-
-def _key(item: Object) -> tuple[str, str]:
-    return item["kind"], item["metadata"]["name"]
 
 
 def _child(item: Object) -> Child:

@@ -1,4 +1,4 @@
-"""The steps of a canary: what is known of it now decides how it goes on. Pure; all that it remembers is in the status.
+"""The steps of a canary: what is known of it decides how it continues. Pure; all that it remembers is in the status.
 
 Starting -> Analysing -> the next step's Starting, until the last step passed -> (WaitingForApproval ->) Promoting: its
 Pods go, which makes room, and then the model is rolled out. It is watched until then, whatever that waits for. From
@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
-from finetune_api.canary import Canary, CanaryOutcome, CanaryPhase, CanaryStatus, CanaryStep, CheckResult, TrafficReport
+from finetune_api.canary import Canary, CanaryOutcome, CanaryPhase, CanaryStatus, CanaryStep, CheckResult
 from finetune_api.run import ModelSource
 from finetune_operator.core.digest import digest
 from finetune_operator.core.plan import earliest
 from finetune_operator.modeldeployment.canary.checks import check_results, overall
 from finetune_operator.modeldeployment.canary.counting import counted
-from finetune_operator.modeldeployment.canary.guard import outage, windowed
+from finetune_operator.modeldeployment.canary.observation import CanaryObservation
+from finetune_operator.modeldeployment.canary.outage import outage, windowed
 
 FIRST_LOOK_REQUESTS = 20
 LOOK_GROWTH = 1.5
@@ -35,33 +36,19 @@ DRAIN_SECONDS = 15
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is known of a canary's Pods and traffic. `is_gone`: it has no Deployment (any more).
-
-    `splits`: whether the gateway answers, so that it gets what it is to get. `failing`: why its Pods don't answer.
-    """
-
-    ready: int
-    splits: bool
-    reports: Sequence[TrafficReport] = ()
-    is_gone: bool = False
-    failing: str = ""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """The canary after a look; None: it is over. `rolled_back`: why, if it was just now."""
+class Advance:
+    """The canary after a step, or without one; None: it is over. `rolled_back`: why, if it was just now."""
 
     canary: CanaryStatus | None
     rolled_back: str | None = None
 
 
-def begun(model: ModelSource, now: datetime) -> CanaryStatus:
+def new_canary(model: ModelSource, now: datetime) -> CanaryStatus:
     """A canary of this model."""
     return CanaryStatus(revision=model.revision, model=model, phase="Starting", phase_time=whole_seconds(now))
 
 
-def ended(canary: CanaryStatus, outcome: CanaryOutcome, now: datetime) -> CanaryStatus:
+def ending(canary: CanaryStatus, outcome: CanaryOutcome, now: datetime) -> CanaryStatus:
     """It gets nothing any more."""
     return _without_requests(_in_phase(canary, "Ending", now)).model_copy(update={"outcome": outcome})
 
@@ -98,15 +85,15 @@ def ordered(spec: Canary) -> list[CanaryStep]:
     return sorted(spec.steps, key=lambda step: step.percent)
 
 
-def turn(canary: CanaryStatus, spec: Canary, replicas: int, seen: Seen, now: datetime) -> Turn:
-    """One look at a canary. `replicas`: how many Pods all requests have."""
+def advance(canary: CanaryStatus, spec: Canary, replicas: int, observed: CanaryObservation, now: datetime) -> Advance:
+    """How a canary goes on. `replicas`: how many Pods all requests have."""
     if canary.phase == "Ending":
-        return Turn(None if seen.is_gone and is_drained(canary, now) else canary)
+        return Advance(None if observed.is_gone and is_drained(canary, now) else canary)
     if canary.phase == "Promoting":
-        return Turn(canary)
-    canary = counted(_with_readiness(canary, seen, now), seen.reports)
+        return Advance(canary)
+    canary = counted(_with_readiness(canary, observed, now), observed.reports)
     needed = replicas_of(canary, spec, replicas)
-    fault = _fault(canary, seen, needed, now)
+    fault = _fault(canary, observed, needed, now)
     if fault is not None:
         return _rolled_back(canary, fault, now)
     if canary.phase != "Starting" and canary.percent != _step_of(canary, spec).percent:
@@ -115,12 +102,12 @@ def turn(canary: CanaryStatus, spec: Canary, replicas: int, seen: Seen, now: dat
         fault = outage(canary, spec)  # It has its share of the step before.
         if fault is not None:
             return _rolled_back(canary, fault, now)
-        return Turn(_started(windowed(canary), spec, needed, seen, now))
+        return Advance(_started(windowed(canary), spec, needed, observed, now))
     found = _analysed(canary, spec, now)
     if found.canary is not None and found.canary.phase == "Starting":
         # Whether there are Pods enough for the next step is known, if it needs no more of them.
         needed = replicas_of(found.canary, spec, replicas)
-        return Turn(_started(found.canary, spec, needed, seen, now))
+        return Advance(_started(found.canary, spec, needed, observed, now))
     return found
 
 
@@ -136,27 +123,29 @@ def due(canary: CanaryStatus, spec: Canary, now: datetime) -> datetime | None:
     return earliest(moment for moment in moments if moment is None or moment > now)
 
 
-def _with_readiness(canary: CanaryStatus, seen: Seen, now: datetime) -> CanaryStatus:
-    if seen.ready > 0:
+def _with_readiness(canary: CanaryStatus, observed: CanaryObservation, now: datetime) -> CanaryStatus:
+    if observed.ready > 0:
         return canary.model_copy(update={"unready_time": None})
     return canary.model_copy(update={"unready_time": canary.unready_time or whole_seconds(now)})
 
 
-def _fault(canary: CanaryStatus, seen: Seen, needed: int, now: datetime) -> str | None:
+def _fault(canary: CanaryStatus, observed: CanaryObservation, needed: int, now: datetime) -> str | None:
     """What its Pods lack for too long. That no gateway answers is not its fault."""
-    why = f" {seen.failing}" if seen.failing else ""
+    why = f" {observed.failing}" if observed.failing else ""
     is_late = canary.phase == "Starting" and now >= canary.phase_time + timedelta(seconds=START_SECONDS)
-    if is_late and seen.ready < needed:
+    if is_late and observed.ready < needed:
         return f"Its Pods were not ready within {START_SECONDS // 60} minutes.{why}"
-    seconds, gone = (UNREADY_SECONDS if seen.failing else START_SECONDS), canary.unready_time
+    seconds, gone = (UNREADY_SECONDS if observed.failing else START_SECONDS), canary.unready_time
     if canary.split and gone is not None and now >= gone + timedelta(seconds=seconds):
         return f"None of its Pods has been ready for {seconds} seconds.{why}"
     return None
 
 
-def _started(canary: CanaryStatus, spec: Canary, needed: int, seen: Seen, now: datetime) -> CanaryStatus:
+def _started(
+    canary: CanaryStatus, spec: Canary, needed: int, observed: CanaryObservation, now: datetime
+) -> CanaryStatus:
     """It waits until there are Pods enough for the step, and a gateway that sends them something."""
-    if seen.ready < needed or not seen.splits:
+    if observed.ready < needed or not observed.splits:
         return canary
     steps = ordered(spec)
     step = min(canary.step, len(steps))
@@ -177,7 +166,7 @@ def _started(canary: CanaryStatus, spec: Canary, needed: int, seen: Seen, now: d
     return _in_phase(canary, "Analysing", now).model_copy(update=update)
 
 
-def _analysed(canary: CanaryStatus, spec: Canary, now: datetime) -> Turn:
+def _analysed(canary: CanaryStatus, spec: Canary, now: datetime) -> Advance:
     step = _step_of(canary, spec)
     canary = _looked(canary, spec, step.minimum_requests)
     if canary.verdict == "Fail":
@@ -192,10 +181,10 @@ def _analysed(canary: CanaryStatus, spec: Canary, now: datetime) -> Turn:
     if deadline is not None and now >= deadline and spec.on_not_enough_data == "Abort":
         overdue = canary.overdue_time or whole_seconds(now)
         if now < overdue + timedelta(seconds=REPORT_SECONDS):
-            return Turn(canary.model_copy(update={"overdue_time": overdue}))
+            return Advance(canary.model_copy(update={"overdue_time": overdue}))
         message = f"Step {canary.step} was undecided after {step.deadline_seconds} seconds and "
         return _rolled_back(canary, f"{message}{canary.canary.requests} requests to the canary.", now)
-    return Turn(canary)
+    return Advance(canary)
 
 
 def _looked(canary: CanaryStatus, spec: Canary, minimum: int) -> CanaryStatus:
@@ -213,17 +202,17 @@ def _looked(canary: CanaryStatus, spec: Canary, minimum: int) -> CanaryStatus:
     )
 
 
-def _passed(canary: CanaryStatus, spec: Canary, steps: int, now: datetime) -> Turn:
+def _passed(canary: CanaryStatus, spec: Canary, steps: int, now: datetime) -> Advance:
     if canary.step < steps:
-        return Turn(_in_phase(canary, "Starting", now).model_copy(update={"step": canary.step + 1}))
+        return Advance(_in_phase(canary, "Starting", now).model_copy(update={"step": canary.step + 1}))
     if spec.approval == "Manual" and spec.approved_revision != canary.revision:
         is_new = canary.phase != "WaitingForApproval"
-        return Turn(_in_phase(canary, "WaitingForApproval", now) if is_new else canary)
-    return Turn(canary)  # What rolls it out decides when (is_proved).
+        return Advance(_in_phase(canary, "WaitingForApproval", now) if is_new else canary)
+    return Advance(canary)  # What rolls it out decides when (is_proved).
 
 
-def _rolled_back(canary: CanaryStatus, why: str, now: datetime) -> Turn:
-    return Turn(ended(canary, "RolledBack", now), rolled_back=why)
+def _rolled_back(canary: CanaryStatus, why: str, now: datetime) -> Advance:
+    return Advance(ending(canary, "RolledBack", now), rolled_back=why)
 
 
 def _worse(results: Sequence[CheckResult]) -> str:
