@@ -9,7 +9,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from finetune_gateway.pool import Pool
 
-CLIENT_LEFT = 499
 BROKEN = 502
 """Of an answer that broke off after it had begun."""
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)

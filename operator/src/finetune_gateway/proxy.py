@@ -15,11 +15,12 @@ from aiohttp.client_exceptions import ClientConnectorError, ConnectionTimeoutErr
 from yarl import URL
 
 from finetune_gateway.bodies import Bodies
+from finetune_gateway.canary.outcome import Answer, outcome_of
 from finetune_gateway.canary.split import Group, Split, group_of, session_of
-from finetune_gateway.canary.traffic import Answered, Traffic
+from finetune_gateway.canary.traffic import Traffic
 from finetune_gateway.connections import Connections
 from finetune_gateway.errors import RefusedError
-from finetune_gateway.metrics import BROKEN, CLIENT_LEFT, OTHER, GatewayMetrics, kept_end
+from finetune_gateway.metrics import BROKEN, OTHER, GatewayMetrics, kept_end
 from finetune_gateway.policy import SERVICE_UNAVAILABLE
 from finetune_gateway.pool import Pool
 from finetune_gateway.routes import Route, route_of
@@ -30,7 +31,6 @@ CONNECT_SECONDS = 3.0
 SILENT_SECONDS = 900.0
 """An answer that is not streamed comes when it is complete."""
 COUNTED = ("/v1/chat/completions", "/v1/completions")
-CLIENT_ERROR, TOO_MANY, SERVER_ERROR = 400, 429, 500
 CLIENT_SECONDS = 60.0
 """How long a client may take nothing of its answer."""
 _OF_THE_CONNECTION = frozenset(
@@ -54,41 +54,11 @@ class _Exchange:
     started: float
     body: bytes = b""
     revision: str = ""
-    status: int = CLIENT_LEFT
+    answer: Answer = field(default_factory=Answer)
     split: Split = field(default_factory=Split)
     group: Group | None = None
     """None: it is not counted for a canary."""
     session: str = ""
-    asked: float = 0.0
-    """When it was sent to the server that answers; 0: to none."""
-    begun: bool = False
-    """Whether something of the answer came."""
-    failed_over: bool = False
-    """Whether no server of the canary answered, and one of the others was asked."""
-    first: float | None = None
-    last: float = 0.0
-    events: int = 0
-    tokens: int | None = None
-
-    def saw(self, chunk: bytes) -> None:
-        """A part of a stream."""
-        self.last = time.monotonic()
-        self.first = self.last if self.first is None else self.first
-        self.events += chunk.count(b"data:")
-
-    def answered(self) -> Answered | None:
-        """What it says of its group; None: nothing, since no server was asked, or its client has left an answer."""
-        if not self.asked or (self.status == CLIENT_LEFT and self.begun and not self.failed_over):
-            return None
-        if self.failed_over or self.status == TOO_MANY or self.status >= SERVER_ERROR:
-            return Answered("errors")
-        if self.status >= CLIENT_ERROR:
-            return Answered("left" if self.status == CLIENT_LEFT else "refused", session=self.session)
-        tokens = self.tokens if self.tokens is not None else (self.events - 1 if self.events > 1 else None)
-        if self.first is None:
-            return Answered("answered", tokens=tokens)
-        per_token = (self.last - self.first) / (tokens - 1) if tokens is not None and tokens > 1 else None
-        return Answered("answered", self.first - self.asked, per_token, tokens)
 
 
 class Proxy:
@@ -133,18 +103,18 @@ class Proxy:
                     connection.has_whole_request()
                 return await self._asked(exchange)
         except RefusedError as refused:
-            exchange.status = refused.status
+            exchange.answer.status = refused.status
             return _refused(refused)
         except web.RequestPayloadError:
-            exchange.status = 400
+            exchange.answer.status = 400
             return _refused(RefusedError(400, "The body can't be read."))
         finally:
-            self._metrics.ended(exchange.revision, route, exchange.status, time.monotonic() - exchange.started)
+            self._metrics.ended(exchange.revision, route, exchange.answer.status, time.monotonic() - exchange.started)
             self._count(exchange)
 
     def _count(self, exchange: _Exchange) -> None:
         """For the comparison of a canary."""
-        answered = exchange.answered()
+        answered = outcome_of(exchange.answer, exchange.session)
         if self._traffic is not None and exchange.group is not None and answered is not None:
             self._traffic.count(exchange.split, exchange.group, answered)
 
@@ -167,7 +137,7 @@ class Proxy:
         address = pool.another(tried)
         if address is None and pool is self._canary:
             pool, address = self._pool, self._pool.another(())
-            exchange.failed_over = address is not None
+            exchange.answer.failed_over = address is not None
         return None if address is None else (pool, address)
 
     async def _asked(self, exchange: _Exchange) -> web.StreamResponse:
@@ -179,7 +149,7 @@ class Proxy:
             assert place is not None
             pool, address = place
             tried.append(address)
-            exchange.asked = time.monotonic()
+            exchange.answer.asked = time.monotonic()
             try:
                 url = URL(address + exchange.request.rel_url.raw_path_qs, encoded=True)
                 # Where a server redirects to is the client's to ask: the gateway reaches nothing but servers.
@@ -219,15 +189,15 @@ class Proxy:
             async with asyncio.timeout(CLIENT_SECONDS):
                 await response.prepare(exchange.request)
             async for chunk in answer.content.iter_any():
-                if streamed and not exchange.begun:
+                if streamed and not exchange.answer.begun:
                     self._metrics.first_event(exchange.revision, time.monotonic() - exchange.started)
-                exchange.begun, end = True, kept_end(end, chunk)
+                exchange.answer.begun, end = True, kept_end(end, chunk)
                 if is_counted and streamed:
-                    exchange.saw(chunk)
+                    exchange.answer.add(chunk, time.monotonic())
                 async with asyncio.timeout(CLIENT_SECONDS):
                     await response.write(chunk)
-            exchange.status = answer.status
-            exchange.tokens = self._metrics.generated(exchange.revision, end)
+            exchange.answer.status = answer.status
+            exchange.answer.tokens = self._metrics.generated(exchange.revision, end)
         except ServerTimeoutError as error:  # It is a TimeoutError, too.
             _broke_off(exchange, error)
         except (TimeoutError, ConnectionError):  # The client takes nothing, or left.
@@ -239,7 +209,7 @@ class Proxy:
 
 def _broke_off(exchange: _Exchange, error: ClientError) -> None:
     _log.warning("an answer broke off", error=str(error))
-    exchange.status = BROKEN
+    exchange.answer.status = BROKEN
     _cut(exchange.request)
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kubernetes.utils.quantity import parse_quantity
-
 from finetune_api.dataset_reference import PinnedRevisions
 from finetune_api.default_hyperparameters import DEFAULT_SEED, resolve_checkpoints
 from finetune_api.finetuneclass import FineTuneClassSpec
@@ -47,6 +45,7 @@ from finetune_operator.finetunejob.attempt_state import preflight_succeeded
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.endpoints import model_keys
 from finetune_operator.pods.builders import PodRole, annotated_job, annotated_pod, put_in_queue, rendered
+from finetune_operator.pods.quantities import number_of
 from finetune_operator.pods.roles import PREFLIGHT_ROLE, TRAIN_ROLE, close_together
 from finetune_operator.progress.endpoint import ProgressEndpoint
 
@@ -321,7 +320,7 @@ def accelerator_memory(class_spec: FineTuneClassSpec) -> int | None:
     """The memory of one accelerator of the class in bytes; None if the class does not state it."""
     if class_spec.accelerator is None or class_spec.accelerator.memory is None:
         return None
-    return int(parse_quantity(class_spec.accelerator.memory))
+    return int(number_of(class_spec.accelerator.memory))
 
 
 def _rendezvous_service(owner: Owner, name: str) -> Object:

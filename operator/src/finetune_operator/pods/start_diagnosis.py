@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from kubernetes.utils.quantity import parse_quantity
-
 from finetune_api.conditions import Reason
 from finetune_api.run import MODEL_KEY
 from finetune_operator.core.conditions import Readiness, progressing, stalled
 from finetune_operator.pods.observed import MODEL_KEY_VOLUME, JobView, PodView
+from finetune_operator.pods.quantities import number_of
 from finetune_operator.pods.warning_events import SANDBOX_FAILED, VOLUME_FAILURES, WarningEvent, lacks_pods
 
 START_CHECK_SECONDS = 15
@@ -165,7 +164,7 @@ def _quantities(text: str) -> dict[str, Decimal]:
     for part in text.strip(".,;").split(","):
         name, _, value = part.partition("=")
         with contextlib.suppress(ValueError):
-            found[name] = parse_quantity(value)
+            found[name] = number_of(value)
     return found
 
 
