@@ -14,7 +14,8 @@ from finetune_trainer.data.encode import tokenization
 from finetune_trainer.data.encode.chat_template import TemplateError, reads_images
 from finetune_trainer.data.encode.placeholders import encode_ids
 from finetune_trainer.data.encode.token_places import token_ids
-from finetune_trainer.data.encode.tokenization import IGNORED, common_prefix, refusal_without_loss, render_answers
+from finetune_trainer.data.encode.tokenization import IGNORED, refusal_without_loss, render_answers
+from finetune_trainer.data.encode.turns import common_prefix
 from finetune_trainer.data.encode.vision import ONLY_CHAT
 from finetune_trainer.data.read.examples import ChatExample, Example, PreferenceExample
 from finetune_trainer.data.read.formats import FORMAT_NAMES

@@ -13,7 +13,8 @@ from trl import chat_template_utils as published
 
 from finetune_trainer.data.encode.chat_template import TemplateError
 from finetune_trainer.data.encode.dropped_content import names_left_out, refuse_lost
-from finetune_trainer.data.encode.tokenization import IGNORED, _render_turns, tokenize
+from finetune_trainer.data.encode.tokenization import IGNORED, tokenize
+from finetune_trainer.data.encode.turns import find_each_turn
 from finetune_trainer.data.read.examples import ChatExample, PreferenceExample
 from finetune_trainer.data.read.messages import (
     Assistant,
@@ -176,7 +177,7 @@ def test_beside_an_image_nothing_is_left_out_either(tokenizer: Any) -> None:
     for name, tools in (("qwen2_5_vl", TOOLS), ("qwen2_5", None)):
         tokenizer.chat_template = (FOLDER / f"{name}.jinja").read_text()
         with contextlib.nullcontext() if tools is None else pytest.raises(TemplateError, match="leaves out the tools"):
-            refuse_lost(tokenizer, ChatExample([image, SAID], tools), _render_turns)
+            refuse_lost(tokenizer, ChatExample([image, SAID], tools), find_each_turn)
 
 
 def test_a_name_that_the_template_leaves_out_is_told(tokenizer: Any) -> None:

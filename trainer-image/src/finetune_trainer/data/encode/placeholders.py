@@ -22,8 +22,10 @@ from finetune_trainer.data.encode.chat_template import (
     reads_images,
     render_chat,
     text_tokenizer,
+    with_known_reasoning,
 )
 from finetune_trainer.data.encode.token_places import PlacedTokens, placed_tokens, token_ids
+from finetune_trainer.data.read.examples import ChatExample
 
 Span = tuple[int, int]
 
@@ -93,6 +95,12 @@ class Conversation:
             return position + by
 
         return Restored("".join([*parts, text[done:]]), literals, moved)
+
+
+def conversation_of(tokenizer: Any, example: ChatExample) -> Conversation:
+    """An example as the template takes it."""
+    conversation = stand_in(tokenizer, with_known_reasoning(tokenizer, example.to_template()), example.tools)
+    return with_exact_numbers(conversation, example.arguments())
 
 
 def stand_in(tokenizer: Any, messages: Messages, tools: Sequence[Mapping[str, Any]] | None) -> Conversation:

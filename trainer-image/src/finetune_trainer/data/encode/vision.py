@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from finetune_api.conditions import Reason
 from finetune_api.outcome import Failure
 from finetune_trainer.data.encode.chat_template import TemplateError, reads_images
-from finetune_trainer.data.encode.tokenization import IGNORED, RenderedChat, TokenizedExample, render_turns
+from finetune_trainer.data.encode.tokenization import IGNORED, TokenizedExample, render_turns
+from finetune_trainer.data.encode.turns import RenderedChat
 from finetune_trainer.data.images import images
 from finetune_trainer.data.read.examples import ChatExample, Example
 from finetune_trainer.process.failures import DiagnosedError
