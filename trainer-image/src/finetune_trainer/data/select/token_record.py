@@ -18,9 +18,9 @@ from finetune_api.conditions import Reason
 from finetune_api.manifest import Sha256
 from finetune_api.run import TrainRun
 from finetune_api.sources import StorageLocation, parse_location
-from finetune_trainer.data.encode.tokenizer_digest import tokenizer_digest, tokenizer_libraries
 from finetune_trainer.data.select.dataset_record import not_as_written
 from finetune_trainer.data.select.survey import SetName
+from finetune_trainer.data.select.tokenizer_digest import tokenizer_digest, tokenizer_libraries
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import MismatchError, Storage
 
