@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from finetune_trainer.data.encode.chat_template import TemplateError, keeps_name
 from finetune_trainer.data.read.examples import ChatExample, Example
@@ -46,8 +46,7 @@ class Rendered(Protocol):
 Render = Callable[[Any, ChatExample], Sequence[Rendered]]
 
 
-@dataclass(frozen=True)
-class MessageShape:
+class MessageShape(NamedTuple):
     """Which parts a message has."""
 
     role: str
@@ -129,6 +128,8 @@ def _shape(example: ChatExample) -> tuple[MessageShape, ...]:
 
 
 def _pieces(text: str) -> tuple[str, ...]:
+    if "think>" not in text:
+        return ("",) if text.strip() else ()
     return tuple(part if part in _TAGS else "" for part in _TAG.split(text) if part.strip())
 
 

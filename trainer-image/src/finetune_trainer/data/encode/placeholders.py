@@ -110,7 +110,9 @@ def stand_in(tokenizer: Any, messages: Messages, tools: Sequence[Mapping[str, An
         return Conversation(messages, tools)
     spelled = set(_spelled(tools, patterns[False])) if tools else set()
     for message in messages:
-        spelled |= set(_spelled(message, patterns[message["role"] == "assistant"]))
+        pattern, content = patterns[message["role"] == "assistant"], message["content"]
+        plain = len(message) == 2 and isinstance(content, str)
+        spelled.update(pattern.findall(content) if plain else _spelled(message, pattern))
     if not spelled:
         return Conversation(messages, tools)
     characters = _unused_characters(messages, tools)

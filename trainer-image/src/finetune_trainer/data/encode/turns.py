@@ -11,7 +11,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from finetune_trainer.data.encode.chat_template import (
     TemplateError,
@@ -148,8 +148,7 @@ def _tokens_at_ends(tokenizer: Any) -> tuple[str, ...]:
     return tuple(special_tokens(tokenizer))
 
 
-@dataclass(frozen=True)
-class _MessageShape:
+class _MessageShape(NamedTuple):
     """Which parts a message has. Ids and names are numbered in the order in which they come."""
 
     role: str

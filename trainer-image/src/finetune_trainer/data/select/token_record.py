@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,16 @@ from finetune_api.conditions import Reason
 from finetune_api.manifest import Sha256
 from finetune_api.run import TrainRun
 from finetune_api.sources import StorageLocation, parse_location
+from finetune_trainer.data.encode.chat_template import text_tokenizer
 from finetune_trainer.data.select.dataset_record import not_as_written
 from finetune_trainer.data.select.survey import SetName
-from finetune_trainer.data.select.tokenizer_digest import tokenizer_digest, tokenizer_libraries
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import MismatchError, Storage
 
 TOKENS_NAME = "tokens.json"
 FOLDER = "tokens"
+SET_BY_CALLS = ("truncation", "padding")
+"""Of a backend tokenizer's state; the files don't determine it."""
 
 
 class TokenRecord(RunFile):
@@ -53,7 +57,7 @@ def store_tokens(
             rows[name] = hashlib.file_digest(stream, "sha256").hexdigest()
         storage.upload(file, output.join(_path(rows[name])))
     record = TokenRecord(
-        dataset=dataset, tokenizer=tokenizer_digest(processor), libraries=tokenizer_libraries(), rows=rows
+        dataset=dataset, tokenizer=_tokenizer_digest(processor), libraries=_tokenizer_libraries(), rows=rows
     )
     storage.write(output.join(TOKENS_NAME), record.to_bytes())
     outdated = set(before.rows.values()) - set(rows.values()) if before is not None else set()
@@ -71,18 +75,33 @@ def fetch_tokens(
     """
     output = parse_location(run.output_uri)
     record = _find(storage, output)
-    if record is None or record.dataset != dataset or record.libraries != tokenizer_libraries():
+    if record is None or record.dataset != dataset or record.libraries != _tokenizer_libraries():
         return {}
     stored = {item.path for item in storage.list_objects(output.join(FOLDER))}
     if not stored.issuperset(f"{digest}.arrow" for digest in record.rows.values()):
         return {}
-    if record.tokenizer != tokenizer_digest(processor):
+    if record.tokenizer != _tokenizer_digest(processor):
         raise DiagnosedError(
             Reason.MODEL_INVALID,
             f"The tokenizer or chat template of {run.model.adapter_uri or run.model.uri} has changed since preflight "
             "tokenized the dataset with it. Change spec.runId: the new run is checked and tokenized with this one.",
         )
     return {name: _fetch(storage, output, digest, directory / name) for name, digest in record.rows.items()}
+
+
+def _tokenizer_digest(processor: Any) -> str:
+    """The SHA-256, in hex, of a fast tokenizer as it is loaded, with its chat template and its special tokens."""
+    tokenizer = text_tokenizer(processor)
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    loaded = {name: value for name, value in backend.items() if name not in SET_BY_CALLS}
+    named = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
+    identity = [loaded, processor.chat_template, named, sorted(tokenizer.all_special_ids)]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _tokenizer_libraries() -> str:
+    """The libraries whose versions determine how a tokenizer's files are read: digests of others are not comparable."""
+    return ", ".join(f"{name} {version(name)}" for name in ("tokenizers", "transformers"))
 
 
 def _fetch(storage: Storage, output: StorageLocation, digest: str, file: Path) -> Path:
