@@ -52,6 +52,15 @@ IN_BFLOAT16 = ("full",)
 Full that is smaller than half the distance to the next one is kept in the float32 weights, and not seen in the copies
 that are computed with until more steps add up: on a CPU too, that alone makes 10 % of a step's loss at this rate."""
 
+PARTS = {
+    "lora": "tokens per second and memory of LoRA with a model of the 8B shape, beside plain TRL",
+    "same": "the losses of the quickstart's model beside a CPU's, by method",
+    "resume": "the losses of a training that was killed and resumed",
+    "qlora": "as lora, for QLoRA",
+    "dpo": "as lora, for DPO with LoRA",
+    "full": "as lora, for Full with a model of 1.5 B parameters",
+}
+
 console = Console(width=140)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -76,10 +85,13 @@ def benchmark(
     """
     import torch
 
+    if unknown := set(only or ()) - PARTS.keys():
+        raise typer.BadParameter(f"There is no {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}.")
     if not torch.cuda.is_available():
         raise SystemExit(
             f"torch {torch.__version__} sees no GPU here: nothing was run, and {output} is as it was. Run this "
-            "on a machine with an NVIDIA GPU; python -m benchmarks.trainer measures the trainer on a CPU."
+            "on a machine with an NVIDIA GPU; python -m benchmarks.trainer measures the trainer on a CPU. On a GPU "
+            "this would measure:\n" + "\n".join(f"  {part}: {PARTS[part]}" for part in only or PARTS)
         )
     end_on_sigterm()
     machine = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "cpus": os.cpu_count()}
@@ -94,7 +106,7 @@ def benchmark(
             "dpo": lambda: speed("LoRA", "DPO", rounds, Path(models)),
             "full": lambda: speed("Full", "SFT", rounds, Path(models)),
         }
-        for part in only or list(parts):
+        for part in only or PARTS:
             began = time.monotonic()
             try:
                 found[part] = parts[part]()

@@ -24,7 +24,17 @@ def test_what_needs_a_gpu_says_that_there_is_none_and_keeps_the_figures(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     figures = tmp_path / "gpu.json"
     figures.write_text("of an H200")
-    ended = CliRunner().invoke(app, ["--json", str(figures)])
+    ended = CliRunner().invoke(app, ["--json", str(figures), "--only", "resume"])
     assert ended.exit_code == 1
-    assert "sees no GPU here: nothing was run" in str(ended.exception) + ended.output
+    told = str(ended.exception) + ended.output
+    assert "sees no GPU here: nothing was run" in told
+    assert "this would measure:\n  resume: the losses of a training that was killed and resumed" in told
     assert figures.read_text() == "of an H200"
+
+
+def test_a_part_that_does_not_exist_is_refused_before_any_is_run() -> None:
+    ended = CliRunner().invoke(app, ["--only", "lora", "--only", "sft"])
+    assert ended.exit_code == 2
+    assert "There is no sft; the parts are lora, same, resume, qlora, dpo, full." in " ".join(
+        word for word in ended.output.split() if word not in "│╭╰─╮╯"
+    )
