@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from finetune_gateway.canary.control import Control, sync_with_operator
 from finetune_gateway.canary.traffic import Traffic
-from finetune_gateway.connections import IDLE_SECONDS, MOST_HEADERS, Connection, Connections, raise_open_files
 from finetune_gateway.metrics import GatewayMetrics
 from finetune_gateway.policy import Limits
 from finetune_gateway.pool import Pool
 from finetune_gateway.proxy import Proxy
 from finetune_gateway.servers import Resolve, follow
+from finetune_http.connections import Connections, raise_open_files
+from finetune_http.listening import listening
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,17 @@ async def run(settings: Settings, resolve: Resolve, stop: asyncio.Event, resolve
         tasks.append(asyncio.create_task(sync_with_operator(settings.control, traffic)))
     try:
         async with (
-            _listening(_around(metrics, known), Connections(metrics.cut), settings.host, settings.metrics_port, 0),
-            _listening(api, connections, settings.host, settings.port, settings.drain_seconds),
+            listening(_around(metrics, known), Connections(metrics.cut), settings.host, settings.metrics_port, 0),
+            # The end of a client's connection cancels its handler, and so ends the request at the server.
+            listening(
+                api,
+                connections,
+                settings.host,
+                settings.port,
+                settings.drain_seconds,
+                malformed=metrics.malformed.inc,
+                handler_cancellation=True,
+            ),
         ):
             await stop.wait()
             await asyncio.sleep(settings.linger_seconds)
@@ -79,39 +86,3 @@ def _around(metrics: GatewayMetrics, known: asyncio.Event) -> web.Application:
     app.router.add_get("/healthz", healthy)
     app.router.add_get("/metrics", exposed)
     return app
-
-
-@contextlib.asynccontextmanager
-async def _listening(
-    app: web.Application, connections: Connections, host: str | None, port: int, drain_seconds: float
-) -> AsyncIterator[None]:
-    @web.middleware
-    async def marked(request: web.Request, handler: Handler) -> web.StreamResponse:
-        connection = connections.of(request)
-        with contextlib.nullcontext() if connection is None else connection.asked(request):
-            return await handler(request)
-
-    app.middlewares.append(marked)
-    # The end of a client's connection cancels its handler, and so ends the request at the server.
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        shutdown_timeout=drain_seconds,
-        handler_cancellation=True,
-        keepalive_timeout=IDLE_SECONDS,
-        max_headers=MOST_HEADERS,
-        auto_decompress=False,  # A body of kilobytes would become megabytes, which all others wait for.
-    )
-    await runner.setup()
-    made = runner.server
-    assert made is not None
-    try:
-        listening = await asyncio.get_running_loop().create_server(
-            lambda: Connection(made(), connections), host, port, backlog=128
-        )
-        try:
-            yield
-        finally:
-            listening.close()
-    finally:
-        await runner.cleanup()

@@ -62,6 +62,9 @@ class GatewayMetrics:
         ):
             Gauge(f"{name}_{gauge}", text, registry=self._registry).set_function(value)
 
+        self.malformed = Counter(
+            f"{name}_malformed_requests", "Requests of clients that are no HTTP.", registry=self._registry
+        )
         self._cut = Counter(
             f"{name}_connections_cut",
             "Connections of clients without a whole request that were cut.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -36,20 +35,6 @@ def choose(servers: Iterable[Server], limits: Limits, tried: Collection[str] = (
     free = [one for one in servers if one.in_flight < limits.in_flight and one.address not in tried]
     best = min(free, key=lambda one: (one.suspect, one.in_flight), default=None)
     return None if best is None else best.address
-
-
-@dataclass(frozen=True, eq=False)
-class Client:
-    """Who has a connection, and since when it has been waiting there for the rest of a request."""
-
-    address: str
-    since: float
-
-
-def gives_way(clients: Collection[Client]) -> Client:
-    """Of the address with the most connections, the one that has waited longest: nobody keeps others out."""
-    ((busiest, _),) = Counter(one.address for one in clients).most_common(1)
-    return min((one for one in clients if one.address == busiest), key=lambda one: one.since)
 
 
 def may_retry(tried: Collection[str], budget: RetryBudget) -> bool:

@@ -18,12 +18,12 @@ from finetune_gateway.bodies import Bodies
 from finetune_gateway.canary.outcome import Answer, outcome_of
 from finetune_gateway.canary.split import Group, Split, group_of, session_of
 from finetune_gateway.canary.traffic import Traffic
-from finetune_gateway.connections import Connections
 from finetune_gateway.errors import RefusedError
 from finetune_gateway.metrics import BROKEN, OTHER, GatewayMetrics, kept_end
 from finetune_gateway.policy import SERVICE_UNAVAILABLE
 from finetune_gateway.pool import Pool
 from finetune_gateway.routes import Route, route_of
+from finetune_http.connections import Connections
 
 REVISION_HEADER = "x-finetune-revision"
 REQUEST_ID_HEADER = "x-request-id"

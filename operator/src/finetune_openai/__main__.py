@@ -6,6 +6,8 @@ import asyncio
 import logging
 import signal
 import ssl
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +15,24 @@ import structlog
 import typer
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+CUT_TOLD_EVERY_SECONDS = 60.0
 STOP_SECONDS = 60.0
 """How long requests in flight, uploads above all, may take once the process is told to end."""
+
+
+class CutConnections:
+    """Tells of connections that were cut, in a line a minute: whoever makes them chooses how many there are."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._next = 0.0
+
+    def __call__(self, cause: str) -> None:
+        self._counts[cause] += 1
+        if time.monotonic() >= self._next:
+            structlog.get_logger().warning("connections without a whole request were cut", **self._counts)
+            self._counts.clear()
+            self._next = time.monotonic() + CUT_TOLD_EVERY_SECONDS
 
 
 @cli.command()
@@ -58,8 +76,8 @@ async def _serve(
     tls: Path | None,
     kubeconfig: Path | None,
 ) -> None:
-    from aiohttp import web
-
+    from finetune_http.connections import Connections, raise_open_files
+    from finetune_http.listening import listening
     from finetune_openai.app import application
     from finetune_openai.auth.callers import Access
     from finetune_openai.context import Context
@@ -76,17 +94,11 @@ async def _serve(
     async with connected(kubeconfig, field_manager="finetune-openai") as kube:
         platform = Platform(kube, class_name, namespace, credentials)
         app = application(Context(namespace, kube, Access(kube, namespace, api_keys), platform))
-        # Nothing is unpacked: a body of kilobytes would become megabytes, which all others wait for.
-        runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=STOP_SECONDS, read_bufsize=2**18, auto_decompress=False
-        )
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, None, port, ssl_context=context_tls).start()
+        raise_open_files()
+        cut = CutConnections()
+        async with listening(app, Connections(cut), None, port, STOP_SECONDS, tls=context_tls, read_bufsize=2**18):
             structlog.get_logger().info("serving", namespace=namespace, port=port)
             await stop.wait()
-        finally:
-            await runner.cleanup()
 
 
 def main() -> None:

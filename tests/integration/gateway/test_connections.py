@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from finetune_gateway import app, bodies, connections
+from finetune_gateway import bodies
+from finetune_http import connections, listening
 from tests.integration.gateway.fake_openai import HOST, fake_openai
 from tests.integration.gateway.gateways import CHAT, Gateway, gateway
 
@@ -67,7 +68,7 @@ async def test_an_answer_and_a_body_take_longer_than_a_head_may(monkeypatch: pyt
 
 
 async def test_a_connection_that_is_idle_for_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(listening, "IDLE_SECONDS", 0.5)
     async with fake_openai() as server, gateway([server.url]) as found:
         asked = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
         async with connected(found, 1, asked) as (stream,):
@@ -115,3 +116,13 @@ async def test_what_is_left_of_a_refused_body_is_read_and_counts_for_no_head(mon
             assert (await ended(stream)).startswith(b"HTTP/1.1 413 ")
         assert await found.sample(CUT % "long_heads") == 0
         assert (await found.ask())[0] == 200
+
+
+async def test_malformed_requests_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    async with fake_openai() as server, gateway([server.url]) as found:
+        for _ in range(20):
+            async with connected(found, 1, b"GET / HTTP/1.1\r\nBad Header\x00: 1\r\n\r\n") as (stream,):
+                assert (await ended(stream)).startswith(b"HTTP/1.0 400 ")
+        assert await found.sample("finetune_gateway_malformed_requests_total") == 20
+    assert len([one for one in caplog.records if "malformed" in one.getMessage()]) == 1
+    assert not any(one.exc_info for one in caplog.records)

@@ -15,6 +15,7 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LAYERS = {
     "finetune_client": "The client's packages build upon each other",
     "finetune_gateway": "The gateway's modules build upon each other",
+    "finetune_http": "The limits of clients build upon each other",
     "finetune_openai": "finetune_openai's packages build upon each other",
     "kubectl_finetune": "The plugin's packages build upon each other",
 }

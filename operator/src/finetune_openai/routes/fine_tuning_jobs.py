@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from finetune_openai.auth.callers import Caller
-from finetune_openai.context import CONTEXT, required
+from finetune_openai.context import CONTEXT, read, required
 from finetune_openai.errors import RefusedError, invalid, model_not_found, shown, wrong_fields
 from finetune_openai.jobs.finetunejob import (
     CALLER_ANNOTATION,
@@ -41,7 +41,7 @@ _MOST_NAMES = 100
 async def create(request: web.Request) -> web.Response:
     """POST. The repetition of a request whose answer was lost gives the job that the first one made."""
     caller = await required(request, "create")
-    body = await request.read()
+    body = await read(request)
     try:
         asked = JobRequest.model_validate_json(body)
     except ValidationError as error:

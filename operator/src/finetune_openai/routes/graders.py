@@ -8,7 +8,7 @@ from typing import TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from finetune_openai.context import CONTEXT, required
+from finetune_openai.context import CONTEXT, read, required
 from finetune_openai.errors import invalid, wrong_fields
 from finetune_openai.graders.request import RunRequest, ValidateRequest
 from finetune_openai.graders.run import InvalidRequestError, checked
@@ -36,6 +36,6 @@ async def validate(request: web.Request) -> web.Response:
 
 async def _read(request: web.Request, model: type[Asked]) -> Asked:
     try:
-        return model.model_validate_json(await request.read())
+        return model.model_validate_json(await read(request))
     except ValidationError as error:
         raise wrong_fields(error) from error

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from aiohttp import BodyPartReader, web
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from finetune_openai.context import CONTEXT, required
+from finetune_openai.context import CONTEXT, read, required
 from finetune_openai.errors import RefusedError, invalid, wrong_fields
 from finetune_openai.routes.files import LONGEST_LIFE, PURPOSE, SHORTEST_LIFE, SILENCE_SECONDS, base_name, pieces
 from finetune_openai.storage.file_store import new_id
@@ -52,7 +52,7 @@ async def create(request: web.Request) -> web.Response:
     """POST: begin one."""
     await required(request, "create")
     try:
-        asked = BeginRequest.model_validate_json(await request.read())
+        asked = BeginRequest.model_validate_json(await read(request))
     except ValidationError as error:
         raise wrong_fields(error) from error
     upload = Upload(
@@ -97,7 +97,7 @@ async def complete(request: web.Request) -> web.Response:
     """POST /{id}/complete. One that is completed already, whose answer was lost, is answered again."""
     caller = await required(request, "create")
     try:
-        asked = CompleteRequest.model_validate_json(await request.read())
+        asked = CompleteRequest.model_validate_json(await read(request))
     except ValidationError as error:
         raise wrong_fields(error) from error
     uploads = await _uploads(request)

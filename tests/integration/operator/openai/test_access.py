@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
+import socket
 
 import httpx2
 import openai
@@ -29,6 +31,23 @@ def test_a_compressed_body_is_refused_and_never_unpacked(service: Service, encod
     assert (asked.status_code, asked.json()["error"]["type"]) == (415, "invalid_request_error")
     assert httpx2.get(f"{service.url}/healthz").is_success
     assert "Error" not in service.log.read_text().removeprefix(before)
+
+
+def test_clients_that_send_no_request_are_cut_and_told_in_a_line_of_each_kind(service: Service) -> None:
+    """Nobody needs a key to send one. A head has ten seconds."""
+    before = service.log.read_text()
+    half = socket.create_connection(("127.0.0.1", service.port), timeout=30)
+    half.sendall(b"POST /v1/files HTTP/1.1\r\nHost: x\r\n")
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as malformed:
+            malformed.sendall(b"GET /v1/files HTTP/1.1\r\nBad Header\x00: 1\r\n\r\n")
+            assert malformed.recv(20).startswith(b"HTTP/1.0 400 ")
+    with half, contextlib.suppress(ConnectionResetError):
+        assert half.recv(1) == b""
+    assert httpx2.get(f"{service.url}/healthz").is_success
+    lines = service.log.read_text().removeprefix(before).splitlines()
+    assert ["malformed requests" in line for line in lines].count(True) == 1
+    assert ["slow_head" in line for line in lines].count(True) == 1
 
 
 def test_a_token_for_something_else_is_refused(service: Service) -> None:

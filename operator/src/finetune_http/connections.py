@@ -1,7 +1,7 @@
 """The connections of clients. aiohttp has no limit of their number, nor of the time and memory that a head takes.
 
 A client that has sent no whole request takes nothing for long: it has a deadline, and gives way to others. How many are
-answered, or wait, is bounded by the places at the servers (pool.py).
+answered, or wait, is bounded elsewhere: by the gateway's places at the servers, by the rights and rates of callers.
 """
 
 from __future__ import annotations
@@ -14,16 +14,13 @@ from typing import Literal
 
 from aiohttp import web
 
-from finetune_gateway.policy import Client, gives_way
+from finetune_http.gives_way import Client, gives_way
 
 MOST_OWING = 1024
 """Connections whose client has not sent a whole request: idle ones, among them."""
 HEAD_SECONDS = 10.0
-IDLE_SECONDS = 75.0
-"""Longer than the proxies before it keep a connection, which would take one that is being closed for a request."""
 MOST_BYTES_OF_HEADS = 32 * 2**20
 """Of all that are not complete: aiohttp takes half a megabyte for each."""
-MOST_HEADERS = 64
 Cause = Literal["too_many", "slow_head", "long_heads"]
 
 
