@@ -68,10 +68,14 @@ async def listening(
     await runner.setup()
     made = runner.server
     assert made is not None
-    handshake = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": HEAD_SECONDS}
     try:
         server = await get_running_loop().create_server(
-            lambda: Connection(made(), connections), host, port, backlog=128, **handshake
+            lambda: Connection(made(), connections),
+            host,
+            port,
+            backlog=128,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else HEAD_SECONDS,
         )
         try:
             yield
