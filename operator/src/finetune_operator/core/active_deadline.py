@@ -7,7 +7,9 @@ from typing import TypeVar
 
 from finetune_api.base import LONGEST_SECONDS, whole_seconds
 from finetune_api.lifecycle import RunStatus
+from finetune_api.progress import human_duration
 
+MARGIN_SECONDS = 3600
 Status = TypeVar("Status", bound=RunStatus)
 
 
@@ -45,3 +47,18 @@ def expiry(status: RunStatus, ttl_seconds: int | None, *, has_jobs: bool) -> dat
     if ttl_seconds is None or status.completion_time is None or not has_jobs:
         return None
     return status.completion_time + timedelta(seconds=ttl_seconds)
+
+
+def try_seconds(shortest: int, of_spec: int | None, of_class: int | None) -> int:
+    """After how long Kubernetes itself ends a try: later than the operator does, which counts the whole run.
+
+    The class's deadline counts, too, since the spec's may be raised up to it while the try runs.
+    """
+    return max([shortest, *(seconds + MARGIN_SECONDS for seconds in (of_spec, of_class) if seconds is not None)])
+
+
+def limit_of(of_spec: int | None, of_class: int | None) -> str:
+    """The deadline of a run as text, and whose it is."""
+    seconds = shorter(of_spec, of_class)
+    whose = "spec.activeDeadlineSeconds" if seconds == of_spec else "limits.activeDeadlineSeconds of the FineTuneClass"
+    return f"{human_duration(seconds or 0)} ({whose})"

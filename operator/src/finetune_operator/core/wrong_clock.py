@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from finetune_api.base import whole_seconds
 from finetune_api.lifecycle import RunStatus
 
 SKEW = timedelta(minutes=1)
@@ -69,3 +70,11 @@ def with_possible_end(status: Status, times: ServerTimes, now: datetime) -> Stat
     is_early = end is not None and any(begin is not None and end < begin - SKEW for begin in begins)
     is_odd = is_early or (end is not None and end > now + SKEW)
     return status.model_copy(update={"completion_time": now}) if is_odd else status
+
+
+def with_possible_times(status: Status, times: ServerTimes, now: datetime) -> Status:
+    """The status of a run without times that can't be; the same one while this clock is behind the API server's."""
+    now = whole_seconds(now)
+    if times.proves_clock_slow(now):
+        return status
+    return (with_possible_start if status.completion_time is None else with_possible_end)(status, times, now)

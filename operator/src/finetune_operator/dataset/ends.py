@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.dataset import MOST_RUNS, DatasetKindStatus, DatasetSpec, EarlierBuild, Revision
 from finetune_operator.core.active_deadline import expiry
 from finetune_operator.core.conditions import Readiness, cancelled, ready
-from finetune_operator.core.plan import Child, earliest
+from finetune_operator.core.plan import earliest
 from finetune_operator.dataset.objects import run_digest
 from finetune_operator.dataset.observed import DatasetDecision, ObservedDataset
-from finetune_operator.pods.leftovers import jobs_to_delete
+from finetune_operator.pods.leftovers import active_after_end, jobs_to_delete
 
 BUILD_AGAIN = "Change spec.runId to build again."
-LEFTOVER_SECONDS = 30
-"""What is still running so long after the report (a container that somebody added to the Pod) is deleted."""
 
 
 def succeeded(revision: Revision) -> Readiness:
@@ -81,21 +79,10 @@ def end_run(
     at_once: bool = False,
 ) -> DatasetDecision:
     """End a run, and what still runs: `at_once`, or once it has had time to end by itself."""
-    rest, check = _leftovers(observed, status, now, at_once=at_once)
+    active, check = active_after_end(observed.jobs, status.completion_time, now, at_once=at_once)
+    rest = jobs_to_delete(observed.owner.namespace, active, observed.pods)
     due = expiry(status, observed.spec.ttl_seconds_after_finished, has_jobs=bool(observed.jobs))
     # An end that is not written down yet is known by its Pod alone.
     if due is not None and now >= due and observed.status.completion_time == status.completion_time:
         rest, due = jobs_to_delete(observed.owner.namespace, observed.jobs, observed.pods), None
     return DatasetDecision(status, readiness, delete=rest, requeue_at=earliest([check, due]))
-
-
-def _leftovers(
-    observed: ObservedDataset, status: DatasetKindStatus, now: datetime, *, at_once: bool
-) -> tuple[tuple[Child, ...], datetime | None]:
-    """The Jobs to delete because they are still running after the end, or when to check for them."""
-    active = [job for job in observed.jobs if job.state == "Active"]
-    due = (status.completion_time or now) + timedelta(seconds=LEFTOVER_SECONDS)
-    # A time further in the future was written by a wrong clock.
-    if active and not at_once and now < due <= now + timedelta(seconds=LEFTOVER_SECONDS):
-        return (), due
-    return jobs_to_delete(observed.owner.namespace, active, observed.pods), None

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from finetune_api.dataset import DatasetKindStatus, DatasetSpec
 from finetune_api.dataset_reference import PinnedRevision
-from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
 from finetune_api.run import PYTHON_SANDBOX_SOCKET, RUN_CONFIG_PATH, DatasetRun, EndpointConfig, JobIdentity
+from finetune_operator.core.active_deadline import try_seconds
 from finetune_operator.core.digest import digest, without
 from finetune_operator.core.ownership import Owner, child_name
 from finetune_operator.dataset.allowed_class import parts_of
@@ -30,7 +30,6 @@ BUILD_SECONDS = 6 * 3600
 """The shortest limit of a try. The spec's own deadline counts the whole run."""
 GENERATE_SECONDS = 24 * 3600
 """The same of a try that asks a teacher."""
-_MARGIN_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,6 @@ def run_digest(spec: DatasetSpec, number: int) -> str:
 def run_key(status: DatasetKindStatus) -> str:
     """The run's part of the names of its Jobs and its folder."""
     return f"{status.run_id}-{status.run_digest}"
-
-
-def try_seconds(spec: DatasetSpec, class_spec: FineTuneClassSpec) -> int:
-    """After how long Kubernetes itself ends a try: later than the operator does, which counts the whole run."""
-    deadlines = (spec.active_deadline_seconds, class_spec.limits.active_deadline_seconds)
-    shortest = BUILD_SECONDS if spec.generate is None else GENERATE_SECONDS
-    return max([shortest, *(seconds + _MARGIN_SECONDS for seconds in deadlines if seconds is not None)])
 
 
 def build_job_name(owner: Owner, run: str, try_number: int) -> str:
@@ -112,7 +104,9 @@ def build_objects(
         reads_hub=True,
     )
     files = {"run.json": config.model_dump_json(by_alias=True)}
-    name, seconds = build_job_name(owner, run, try_number), try_seconds(spec, class_.spec)
+    name = build_job_name(owner, run, try_number)
+    shortest = BUILD_SECONDS if spec.generate is None else GENERATE_SECONDS
+    seconds = try_seconds(shortest, spec.active_deadline_seconds, class_.spec.limits.active_deadline_seconds)
     body = annotated_job(owner, name, role, pod_class, files, deadline_seconds=seconds)
     if runs_python:
         add_python_sandbox(body["spec"]["template"], pod_class)

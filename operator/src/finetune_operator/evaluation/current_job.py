@@ -33,17 +33,8 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass, output_locati
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.resolve import Undecided
 from finetune_operator.pods.job_outcome import refused_report
-from finetune_operator.pods.leftovers import (
-    differs,
-    disowned_message,
-    is_outdated,
-    orphan_message,
-    orphans,
-    other_active_jobs,
-    stuck_job_message,
-    stuck_jobs,
-)
-from finetune_operator.pods.observed import JobView, PodView, is_lost
+from finetune_operator.pods.leftovers import differs, is_outdated, still_running
+from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded
 
 
@@ -155,19 +146,8 @@ def try_result(
 
 def still_there(observed: ObservedEvaluation, now: datetime, *, keep: str | None = None) -> str | None:
     """What has not ended yet, except the Job to keep and its Pods; None if everything has."""
-    disowned, left = [job for job in observed.disowned if job.is_active], orphans(observed.pods)
-    if disowned:
-        return disowned_message(disowned[0])
-    if left:
-        return orphan_message(left, observed.owner.namespace)
-    if stuck := stuck_jobs(observed.jobs, observed.pods):
-        return stuck_job_message(stuck[0])
-    kept = {"", *(job.uid for job in observed.jobs if job.name == keep and not job.deleting)}
-    ending = [pod for pod in observed.pods if pod.job_uid not in kept and not pod.is_terminal and not is_lost(pod, now)]
-    if ending:
-        return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end."
-    active = other_active_jobs(observed.jobs, observed.pods, keep=keep)
-    return f"Waiting for Job {active[0].name} of an earlier try to be deleted." if active else None
+    namespace = observed.owner.namespace
+    return still_running(namespace, observed.jobs, observed.pods, observed.disowned, now, keep=keep)
 
 
 def _decisive(job: JobView, pods: tuple[PodView, ...]) -> tuple[JobView, tuple[PodView, ...]]:

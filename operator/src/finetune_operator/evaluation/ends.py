@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
@@ -11,15 +11,14 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.active_deadline import expiry
 from finetune_operator.core.conditions import Readiness, cancelled
 from finetune_operator.core.ownership import Owner
-from finetune_operator.core.plan import Child, earliest
+from finetune_operator.core.plan import earliest
 from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
 from finetune_operator.evaluation.scores.gates import summary
 from finetune_operator.evaluation.scores.verdict import decide_verdict
+from finetune_operator.pods.leftovers import active_after_end
 
 EVALUATE_AGAIN = "Change spec.runId to evaluate again."
-LEFTOVER_SECONDS = 30
-"""What is still running so long after the report (a container that somebody added to the Pod) is deleted."""
 
 
 def end_with_verdict(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision:
@@ -64,7 +63,8 @@ def end_run(
     at_once: bool = False,
 ) -> EvaluationDecision:
     """End a run, and what still runs: `at_once`, or once it has had time to end by itself."""
-    rest, check = _leftovers(observed, status, now, at_once=at_once)
+    active, check = active_after_end(observed.jobs, status.completion_time, now, at_once=at_once)
+    rest = tries_to_delete(observed.owner.namespace, active, observed.pods)
     due = expiry(status, observed.spec.ttl_seconds_after_finished, has_jobs=bool(observed.jobs))
     # An end that is not written down yet is known by its Pod alone.
     if due is not None and now >= due and observed.status.completion_time == status.completion_time:
@@ -96,15 +96,3 @@ def without_remaining_time(status: EvaluationStatus) -> EvaluationStatus:
         return status
     update = {"estimated_remaining_seconds": None, "estimated_remaining": None}
     return status.model_copy(update={"progress": status.progress.model_copy(update=update)})
-
-
-def _leftovers(
-    observed: ObservedEvaluation, status: EvaluationStatus, now: datetime, *, at_once: bool
-) -> tuple[tuple[Child, ...], datetime | None]:
-    """The Jobs to delete because they are still running after the end, or when to check for them."""
-    active = [job for job in observed.jobs if job.state == "Active"]
-    due = (status.completion_time or now) + timedelta(seconds=LEFTOVER_SECONDS)
-    # A time further in the future was written by a wrong clock.
-    if active and not at_once and now < due <= now + timedelta(seconds=LEFTOVER_SECONDS):
-        return (), due
-    return tries_to_delete(observed.owner.namespace, active, observed.pods), None

@@ -9,7 +9,6 @@ from typing import Any
 from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.evaluation import Budget, EvaluationSpec
 from finetune_api.evaluation_results import GatedSlice
-from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
 from finetune_api.run import (
     PYTHON_SANDBOX_SOCKET,
@@ -20,6 +19,7 @@ from finetune_api.run import (
     NamedModel,
     ProgressTarget,
 )
+from finetune_operator.core.active_deadline import try_seconds
 from finetune_operator.core.digest import digest, without
 from finetune_operator.core.ownership import Owner, child_name
 from finetune_operator.core.plan import Child
@@ -49,22 +49,12 @@ from finetune_operator.progress.endpoint import ProgressEndpoint
 
 EVALUATE_SECONDS = 24 * 3600
 """A day: the shortest limit of a try. Use fewer examples or shorter answers to make an evaluation faster."""
-_MARGIN_SECONDS = 3600
 _NOT_MEASURED = CHANGEABLE_WITHIN_A_RUN | {"className", "gates", "safetyGates", "nodes"}
 
 
 def run_digest(spec: EvaluationSpec) -> str:
     """Eight characters for what a run measures: a rollback in git may bring back a runId with another spec."""
     return digest(without(spec, _NOT_MEASURED), 8)
-
-
-def try_seconds(spec: EvaluationSpec, class_spec: FineTuneClassSpec) -> int:
-    """After how long Kubernetes itself ends a try: later than the operator does, which counts the whole run.
-
-    The class's deadline counts, too, since the spec's may be raised up to it while the try runs.
-    """
-    deadlines = (spec.active_deadline_seconds, class_spec.limits.active_deadline_seconds)
-    return max([EVALUATE_SECONDS, *(seconds + _MARGIN_SECONDS for seconds in deadlines if seconds is not None)])
 
 
 def _gated_slices(spec: EvaluationSpec) -> list[GatedSlice]:
@@ -138,7 +128,8 @@ def evaluate_objects(
     run_json = run.model_dump_json(by_alias=True)
     role = _role(run_json, endpoints, loads_models=loads_models, reports_progress=progress is not None)
     config_map = run_config_map(owner, name, EVALUATE_ROLE, _files(run_json, progress))
-    deadline = try_seconds(spec, class_.spec)
+    of_class = class_.spec.limits.active_deadline_seconds
+    deadline = try_seconds(EVALUATE_SECONDS, spec.active_deadline_seconds, of_class)
     body = job(owner, name, role, pod_class, from_config_map(name), deadline_seconds=deadline, **_shared_by(run.nodes))
     if runs_python:
         add_python_sandbox(body["spec"]["template"], pod_class)

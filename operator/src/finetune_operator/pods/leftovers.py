@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 
 from finetune_operator.core.digest import DIGEST_ANNOTATION
 from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import JOBS, PODS, Object
-from finetune_operator.pods.observed import JobView, PodView, has_started
+from finetune_operator.pods.observed import JobView, PodView, has_started, is_lost
 
 STOPPING_CHECK_SECONDS = 15
 """How often it is checked whether what is being stopped has ended, whatever the watches say."""
+LEFTOVER_SECONDS = 30
+"""What is still running so long after the report (a container that somebody added to the Pod) is deleted."""
 
 
 def is_outdated(job: JobView, pods: Sequence[PodView], render: Callable[[], Sequence[Object] | None]) -> bool:
@@ -93,3 +96,46 @@ def orphan_message(pods: Iterable[PodView], namespace: str) -> str:
         "it. Wait until it has ended, or delete it: kubectl delete pod "
         f"{' '.join(names[:3])} -n {namespace}"
     )
+
+
+def lost_job_message(name: str, *, is_disowned: bool) -> str:
+    """That the Job of a try is gone though nothing of this object deleted it."""
+    what = "lost its owner: somebody removed its ownerReferences" if is_disowned else "was deleted"
+    return f"Job {name} of the last try {what}."
+
+
+def active_after_end(
+    jobs: Iterable[JobView], completion_time: datetime | None, now: datetime, *, at_once: bool
+) -> tuple[list[JobView], datetime | None]:
+    """The Jobs to delete since they are still running after the end of a run, or when to check for them."""
+    active = [job for job in jobs if job.state == "Active"]
+    due = (completion_time or now) + timedelta(seconds=LEFTOVER_SECONDS)
+    # A time further in the future was written by a wrong clock.
+    if active and not at_once and now < due <= now + timedelta(seconds=LEFTOVER_SECONDS):
+        return [], due
+    return active, None
+
+
+def still_running(
+    namespace: str,
+    jobs: Sequence[JobView],
+    pods: Sequence[PodView],
+    disowned: Iterable[JobView],
+    now: datetime,
+    *,
+    keep: str | None = None,
+) -> str | None:
+    """What of earlier tries has not ended yet, except the Job to keep and its Pods; None if everything has."""
+    lost, left = [job for job in disowned if job.is_active], orphans(pods)
+    if lost:
+        return disowned_message(lost[0])
+    if left:
+        return orphan_message(left, namespace)
+    if stuck := stuck_jobs(jobs, pods):
+        return stuck_job_message(stuck[0])
+    kept = {"", *(job.uid for job in jobs if job.name == keep and not job.deleting)}
+    ending = [pod for pod in pods if pod.job_uid not in kept and not pod.is_terminal and not is_lost(pod, now)]
+    if ending:
+        return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end."
+    active = other_active_jobs(jobs, pods, keep=keep)
+    return f"Waiting for Job {active[0].name} of an earlier try to be deleted." if active else None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
-from finetune_api.conditions import Reason
+from finetune_api.conditions import Condition, Reason
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import DatasetReport, EvaluationReport, Failure, PreflightReport, TrainReport
 from finetune_operator.core.backoff import retry_delay_seconds
@@ -165,6 +165,27 @@ def retry_readiness(
         return progressing(working)
     next_try = f"The next try starts at {time:%H:%M:%S} UTC." if time else "The next try has started."
     return _of_failure(diagnosis, f"{failure_message(diagnosis)} {next_try}", is_bounded=is_bounded)
+
+
+def waiting_to_retry(
+    working: Reason, failure: FailureStatus | None, time: datetime | None, before: Iterable[Condition]
+) -> Readiness:
+    """The readiness before a retry: the diagnosis of the failure, or what interrupted the last try.
+
+    `before`: the conditions so far.
+    """
+    if failure is not None:
+        return retry_readiness(working, failure, time, is_bounded=True)
+    retrying = next((item for item in before if item.reason == Reason.RETRYING), None)
+    return progressing(Reason.RETRYING, retrying.message if retrying else "The last try was disrupted.")
+
+
+def retry_limit_message(what: str, failures: int, limit: int, last: FailureStatus) -> str:
+    """That no other try follows. `what` failed."""
+    return (
+        f"{what} failed {failures} times, more often than retryLimit {limit} allows. "
+        f"Last failure: {last.reason}: {sentence(failure_message(last))}"
+    )
 
 
 def _of_failure(diagnosis: FailureStatus, message: str, *, is_bounded: bool) -> Readiness:

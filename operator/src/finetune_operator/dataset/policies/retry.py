@@ -13,7 +13,8 @@ from finetune_operator.core.conditions import Readiness, failed, failure_message
 from finetune_operator.dataset.current_job import build_job, current_job, try_result, try_to_watch
 from finetune_operator.dataset.ends import fail_run
 from finetune_operator.dataset.observed import DatasetDecision, DatasetPlan, ObservedDataset
-from finetune_operator.pods.retried_job import Disrupted, Failed, retry_readiness
+from finetune_operator.pods.leftovers import lost_job_message
+from finetune_operator.pods.retried_job import Disrupted, Failed, retry_limit_message, waiting_to_retry
 
 
 def record_failure(observed: ObservedDataset, plan: DatasetPlan, now: datetime) -> DatasetPlan:
@@ -41,10 +42,7 @@ def fail_at_retry_limit(observed: ObservedDataset, status: DatasetKindStatus, no
         return fail_run(observed, status, failed(known_reason(diagnosis.reason), message), now)
     if build_job(observed.spec).allows_another(status.retries):
         return None
-    message = (
-        f"Building failed {status.retries} times, more often than retryLimit {observed.spec.retry_limit} allows. "
-        f"Last failure: {diagnosis.reason}: {message}"
-    )
+    message = retry_limit_message("Building", status.retries, observed.spec.retry_limit, diagnosis)
     return fail_run(observed, status, failed(Reason.RETRY_LIMIT_REACHED, message), now)
 
 
@@ -78,11 +76,7 @@ def wait_for_retry_time(observed: ObservedDataset, status: DatasetKindStatus, no
 
 
 def _waiting(observed: ObservedDataset, status: DatasetKindStatus) -> Readiness:
-    """The readiness before a retry: the diagnosis of the failure, or what interrupted the last try."""
-    if status.failure is not None:
-        return retry_readiness(Reason.BUILDING, status.failure, status.retry_time, is_bounded=True)
-    before = next((item for item in observed.status.conditions if item.reason == Reason.RETRYING), None)
-    return progressing(Reason.RETRYING, before.message if before else "The last try was disrupted.")
+    return waiting_to_retry(Reason.BUILDING, status.failure, status.retry_time, observed.status.conditions)
 
 
 def _failure(observed: ObservedDataset, now: datetime) -> Failed | None:
@@ -95,8 +89,7 @@ def _failure(observed: ObservedDataset, now: datetime) -> Failed | None:
 def _disruption(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> str | None:
     """What disrupted the newest try; None if nothing did."""
     if current_job(observed) is None and status.job_name is not None and status.retry_time is None:
-        what = "was deleted" if not observed.disowned else "lost its owner: somebody removed its ownerReferences"
-        return f"Job {status.job_name} of the last try {what}."
+        return lost_job_message(status.job_name, is_disowned=bool(observed.disowned))
     job = try_to_watch(observed)
     result = None if job is None else try_result(observed, job, now)
     return result.message if isinstance(result, Disrupted) else None

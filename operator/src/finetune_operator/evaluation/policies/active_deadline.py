@@ -11,8 +11,7 @@ from datetime import datetime
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
-from finetune_api.progress import human_duration
-from finetune_operator.core.active_deadline import deadline_of, shorter, with_suspended_time
+from finetune_operator.core.active_deadline import deadline_of, limit_of, shorter, with_suspended_time
 from finetune_operator.core.conditions import Readiness, failed, failure_message
 from finetune_operator.core.plan import earliest
 from finetune_operator.evaluation.candidates import models_to_evaluate
@@ -41,19 +40,12 @@ def fail_at_active_deadline(
     if deadline is None or now < deadline:
         return None
     last = f" The last failure: {failure_message(status.failure)}" if status.failure is not None else ""
+    limit = limit_of(observed.spec.active_deadline_seconds, _class_seconds(observed))
     message = (
-        f"The run did not end within {_limit(observed)}.{last} Raise activeDeadlineSeconds and change runId to run "
+        f"The run did not end within {limit}.{last} Raise activeDeadlineSeconds and change runId to run "
         "again: saved answers of APIs are reused, and loaded models answer again."
     )
     return fail_run(observed, status, failed(Reason.DEADLINE_EXCEEDED, message), now, at_once=True)
-
-
-def _limit(observed: ObservedEvaluation) -> str:
-    """The deadline, and whose it is."""
-    of_class, of_spec = _class_seconds(observed), observed.spec.active_deadline_seconds
-    seconds = shorter(of_spec, of_class)
-    whose = "spec.activeDeadlineSeconds" if seconds == of_spec else "limits.activeDeadlineSeconds of the FineTuneClass"
-    return f"{human_duration(seconds or 0)} ({whose})"
 
 
 def wake_at_deadline(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:

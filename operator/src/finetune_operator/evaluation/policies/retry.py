@@ -18,8 +18,9 @@ from finetune_operator.evaluation.current_job import (
 )
 from finetune_operator.evaluation.ends import fail_run, without_remaining_time
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
+from finetune_operator.pods.leftovers import lost_job_message
 from finetune_operator.pods.observed import JobView
-from finetune_operator.pods.retried_job import Disrupted, Failed, retry_readiness
+from finetune_operator.pods.retried_job import Disrupted, Failed, retry_limit_message, waiting_to_retry
 
 
 def record_failure(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
@@ -43,10 +44,7 @@ def fail_at_retry_limit(
         return fail_run(observed, status, failed(known_reason(diagnosis.reason), message), now)
     if evaluation_job(observed.spec).allows_another(status.retries):
         return None
-    message = (
-        f"The evaluation failed {status.retries} times, more often than retryLimit {observed.spec.retry_limit} allows. "
-        f"Last failure: {diagnosis.reason}: {message}"
-    )
+    message = retry_limit_message("The evaluation", status.retries, observed.spec.retry_limit, diagnosis)
     return fail_run(observed, status, failed(Reason.RETRY_LIMIT_REACHED, message), now)
 
 
@@ -56,7 +54,7 @@ def retry_failed(observed: ObservedEvaluation, status: EvaluationStatus, now: da
         return None
     again = evaluation_job(observed.spec).next_time(status.retries, now)
     status = without_remaining_time(status).model_copy(update={"retry_time": again})
-    readiness = waiting_to_retry(observed, status)
+    readiness = _waiting(observed, status)
     return EvaluationDecision(status, readiness, requeue_at=again, meanwhile=Reason.RETRYING)
 
 
@@ -78,16 +76,12 @@ def wait_for_retry_time(
     """Start no try before status.retryTime."""
     if not waits(status.retry_time, now):
         return None
-    readiness = waiting_to_retry(observed, status)
+    readiness = _waiting(observed, status)
     return EvaluationDecision(status, readiness, requeue_at=status.retry_time, meanwhile=Reason.RETRYING)
 
 
-def waiting_to_retry(observed: ObservedEvaluation, status: EvaluationStatus) -> Readiness:
-    """The readiness before a retry: the diagnosis of the failure, or what interrupted the last try."""
-    if status.failure is not None:
-        return retry_readiness(Reason.EVALUATING, status.failure, status.retry_time, is_bounded=True)
-    before = next((item for item in observed.status.conditions if item.reason == Reason.RETRYING), None)
-    return progressing(Reason.RETRYING, before.message if before else "The last try was disrupted.")
+def _waiting(observed: ObservedEvaluation, status: EvaluationStatus) -> Readiness:
+    return waiting_to_retry(Reason.EVALUATING, status.failure, status.retry_time, observed.status.conditions)
 
 
 def _failure(observed: ObservedEvaluation, now: datetime) -> Failed | None:
@@ -107,8 +101,7 @@ def _is_rollout(observed: ObservedEvaluation, job: JobView, result: Failed) -> b
 def _disruption(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> str | None:
     """What disrupted the newest try; None if nothing did."""
     if current_job(observed) is None and status.job_name is not None and status.retry_time is None:
-        what = "was deleted" if not observed.disowned else "lost its owner: somebody removed its ownerReferences"
-        return f"Job {status.job_name} of the last try {what}."
+        return lost_job_message(status.job_name, is_disowned=bool(observed.disowned))
     job = try_to_watch(observed)
     result = None if job is None else try_result(observed, status, job, now)
     if job is not None and isinstance(result, Failed) and _is_rollout(observed, job, result):

@@ -5,16 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from finetune_api.base import whole_seconds
-from finetune_operator.core.wrong_clock import with_possible_end, with_possible_start
+from finetune_operator.core.wrong_clock import with_possible_times
 from finetune_operator.evaluation.observed import EvaluationPlan, ObservedEvaluation
 
 
 def correct_times(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
     """Correct times that a wrong clock wrote."""
-    times, now = observed.server_times, whole_seconds(now)
-    if times.proves_clock_slow(now):
-        return plan
-    correct = with_possible_start if plan.status.completion_time is None else with_possible_end
-    status = correct(plan.status, times, now)
+    status = with_possible_times(plan.status, observed.server_times, now)
     return plan if status == plan.status else replace(plan, status=status)
