@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,14 @@ import pytest
 from tests.unit.operator.finetunesweep.sweeps import OBJECTIVE, SweepWorld, sweep_spec
 
 HOLDOUT = {"uri": "s3://data/holdout.jsonl"}
+PLAYED = ((0.5, 0.3), (0.9, None), (0.4, 0.6), (0.8, None), (0.45, 0.5))
+"""Of each trial: the loss at ten steps, and its score; None: by that loss it is pruned."""
+BY_GRADER: dict[str, Any] = {
+    "objective": {"type": "Evaluation", "evaluation": {**OBJECTIVE["evaluation"], "holdout": HOLDOUT}},
+    "parallel": 1,
+    "budget": {"trials": len(PLAYED)},
+    "prune": {"median": {"minimumSteps": 10, "minimumTrials": 1}},
+}
 
 
 def searched(scores: dict[int, float], **changes: Any) -> SweepWorld:
@@ -142,3 +151,45 @@ def test_an_operator_that_is_killed_makes_it_once(killed_after: int) -> None:
     world.reconcile(killed_after)
     world.settle()
     assert len(made(world)) == 1
+
+
+def play(world: SweepWorld, then: Callable[[], None]) -> None:
+    """Every trial as it is played, the Evaluations of those that go on, and that on the holdout examples."""
+    then()
+    for number, (loss, score) in enumerate(PLAYED, start=1):
+        world.reports(number, 10, loss)
+        then()
+        if score is None:
+            continue
+        world.has_trained(number)
+        then()
+        world.is_evaluated(number, score)
+        then()
+    world.holdout_ends(score=0.55)
+    then()
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> SweepWorld:
+    world = SweepWorld(sweep_spec(**BY_GRADER))
+    play(world, world.settle)
+    return world
+
+
+@pytest.mark.parametrize("killed_after", range(5))
+def test_an_operator_that_is_killed_at_each_step_evaluates_prunes_and_chooses_the_same(
+    undisturbed: SweepWorld, killed_after: int
+) -> None:
+    """Evaluations, pruning and the holdout examples: nothing is lost, nothing is made twice."""
+    killed = SweepWorld(sweep_spec(**BY_GRADER))
+
+    def die_and_settle() -> None:
+        killed.reconcile(killed_after)
+        killed.settle()
+
+    play(killed, die_and_settle)
+    assert undisturbed.states() == ["Succeeded", "Pruned", "Succeeded", "Pruned", "Succeeded"]
+    assert (undisturbed.status.phase, undisturbed.status.best and undisturbed.status.best.number) == ("Succeeded", 3)
+    assert killed.status.trials == undisturbed.status.trials
+    assert (killed.status.best, killed.status.holdout) == (undisturbed.status.best, undisturbed.status.holdout)
+    assert killed.created == undisturbed.created
