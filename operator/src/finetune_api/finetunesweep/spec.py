@@ -108,14 +108,16 @@ class Budget(ApiModel):
         None,
         gt=0,
         le=10_000_000,
-        description="Accelerators multiplied by the hours that trials train. A trial that would exceed it, by the mean "
-        "of those before, is not started. Omitted: no limit.",
+        description="Accelerators multiplied by the hours that trials train. A trial that would exceed it is not "
+        "started, if it and those that run take as long as the mean of those that succeeded (before: as "
+        "activeDeadlineSeconds; without it, one trial runs at a time until one has succeeded). Omitted: no limit.",
     )
     failures: int = Field(
         3,
         ge=1,
         le=MOST_TRIALS,
-        description="Number of failed trials at which the sweep fails and its running trials are cancelled.",
+        description="Number of failed trials at which the sweep fails and its running trials are cancelled, unless it "
+        "has its result by then. Raise it before: a failed sweep stays so.",
     )
 
 

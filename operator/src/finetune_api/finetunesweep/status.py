@@ -55,6 +55,7 @@ class TrialStatus(ApiModel):
     attempt_seconds: int | None = Field(
         None, description="Of these, the seconds of the attempt that succeeded, if it was not the only one."
     )
+    accelerators: int | None = Field(None, description="Its accelerators, by its class when it began.")
     accelerator_seconds: int | None = Field(
         None, description="`seconds`, multiplied by its accelerators; absent if its class could not be read."
     )

@@ -7,6 +7,7 @@ from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, H
 from finetune_operator.core.conditions import Readiness, known_reason, progressing, stalled
 from finetune_operator.finetunesweep.objects import holdout_evaluation
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep
+from finetune_operator.finetunesweep.search.best import interval
 from finetune_operator.finetunesweep.smallest_model.choice import PASSED
 from finetune_operator.finetunesweep.trials import may_begin, running
 from finetune_operator.kube.resources import Object
@@ -54,8 +55,8 @@ def told(status: FineTuneSweepStatus) -> str:
     judged = {None: "", PASSED: ", and passes the gates there, too"}
     verdict = judged.get(found.verdict, f", and does not pass the gates there ({found.verdict})")
     return (
-        f" On the holdout examples, which its choice did not depend on, it has {found.score:.4g} "
-        f"({found.low:.4g} to {found.high:.4g}){verdict}."
+        f" On the holdout examples, which its choice did not depend on, it has {found.score:.4g}"
+        f"{interval(found.low, found.high)}{verdict}."
     )
 
 

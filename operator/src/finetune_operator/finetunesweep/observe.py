@@ -104,7 +104,8 @@ def view(body: Object, trial: TrialStatus, now: datetime) -> TrialJob:
     spec, status = read
     is_first = spec.run_id == FIRST_RUN_ID and status.run_id in (None, FIRST_RUN_ID)
     if not is_first or not has_values(body["spec"], trial.values):
-        return TrialJob(version, "Failed", reason=SPEC_CHANGED, seconds=_seconds(status, now), completed=now)
+        seconds = _seconds(status, now)
+        return TrialJob(version, "Failed", reason=SPEC_CHANGED, is_ours=False, seconds=seconds, completed=now)
     by_type = {condition.type: condition for condition in status.conditions}
     is_ready, is_stalled = by_type.get(ConditionType.READY), by_type.get(ConditionType.STALLED)
     result, progress = status.result, status.progress
@@ -144,7 +145,11 @@ def with_evaluation(job: TrialJob, body: Object | None, grader: str) -> TrialJob
         return replace(job, message=read.message, is_stalled=True)
     spec, status = read
     if spec.run_id != FIRST_RUN_ID or status.run_id not in (None, FIRST_RUN_ID):
-        return replace(job, phase="Failed", reason=SPEC_CHANGED, completed=datetime.now(UTC))
+        return replace(job, phase="Failed", reason=SPEC_CHANGED, is_ours=False, completed=datetime.now(UTC))
+    measured = status.candidate_digests.get(CANDIDATE)
+    if job.digest is not None and measured not in (None, job.digest):
+        # The trial's job was made again: the Evaluation starts over with what it has trained now.
+        return replace(job, is_suspended=spec.suspend, is_cancelled=spec.cancel)
     by_type = {condition.type: condition for condition in status.conditions}
     is_ready, is_stalled = by_type.get(ConditionType.READY), by_type.get(ConditionType.STALLED)
     is_trials = [one for one in status.results if (one.candidate, one.grader) == (CANDIDATE, grader)]

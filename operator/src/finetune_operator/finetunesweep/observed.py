@@ -54,6 +54,8 @@ class TrialJob:
     """On the gates, if there are some."""
     outputs: OutputsStatus | None = None
     """What its outputs took."""
+    is_ours: bool = True
+    """Whether it still does what the sweep made it for; else somebody has taken it over, and it is left alone."""
     has_trained: bool = False
     """Whether only its Evaluation is missing."""
     evaluation_name: str | None = None
@@ -62,7 +64,7 @@ class TrialJob:
     @property
     def may_be_changed(self) -> bool:
         """Whether there is something to suspend or cancel."""
-        return not self.has_trained or self.evaluation_name is not None
+        return self.is_ours and (not self.has_trained or self.evaluation_name is not None)
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ from finetune_operator.finetunesweep.holdout import is_pending, missing_evaluati
 from finetune_operator.finetunesweep.objects import suspended as suspended_job
 from finetune_operator.finetunesweep.objects import trial_evaluation, trial_job
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
+from finetune_operator.finetunesweep.refusal import hours_refusal
 from finetune_operator.finetunesweep.trials import (
     counted,
     ended_in_order,
     has_room,
     running,
+    used_by_running,
     with_next_trials,
     with_rungs,
 )
@@ -42,12 +44,13 @@ def go_on(
         if job is not None and job.may_be_changed and job.is_suspended != suspend
     ]
     final = observed.holdout
-    if final is not None and is_pending(observed.spec, status) and final.is_suspended != suspend:
+    is_measured = final is not None and final.may_be_changed and is_pending(observed.spec, status)
+    if final is not None and is_measured and final.is_suspended != suspend:
         merge.append(suspended_job(observed.owner, "", final, suspend=suspend))
     bodies = [trial_job(observed.owner, observed.spec, trial) for trial in missing]
     measured = observed.spec.measured
     if measured is not None and not suspend:
-        trained = [trial for trial, job in alive if job is not None and not job.may_be_changed]
+        trained = [trial for trial, job in alive if job is not None and job.has_trained and job.evaluation_name is None]
         number = status.run_number
         bodies += [trial_evaluation(observed.owner, observed.spec, measured, trial, number) for trial in trained]
         bodies += missing_evaluation(observed, status)
@@ -57,9 +60,10 @@ def go_on(
         known.trials,
         known.holdout,
     )
-    more = now if may_start(observed) and has_room(observed.spec, status) else None
+    more = now if may_start(observed) and has_room(observed, status) else None
     waiting = sum(job is not None and job.phase == "Suspended" for _, job in alive)
-    status = counted(observed.spec, status, suspended=waiting if suspend else 0)
+    used = used_by_running(observed, status)
+    status = counted(observed.spec, status, suspended=waiting if suspend else 0, used=used)
     return SweepDecision(
         status,
         readiness,
@@ -88,8 +92,18 @@ def next_record(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, no
 
 def may_start(observed: ObservedFineTuneSweep) -> bool:
     is_ended = observed.spec.suspend or observed.spec.cancel
-    return observed.refusal is None and not isinstance(observed.accelerators, Readiness) and not is_ended
+    return why_refused(observed) is None and not is_ended
+
+
+def why_refused(observed: ObservedFineTuneSweep) -> Readiness | None:
+    """Why no trial may start: the spec can't be had, or hours are limited and can't be counted or are too few."""
+    if observed.refusal is not None:
+        return observed.refusal
+    if isinstance(observed.accelerators, Readiness):
+        return observed.accelerators
+    is_new = observed.status.run_id != observed.spec.run_id or not observed.status.trials
+    return hours_refusal(observed.spec, observed.accelerators) if is_new else None
 
 
 def with_next(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> FineTuneSweepStatus:
-    return with_next_trials(observed.owner, observed.spec, status) if may_start(observed) else status
+    return with_next_trials(observed, status) if may_start(observed) else status

@@ -15,10 +15,10 @@ from finetune_api.finetunesweep import (
     TrialStatus,
     Value,
 )
-from finetune_operator.core.ownership import Owner
 from finetune_operator.finetunesweep.learning_curve.verdict import curve_values
 from finetune_operator.finetunesweep.objects import trial_name
-from finetune_operator.finetunesweep.observed import TrialJob
+from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, TrialJob
+from finetune_operator.finetunesweep.refusal import HOUR_SECONDS
 from finetune_operator.finetunesweep.search.best import as_best, best_trial
 from finetune_operator.finetunesweep.search.pruning import Runner, losers, rung_step, rungs_at
 from finetune_operator.finetunesweep.search.suggest import combinations, suggest
@@ -27,7 +27,6 @@ from finetune_operator.finetunesweep.smallest_model.choice import smallest
 
 ENDED: Mapping[str, TrialState] = {"Succeeded": "Succeeded", "Failed": "Failed", "Cancelled": "Cancelled"}
 NO_LOSS, NO_SCORE = "NoValidationLoss", "NoScore"
-HOUR_SECONDS = 3600
 MOST_SUGGESTED_AT_ONCE = 4
 """A suggestion takes tens of milliseconds with many trials, in which other objects wait."""
 NOT_SUGGESTED = 10
@@ -42,6 +41,19 @@ def running(status: FineTuneSweepStatus) -> list[TrialStatus]:
 def failures(status: FineTuneSweepStatus) -> int:
     """How many trials have failed."""
     return sum(trial.state == "Failed" for trial in status.trials)
+
+
+def has_failed(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> bool:
+    """Whether so many trials have failed that the sweep fails: what they have in common is wrong.
+
+    Not once it has what it was made for: a model that passes, or scores of all trials that there were to be.
+    """
+    if failures(status) < spec.budget.failures:
+        return False
+    if spec.smallest_model is not None:
+        return smallest(status.trials) is None
+    is_whole = not running(status) and len(status.trials) >= most_trials(spec, status)
+    return not (is_whole and any(trial.score is not None for trial in status.trials))
 
 
 def ended_in_order(status: FineTuneSweepStatus, jobs: Mapping[str, TrialJob]) -> list[TrialStatus]:
@@ -88,8 +100,9 @@ def ended(
     high: float | None = None,
     reason: str | None = None,
 ) -> TrialStatus:
-    """The trial that has ended so. `accelerators`: None if that is not known."""
+    """The trial that has ended so. `accelerators`: of a trial that an older version began; None if not known."""
     seconds, of_attempt = (0, None) if job is None else (job.seconds, job.attempt_seconds)
+    count = accelerators if trial.accelerators is None else trial.accelerators
     return trial.model_copy(
         update={
             "state": state,
@@ -104,7 +117,7 @@ def ended(
             "outputs": None if job is None else job.outputs,
             "seconds": seconds,
             "attempt_seconds": None if of_attempt == seconds else of_attempt,
-            "accelerator_seconds": None if accelerators is None else seconds * accelerators,
+            "accelerator_seconds": None if count is None else seconds * count,
         }
     )
 
@@ -145,36 +158,42 @@ def replaced(status: FineTuneSweepStatus, *trials: TrialStatus) -> FineTuneSweep
     return status.model_copy(update={"trials": [new.get(trial.number, trial) for trial in status.trials]})
 
 
-def with_next_trials(owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> FineTuneSweepStatus:
+def with_next_trials(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> FineTuneSweepStatus:
     """The status with the trials that may begin now, in their order; of many that TPE chooses for, the first few."""
+    spec, accelerators = observed.spec, observed.accelerators
     most = len(status.trials) + spec.width
     if spec.search is not None and spec.search.algorithm == "TPE":
         most = max(len(status.trials) + MOST_SUGGESTED_AT_ONCE, NOT_SUGGESTED)
-    while len(status.trials) < most and has_room(spec, status):
+    while len(status.trials) < most and has_room(observed, status):
         number = len(status.trials) + 1
         trial = TrialStatus(
             number=number,
-            fine_tune_job_name=trial_name(owner, status.run_number, number),
+            fine_tune_job_name=trial_name(observed.owner, status.run_number, number),
             values=_values(spec, status, number),
             model=status.models[number - 1].name if spec.smallest_model is not None else None,
             state="Running",
+            accelerators=accelerators if isinstance(accelerators, int) else None,
         )
         status = status.model_copy(update={"trials": [*status.trials, trial]})
     return status
 
 
-def has_room(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> bool:
+def has_room(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> bool:
     """Whether another trial may begin beside those that run."""
-    return len(running(status)) < spec.width and may_begin(spec, status)
+    spec, alive = observed.spec, running(status)
+    if len(alive) >= spec.width or not may_begin(spec, status, used_by_running(observed, status)):
+        return False
+    is_limited = spec.budget.accelerator_hours is not None and any(one.accelerators != 0 for one in alive)
+    return not is_limited or needed_by_one(spec, status) is not None
 
 
-def may_begin(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> bool:
-    """Whether the budget allows another trial, and it is needed."""
+def may_begin(spec: FineTuneSweepSpec, status: FineTuneSweepStatus, used: Mapping[int, int] | None = None) -> bool:
+    """Whether the budget allows another trial, and it is needed. `used`: by those that run (`used_by_running`)."""
     return (
         len(status.trials) < most_trials(spec, status)
         and (spec.smallest_model is None or smallest(status.trials) is None)
         and failures(status) < spec.budget.failures
-        and not accelerator_hours_are_used_up(spec, status)
+        and not accelerator_hours_are_used_up(spec, status, used)
     )
 
 
@@ -194,14 +213,33 @@ def _values(spec: FineTuneSweepSpec, status: FineTuneSweepStatus, number: int) -
     return suggest(spec.search, status.trials, number, spec.sign)
 
 
-def accelerator_hours_are_used_up(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> bool:
-    """Whether another trial would exceed them, if it and those that run take as long as those before."""
-    limit, used = spec.budget.accelerator_hours, [trial.accelerator_seconds for trial in status.trials]
-    measured = [seconds for seconds in used if seconds]
-    if limit is None or not measured:
+def accelerator_hours_are_used_up(
+    spec: FineTuneSweepSpec, status: FineTuneSweepStatus, used: Mapping[int, int] | None = None
+) -> bool:
+    """Whether another trial would exceed them. `used`: by those that run; without it, as if these had just begun."""
+    limit, need, going = spec.budget.accelerator_hours, needed_by_one(spec, status) or 0, used or {}
+    if limit is None:
         return False
-    mean = sum(measured) / len(measured)
-    return sum(measured) + mean * (len(running(status)) + 1) > limit * HOUR_SECONDS
+    before = sum(trial.accelerator_seconds or 0 for trial in status.trials)
+    total = before + sum(max(need, going.get(trial.number, 0)) for trial in running(status)) + need
+    return total > limit * HOUR_SECONDS
+
+
+def needed_by_one(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> float | None:
+    """The accelerator seconds of a trial, as far as that is known; pruned and failed ones say less than one needs."""
+    complete = [trial.accelerator_seconds for trial in status.trials if trial.state == "Succeeded"]
+    measured = [seconds for seconds in complete if seconds]
+    if measured:
+        return sum(measured) / len(measured)
+    deadline = spec.template.spec.active_deadline_seconds
+    counts = [trial.accelerators for trial in status.trials if trial.accelerators is not None]
+    return None if deadline is None or not counts else float(deadline * counts[-1])
+
+
+def used_by_running(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> dict[int, int]:
+    """The accelerator seconds so far of the trials that run, by number."""
+    seen = [(trial, observed.jobs.get(trial.fine_tune_job_name)) for trial in running(status)]
+    return {trial.number: job.seconds * (trial.accelerators or 0) for trial, job in seen if job is not None}
 
 
 def left_out(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> str:
@@ -229,10 +267,15 @@ def _best(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> BestTrial | N
 
 
 def counted(
-    spec: FineTuneSweepSpec, status: FineTuneSweepStatus, *, is_over: bool = False, suspended: int = 0
+    spec: FineTuneSweepSpec,
+    status: FineTuneSweepStatus,
+    *,
+    is_over: bool = False,
+    suspended: int = 0,
+    used: Mapping[int, int] | None = None,
 ) -> FineTuneSweepStatus:
     """The status with its numbers and its best trial; `suspended`: how many of those that have not ended."""
-    left = 0 if is_over or not may_begin(spec, status) else most_trials(spec, status) - len(status.trials)
+    left = 0 if is_over or not may_begin(spec, status, used) else most_trials(spec, status) - len(status.trials)
     alive, before, best = len(running(status)), status.best, _best(spec, status)
     if best is not None and before is not None and before.number == best.number:
         best = best.over(before)

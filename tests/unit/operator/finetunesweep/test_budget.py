@@ -1,6 +1,9 @@
-"""budget: acceleratorHours, which may be set and changed while a sweep goes on, and combinations that it leaves out."""
+"""budget: acceleratorHours, which may be set and changed while a sweep goes on, failures, and what it leaves out."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,6 +11,8 @@ from finetune_api.conditions import Reason
 from finetune_operator.core.conditions import stalled
 from tests.unit.operator.finetunesweep.sweeps import SweepWorld, sweep_spec
 
+HOUR = {"activeDeadlineSeconds": 3600}
+"""A template whose trials take an hour at most."""
 NO_CLASS = stalled(Reason.CLASS_NOT_FOUND, "There is no class.")
 
 
@@ -33,7 +38,7 @@ def test_without_a_limit_a_class_that_cannot_be_read_leaves_the_use_unknown() ->
 
 
 def test_a_trial_that_had_succeeded_stays_so_though_the_sweep_is_cancelled_while_hours_cannot_be_counted() -> None:
-    world = SweepWorld(sweep_spec(budget={"acceleratorHours": 10}), accelerators=4)
+    world = SweepWorld(sweep_spec(HOUR, budget={"acceleratorHours": 10}), accelerators=4)
     world.settle()
     world.ends(1)
     world.accelerators = NO_CLASS
@@ -42,6 +47,99 @@ def test_a_trial_that_had_succeeded_stays_so_though_the_sweep_is_cancelled_while
     assert world.states() == ["Succeeded", "Cancelled"]
     assert world.status.best is not None
     assert world.status.best.number == 1
+
+
+def limited(hours: float, template: dict[str, Any] | None = None, **rest: Any) -> SweepWorld:
+    """A sweep on four accelerators, four trials at a time."""
+    spec = sweep_spec(template, parallel=4, budget={"acceleratorHours": hours}, **rest)
+    world = SweepWorld(spec, accelerators=4)
+    world.settle()
+    return world
+
+
+def told(world: SweepWorld, kind: str = "Ready") -> str:
+    return next(one for one in world.status.conditions if one.type == kind).message
+
+
+def test_before_it_is_known_how_long_a_trial_takes_only_one_runs() -> None:
+    """Else as many as run side by side would begin whatever the limit is."""
+    world = limited(0.001)
+    assert world.states() == ["Running"]
+    world.ends(1)
+    world.settle()
+    assert world.states() == ["Succeeded"]
+    assert "Another trial would exceed budget.acceleratorHours." in told(world)
+    world = limited(20)
+    world.ends(1)
+    world.settle()
+    assert world.states() == ["Succeeded"] + ["Running"] * 4, "four hours each"
+
+
+def test_without_accelerators_nothing_limits_how_many_begin() -> None:
+    world = SweepWorld(sweep_spec(parallel=4, budget={"acceleratorHours": 1}), accelerators=0)
+    world.settle()
+    assert world.states() == ["Running"] * 4
+
+
+def test_with_a_deadline_as_many_begin_as_the_limit_allows_in_any_case() -> None:
+    assert limited(8, HOUR).states() == ["Running"] * 2
+    assert limited(16, HOUR).states() == ["Running"] * 4
+
+
+def test_a_limit_smaller_than_one_trial_is_named_before_any_begins_and_may_be_raised() -> None:
+    world = limited(3.9, HOUR)
+    assert world.status.trials == []
+    assert world.reason("Stalled") == ("True", "InvalidSpec")
+    assert "spec.budget.acceleratorHours is 3.9, but one trial may take 4:" in told(world, "Stalled")
+    world.spec = sweep_spec(HOUR, parallel=4, budget={"acceleratorHours": 4})
+    world.settle()
+    assert world.states() == ["Running"]
+
+
+def test_what_running_trials_have_used_counts_before_they_end() -> None:
+    """The second has run for three hours, where the first took one: another would not fit any more."""
+    world = SweepWorld(sweep_spec(parallel=2, budget={"acceleratorHours": 17}), accelerators=4)
+    world.settle()
+    world.ends(1)
+    world.settle()
+    assert world.states() == ["Succeeded", "Running", "Running"]
+    slow = world.trial(2).fine_tune_job_name
+    world.jobs[slow] = replace(world.jobs[slow], seconds=3 * 3600)
+    world.ends(3, seconds=60)
+    world.settle()
+    assert world.states() == ["Succeeded", "Running", "Succeeded"]
+    assert told(world).endswith("another trial would exceed budget.acceleratorHours.")
+    assert world.status.remaining == 0
+
+
+def test_pruned_trials_say_less_than_a_trial_needs() -> None:
+    """Two pruned ones took a minute each; what counts is the hour of the one that went on."""
+    world = SweepWorld(
+        sweep_spec(HOUR, parallel=3, budget={"acceleratorHours": 12}, prune={"asha": {"minimumSteps": 10}}),
+        accelerators=4,
+    )
+    world.settle()
+    for number in (1, 2, 3):
+        name = world.trial(number).fine_tune_job_name
+        world.jobs[name] = replace(world.jobs[name], seconds=60)
+        world.reports(number, eval_step=10, eval_loss=number / 10)
+    world.settle()
+    assert world.states()[:3] == ["Running", "Pruned", "Pruned"]
+    world.ends(1)
+    world.settle()
+    assert world.states() == ["Succeeded", "Pruned", "Pruned", "Running"], (
+        "another one would be at twelve hours and more"
+    )
+
+
+def test_a_trial_has_as_many_accelerators_as_when_it_began() -> None:
+    world = SweepWorld(sweep_spec(parallel=1), accelerators=4)
+    world.settle()
+    world.accelerators = 8
+    world.ends(1)
+    world.settle()
+    assert (world.trial(1).accelerators, world.trial(1).accelerator_seconds) == (4, 4 * 3600)
+    assert world.trial(2).accelerators == 8
 
 
 GRID = {
@@ -54,13 +152,27 @@ GRID = {
 
 
 @pytest.mark.parametrize(
-    ("trials", "told"),
+    ("trials", "message"),
     [(2, "Of 2 trials (of 4 combinations; budget.trials is 2), FineTuneJob"), (9, "Of 4 trials, FineTuneJob")],
 )
-def test_combinations_that_the_budget_left_out_are_told(trials: int, told: str) -> None:
+def test_combinations_that_the_budget_left_out_are_told(trials: int, message: str) -> None:
     world = SweepWorld(sweep_spec(parallel=1, search=GRID, budget={"trials": trials}))
     world.settle()
     for number in range(1, min(trials, 4) + 1):
         world.ends(number)
         world.settle()
-    assert next(one for one in world.status.conditions if one.type == "Ready").message.startswith(told)
+    assert told(world).startswith(message)
+
+
+def test_when_the_last_failure_is_that_of_the_last_trial_the_best_of_the_others_stands() -> None:
+    world = SweepWorld(sweep_spec(parallel=1, budget={"trials": 4, "failures": 2}))
+    world.settle()
+    world.ends(1, "Failed", reason="TrainingDiverged")
+    world.settle()
+    for number in (2, 3):
+        world.ends(number)
+        world.settle()
+    world.ends(4, "Failed", reason="TrainingDiverged")
+    world.settle()
+    assert (world.status.phase, world.reason()) == ("Succeeded", ("True", "Succeeded"))
+    assert told(world).startswith("Of 4 trials (2 failed), FineTuneJob ")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from finetune_api.conditions import UnreadableStatusError
 from finetune_api.finetunesweep import FineTuneSweepStatus, has_values, with_values
-from tests.unit.operator.finetunesweep.sweeps import SweepWorld, sweep_spec
+from tests.unit.operator.finetunesweep.sweeps import OBJECTIVE, SweepWorld, sweep_spec
+
+HOLDOUT = {**OBJECTIVE, "evaluation": {**OBJECTIVE["evaluation"], "holdout": {"uri": "s3://data/holdout.jsonl"}}}
 
 
 def newer(world: SweepWorld) -> dict[str, Any]:
@@ -65,3 +69,75 @@ def test_losses_that_an_older_version_kept_without_their_steps_are_forgotten() -
     world.reports(1, 30, 0.4, every=10)
     world.settle()
     assert world.rungs(1) == {30: 0.4}
+
+
+def pruning() -> SweepWorld:
+    world = SweepWorld(sweep_spec(prune={"asha": {"minimumSteps": 10}}, parallel=3))
+    world.settle()
+    world.reports(2, 10, 0.5)
+    world.reports(3, 10, 0.6)
+    world.ends(1)
+    world.settle()
+    return world
+
+
+def searched() -> SweepWorld:
+    world = SweepWorld(sweep_spec(budget={"trials": 2}))
+    world.settle()
+    world.ends(1)
+    world.ends(2)
+    world.settle()
+    return world
+
+
+def scored() -> SweepWorld:
+    world = SweepWorld(sweep_spec(objective=HOLDOUT, budget={"trials": 2}))
+    world.settle()
+    for number, score in ((1, 0.5), (2, 0.55)):
+        world.has_trained(number)
+        world.settle()
+        world.is_evaluated(number, score)
+        world.settle()
+    return world
+
+
+def measured_again() -> SweepWorld:
+    world = scored()
+    world.holdout_ends()
+    world.settle()
+    return world
+
+
+def places(node: Any, place: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:
+    """Of every field of a status, but its conditions."""
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, child in children:
+        if name != "conditions":
+            yield (*place, name)
+            yield from places(child, (*place, name))
+
+
+def without(node: Any, place: tuple[int | str, ...]) -> Any:
+    found = copy.deepcopy(node)
+    inner = found
+    for name in place[:-1]:
+        inner = inner[name]
+    del inner[place[-1]]
+    return found
+
+
+@pytest.mark.parametrize("started", [pruning, searched, scored, measured_again], ids=lambda one: one.__name__)
+def test_a_status_without_any_of_its_fields_is_read_or_refused_and_never_raises(
+    started: Callable[[], SweepWorld],
+) -> None:
+    """Another version may not write it. A finished sweep is planned again, too, for its message."""
+    world = started()
+    wire, spec, jobs, holdout = world.status.to_wire(), world.spec, dict(world.jobs), world.holdout
+    for place in places(wire):
+        try:
+            status = FineTuneSweepStatus.read(without(wire, place))
+        except UnreadableStatusError:
+            continue
+        again = SweepWorld(spec, status, world.now, dict(jobs), holdout=holdout)
+        again.reconcile()
+        again.reconcile()

@@ -203,7 +203,7 @@ def test_a_trial_that_would_exceed_the_accelerator_hours_is_not_started() -> Non
 
 
 def test_hours_that_cannot_be_counted_start_nothing() -> None:
-    world = SweepWorld(sweep_spec(budget={"acceleratorHours": 10}))
+    world = SweepWorld(sweep_spec({"activeDeadlineSeconds": 3600}, budget={"acceleratorHours": 10}))
     world.accelerators = stalled(Reason.CLASS_NOT_FOUND, "There is no default class. Set spec.className.")
     world.settle()
     (told,) = [one for one in world.status.conditions if one.type == "Stalled"]

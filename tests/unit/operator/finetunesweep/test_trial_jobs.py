@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from finetune_api.conditions import Reason
+from finetune_operator.core.conditions import stalled
 from finetune_operator.finetunesweep.objects import evaluation_spec, trial_job
 from finetune_operator.finetunesweep.observe import view, with_evaluation
 from finetune_operator.finetunesweep.observed import TrialJob
@@ -31,7 +34,7 @@ def viewed(changes: dict[str, Any], **status: Any) -> TrialJob:
 @pytest.mark.parametrize("changes", [{"runId": "2"}, {"hyperparameters": {"learningRate": 0.5}}], ids=str)
 def test_a_trial_that_somebody_changed_has_failed(changes: dict[str, Any]) -> None:
     found = viewed(changes)
-    assert (found.phase, found.reason) == ("Failed", "SpecChanged")
+    assert (found.phase, found.reason, found.may_be_changed) == ("Failed", "SpecChanged", False)
 
 
 @pytest.mark.parametrize("changes", [{}, {"runId": "1"}, {"suspend": True}, {"retryLimit": 5}], ids=str)
@@ -80,14 +83,18 @@ def test_the_attempt_that_succeeded_is_also_counted_by_itself() -> None:
 TRAINED = TrialJob("7", "Succeeded", eval_loss=0.5, completed=NOW)
 
 
-def evaluated(phase: str, grader: str = "exact", run_id: str = "1", **spec: Any) -> TrialJob:
+def evaluated(
+    phase: str, grader: str = "exact", run_id: str = "1", measured: str | None = None, **spec: Any
+) -> TrialJob:
     score = {"candidate": "tuned", "grader": grader, "score": 0.7, "low": 0.6, "high": 0.8, "examples": 250}
     body = {
         "metadata": {"name": "router-evaluation-1", "resourceVersion": "9"},
         "spec": {**evaluation_spec(COMPARED, MEASURED, "router-trial-1"), **spec},
         "status": {"phase": phase, "runId": run_id, "results": [{**score, "candidate": "baseline"}, score]},
     }
-    return with_evaluation(TRAINED, body, "exact")
+    if measured is not None:
+        body["status"]["candidateDigests"] = {"tuned": measured}
+    return with_evaluation(replace(TRAINED, digest="sha256:second"), body, "exact")
 
 
 def test_a_trial_that_trains_has_no_evaluation_to_look_at() -> None:
@@ -118,3 +125,27 @@ def test_an_evaluation_that_did_not_succeed_is_the_trials_end(phase: str) -> Non
 def test_an_evaluation_that_measures_something_else_by_now_has_failed_as_a_trials() -> None:
     for found in (evaluated("Passed", runId="2"), evaluated("Passed", run_id="2")):
         assert (found.phase, found.reason) == ("Failed", "SpecChanged")
+        assert not found.may_be_changed, "somebody has taken it over"
+
+
+def test_a_score_of_what_the_trial_had_trained_before_it_was_made_again_is_not_its_score() -> None:
+    """Its job was deleted, and made again, before the end was recorded. The Evaluation starts over by itself."""
+    waits = evaluated("Passed", measured="sha256:first")
+    assert (waits.phase, waits.score, waits.completed) == ("Evaluating", None, None)
+    known = evaluated("Passed", measured="sha256:second")
+    assert (known.phase, known.digest) == ("Succeeded", "sha256:second")
+    assert known.score is not None
+
+
+def test_a_job_that_somebody_took_over_is_left_alone() -> None:
+    """Its end waits for the record; meanwhile the sweep is suspended, or another run begins."""
+    for change in ({"suspend": True}, {"run_id": "2"}):
+        world = SweepWorld(sweep_spec(parallel=2))
+        world.settle()
+        world.ends(1, "Failed", reason="SpecChanged", is_ours=False, after=timedelta(seconds=3))
+        world.accelerators = stalled(Reason.CLASS_NOT_FOUND, "There is no class.")
+        world.spec = world.spec.model_copy(update=change)
+        name = world.trial(1).fine_tune_job_name
+        written = [body["metadata"]["name"] for body in world.reconcile().merge]
+        assert name not in written
+        assert len(written) == 1, "the other trial is still the sweep's"

@@ -12,12 +12,13 @@ from finetune_operator.finetunesweep.ends import cancelled_sweep, end_sweep
 from finetune_operator.finetunesweep.holdout import is_pending, told
 from finetune_operator.finetunesweep.learning_curve.verdict import learning_curve
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
-from finetune_operator.finetunesweep.search.best import by_score
+from finetune_operator.finetunesweep.search.best import by_score, interval
 from finetune_operator.finetunesweep.search.suggest import combinations
 from finetune_operator.finetunesweep.smallest_model.choice import by_chance, chosen, none_passed
 from finetune_operator.finetunesweep.trials import (
     counted,
     failures,
+    has_failed,
     left_out,
     may_begin,
     running,
@@ -41,7 +42,7 @@ def fail_at_failures(
     observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime
 ) -> SweepDecision | None:
     """End the sweep when too many trials have failed: what they have in common is wrong."""
-    if failures(status) < observed.spec.budget.failures:
+    if not has_failed(observed.spec, status):
         return None
     return end_sweep(observed, status, _failed(status), now)
 
@@ -109,19 +110,20 @@ def _found(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Read
 def _how_many(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> str:
     """How many trials there were, and of how many combinations where the budget left some out."""
     begun, search, most = len(status.trials), observed.spec.search, observed.spec.budget.trials
+    lost = f" ({failures(status)} failed)" if failures(status) >= observed.spec.budget.failures else ""
     possible = None if search is None else combinations(search)
     if possible is None or begun >= possible or begun < most:
-        return f"{begun} trials"
-    return f"{begun} trials (of {possible} combinations; budget.trials is {most})"
+        return f"{begun} trials{lost}"
+    return f"{begun} trials{lost} (of {possible} combinations; budget.trials is {most})"
 
 
 def _why_best(observed: ObservedFineTuneSweep, trials: Sequence[TrialStatus], best: BestTrial) -> str:
     measured = observed.spec.measured
     if measured is None:
         return f"has the lowest validation loss, {best.score:.5g}."
-    first = by_score(trials, observed.spec.sign)[0]
-    score = f"{best.score:.4g} ({best.low:.4g} to {best.high:.4g})"
-    if best.number != first.number:
+    first = next(iter(by_score(trials, observed.spec.sign)), None)
+    score = f"{best.score:.4g}{interval(best.low, best.high)}"
+    if first is not None and best.number != first.number:
         return (
             f"has the score {score} from grader {measured.grader!r}. It took less time to train than the one with the "
             f"best score, {first.fine_tune_job_name!r} with {first.score:.4g}, and their intervals overlap."

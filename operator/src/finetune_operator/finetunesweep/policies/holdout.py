@@ -13,13 +13,13 @@ from finetune_api.finetunesweep import HoldoutScore
 from finetune_operator.finetunesweep.holdout import asked, is_pending
 from finetune_operator.finetunesweep.objects import cancelled, holdout_name
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepPlan, TrialJob
-from finetune_operator.finetunesweep.trials import ENDED, NO_SCORE, counted, failures, may_begin, running
+from finetune_operator.finetunesweep.trials import ENDED, NO_SCORE, counted, has_failed, may_begin, running
 
 
 def record_holdout(observed: ObservedFineTuneSweep, plan: SweepPlan, now: datetime) -> SweepPlan:
     """Name the Evaluation of the best trial once there is one for good, and record its score."""
     spec, status, job = observed.spec, plan.status, observed.holdout
-    is_over = failures(status) >= spec.budget.failures or spec.cancel
+    is_over = has_failed(spec, status) or spec.cancel
     if asked(spec) is None or is_over or running(status) or may_begin(spec, status):
         return plan
     status = counted(spec, status)

@@ -7,23 +7,23 @@ from datetime import datetime
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunesweep import FineTuneSweepStatus
-from finetune_operator.core.conditions import Readiness, known_reason, progressing, stalled
+from finetune_operator.core.conditions import known_reason, progressing, stalled
 from finetune_operator.finetunesweep.holdout import holdout_readiness, is_pending
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
-from finetune_operator.finetunesweep.running_trials import go_on, with_next
+from finetune_operator.finetunesweep.running_trials import go_on, why_refused, with_next
 from finetune_operator.finetunesweep.trials import (
+    accelerator_hours_are_used_up,
     ended_in_order,
     may_begin,
     most_trials,
     running,
+    used_by_running,
 )
 
 
 def refuse(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
     """Start nothing with a template that can't have what is searched, or whose accelerators can't be counted."""
-    refusal = observed.refusal
-    if refusal is None and isinstance(observed.accelerators, Readiness):
-        refusal = observed.accelerators
+    refusal = why_refused(observed)
     if refusal is None:
         return None
     return go_on(observed, status, replace(refusal, message=_of_template(refusal.message)), now)
@@ -39,9 +39,10 @@ def search(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: da
     names = [trial.fine_tune_job_name for trial in running(status)]
     alive = [observed.jobs.get(name) for name in names if name not in ended_by_now]
     stuck = [job for job in alive if job is not None and job.is_stalled]
-    readiness = progressing(
-        Reason.SEARCHING, f"At most {most_trials(observed.spec, status)} trials, {observed.spec.width} at a time."
-    )
+    told = f"At most {most_trials(observed.spec, status)} trials, {observed.spec.width} at a time."
+    if accelerator_hours_are_used_up(observed.spec, status, used_by_running(observed, status)):
+        told = "By what those that run have used or will need, another trial would exceed budget.acceleratorHours."
+    readiness = progressing(Reason.SEARCHING, told)
     if stuck and len(stuck) == len(alive):
         message = f"Every trial that runs is Stalled. {_of_template(stuck[0].message)}"
         readiness = stalled(known_reason(stuck[0].reason), message)

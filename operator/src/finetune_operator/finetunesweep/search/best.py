@@ -44,6 +44,11 @@ def by_score(trials: Sequence[TrialStatus], sign: int) -> list[TrialStatus]:
     return [trial for _, _, trial in sorted(scored, key=lambda one: one[:2])]
 
 
+def interval(low: float | None, high: float | None) -> str:
+    """A score's interval, after the score; empty if a status does not have it."""
+    return "" if low is None or high is None else f" ({low:.4g} to {high:.4g})"
+
+
 def _overlap(one: TrialStatus, other: TrialStatus) -> bool:
     """Whether both have intervals, and a score that would be in both."""
     if one.low is None or one.high is None or other.low is None or other.high is None:

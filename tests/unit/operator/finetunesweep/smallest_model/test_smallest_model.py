@@ -327,3 +327,13 @@ def test_what_can_not_be_tried_is_told_before_a_trial_begins(
     world = SweepWorld(spec, models=refused)
     world.settle()
     assert (world.created, world.status.phase, world.reason("Stalled")) == ([], "Running", ("True", "InvalidSpec"))
+
+
+def test_a_model_that_passes_is_chosen_though_as_many_others_failed_as_the_budget_allows() -> None:
+    world = started(parallel=2, budget={"failures": 1})
+    judge(world, 2, "Passed", 0.95)
+    world.ends(1, "Failed", eval_loss=None, reason="TrainingDiverged")
+    world.settle()
+    assert world.status.phase == "Succeeded"
+    assert world.status.best is not None
+    assert world.status.best.number == 2
