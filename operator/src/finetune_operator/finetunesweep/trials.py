@@ -217,11 +217,13 @@ def accelerator_hours_are_used_up(
     spec: FineTuneSweepSpec, status: FineTuneSweepStatus, used: Mapping[int, int] | None = None
 ) -> bool:
     """Whether another trial would exceed them. `used`: by those that run; without it, as if these had just begun."""
-    limit, need, going = spec.budget.accelerator_hours, needed_by_one(spec, status) or 0, used or {}
+    limit, need, going = spec.budget.accelerator_hours, needed_by_one(spec, status), used or {}
     if limit is None:
         return False
-    before = sum(trial.accelerator_seconds or 0 for trial in status.trials)
-    total = before + sum(max(need, going.get(trial.number, 0)) for trial in running(status)) + need
+    before = [trial.accelerator_seconds or 0 for trial in status.trials]
+    if need is None:  # no less than one that did not get to its end
+        need = max(before, default=0)
+    total = sum(before) + sum(max(need, going.get(trial.number, 0)) for trial in running(status)) + need
     return total > limit * HOUR_SECONDS
 
 

@@ -32,7 +32,7 @@ def sizing(template: dict[str, Any] | None = None, models: list[str] | None = No
     )
 
 
-def started(prices: dict[str, float] | None = None, **rest: Any) -> SweepWorld:
+def started(prices: dict[str, float] | None = None, accelerators: int = 0, **rest: Any) -> SweepWorld:
     """A sweep over three models, the first of which trains."""
     models = [
         SizedModel(
@@ -43,7 +43,7 @@ def started(prices: dict[str, float] | None = None, **rest: Any) -> SweepWorld:
         )
         for name, size in SIZES.items()
     ]
-    world = SweepWorld(sizing(**rest), models=tuple(models))
+    world = SweepWorld(sizing(**rest), models=tuple(models), accelerators=accelerators)
     world.settle()
     return world
 
@@ -156,8 +156,7 @@ def test_inconclusive_does_not_pass() -> None:
 
 
 def test_models_that_hours_did_not_allow_are_told_with_the_limit() -> None:
-    world = started(budget={"acceleratorHours": 5})
-    world.accelerators = 4
+    world = started(budget={"acceleratorHours": 5}, accelerators=4)
     judge(world, 1, "GateFailed", 0.2)
     assert (world.status.phase, world.reason("Failed")) == ("Failed", ("True", "GateFailed"))
     assert message(world).startswith(
@@ -169,8 +168,7 @@ def test_models_that_hours_did_not_allow_are_told_with_the_limit() -> None:
 
 
 def test_a_model_that_failed_last_does_not_hide_that_hours_are_used_up() -> None:
-    world = started(budget={"acceleratorHours": 5})
-    world.accelerators = 4
+    world = started(budget={"acceleratorHours": 5}, accelerators=4)
     world.ends(1, "Failed", eval_loss=None, reason="OutOfMemory")
     world.settle()
     assert (world.status.phase, world.reason("Failed")) == ("Failed", ("True", "TrialsFailed"))
