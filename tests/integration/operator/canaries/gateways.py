@@ -43,15 +43,27 @@ class Servers:
     failing: float = 0.0
     chance: random.Random = field(default_factory=lambda: random.Random(1))
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         is_canary = request.transport.get_extra_info("sockname")[0] == CANARY
         headers = {"x-finetune-revision": "canary" if is_canary else "stable"}
-        await request.read()
+        body = await request.read()
         if is_canary and self.chance.random() < self.failing:
             return web.json_response({"error": {"message": "broken"}}, status=500, headers=headers)
+        if b'"stream"' in body:
+            return await _streamed(request, headers)
         usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
         return web.json_response({"object": "chat.completion", "choices": [], "usage": usage}, headers=headers)
+
+
+async def _streamed(request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
+    """Five tokens and the end, as OpenAI streams them."""
+    answer = web.StreamResponse(headers={**headers, "Content-Type": "text/event-stream"})
+    await answer.prepare(request)
+    for _ in range(5):
+        await answer.write(b'data: {"choices": [{"index": 0, "delta": {"content": "word"}}]}\n\n')
+    await answer.write(b"data: [DONE]\n\n")
+    return answer
 
 
 @asynccontextmanager
@@ -128,11 +140,12 @@ class Client:
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     async def ask(self, number: int, session_id: str | None = None) -> None:
-        """So many requests, one after another, of one session or of none."""
-        for _ in range(number):
+        """So many requests, one after another, of one session or of none; every third is for a stream."""
+        for one in range(number):
+            body = {"messages": [], **({"stream": True} if one % 3 == 2 else {})}
             headers = {"x-session-id": session_id} if session_id is not None else {}
             url = f"http://{STABLE}:{self.gateway.port}/v1/chat/completions"
-            async with self.session.post(url, json={"messages": []}, headers=headers) as answer:
+            async with self.session.post(url, json=body, headers=headers) as answer:
                 self.answers[answer.headers.get("x-finetune-revision", ""), answer.status] += 1
                 await answer.read()
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import structlog
+from pydantic import BaseModel
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason, UnreadableStatusError
@@ -33,7 +34,20 @@ def read_status(kind: Kind, parent: Object) -> tuple[KindStatus, UnreadableStatu
 def wire_status(plan: Plan[Any]) -> Object:
     """The plan's status as it is stored; what is empty is left out, unless another version wrote it."""
     unknown = plan.status.model_extra or {}
-    return {name: value for name, value in plan.status.to_wire().items() if name in unknown or value not in ([], {})}
+    wire = _without_empty_maps(plan.status, plan.status.to_wire())
+    return {name: value for name, value in wire.items() if name in unknown or value != []}
+
+
+def _without_empty_maps(model: BaseModel, wire: Object) -> Object:
+    """The API server makes null of a map that an apply empties, and then refuses the null."""
+    kept = dict(wire)
+    for name, field in type(model).model_fields.items():
+        known, alias = getattr(model, name), field.alias or name
+        if known == {} and not field.is_required():
+            kept.pop(alias, None)
+        elif isinstance(known, BaseModel) and alias in kept:
+            kept[alias] = _without_empty_maps(known, kept[alias])
+    return kept
 
 
 async def write_status(kube: Kube, parent: Object, plan: Plan[Any], stored: Object) -> bool:
