@@ -44,8 +44,8 @@ class Search(ApiModel):
 
     algorithm: Literal["TPE", "Random", "Grid"] = Field(
         "TPE",
-        description="TPE: values near those of good trials, after ten random ones. Random: independent of other "
-        "trials. Grid: every combination of values, in order.",
+        description="TPE: values near those of good trials, and random ones until ten have succeeded or been pruned. "
+        "Random: independent of other trials. Grid: every combination of values, in order.",
     )
     seed: int = Field(
         17, ge=0, le=LARGEST_SEED, description="With the same seed, spec and scores, the same values are tried."

@@ -51,7 +51,7 @@ def by_chance(asked: SmallestModel, trials: Sequence[TrialStatus], best: TrialSt
         return ""
     return (
         f" Of {judged} models that are not good enough, one would pass by chance in about {judged * _BY_CHANCE:.1%} "
-        "of such searches, or less."
+        "of such searches."
     )
 
 
