@@ -128,7 +128,13 @@ class Parameter(OneOf):
                 "self.numbers.all(number, number == double(int(number)))",
                 "the field takes whole numbers only",
                 "numbers",
-            )
+            ),
+            (
+                "!has(self.numbers) || "
+                "self.numbers.all(one, self.numbers.exists_one(same, double(same) == double(one)))",
+                "numbers name each value once",
+                "numbers",
+            ),
         )
     )
 

@@ -46,6 +46,7 @@ def scoring(grader: str = "exact", **spec: Any) -> dict[str, Any]:
         (searching({"path": "hyperparameters.learnRate", "numbers": [1]}), ["spec.search.parameters[0].path", RATE]),
         (searching({"path": "dataset.training.uri", "texts": ["s3://data/a"]}), ["spec.search.parameters[0].path"]),
         (searching({"path": RANK["path"], "numbers": [8, 8.5]}), ["numbers", "the field takes whole numbers only"]),
+        (searching({"path": RANK["path"], "numbers": [8, 8.0, 16]}), ["numbers name each value once"]),
         (searching(RANK, RANK), ["spec.search.parameters[1]", "Duplicate value"]),
         (searching(), ["spec.search.parameters"]),
         (
