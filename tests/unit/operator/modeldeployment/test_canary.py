@@ -239,7 +239,7 @@ def test_it_says_that_no_gateway_has_reported_anything() -> None:
 def test_rolled_back_what_served_is_still_there_and_the_same_is_not_tried_again() -> None:
     result = decide(reported(analysing(), 400, 200))
     assert (result.decision.reason, result.decision.stalled, result.decision.ready) == (Reason.ROLLED_BACK, True, True)
-    assert "ErrorRate was 0.5 and 0 of what serves" in result.message
+    assert "ErrorRate was 0.5; that of the model that serves, 0" in result.message
     over = replace(after(analysing(), result.plan), reports=())
     gone = plan(over, NOW + timedelta(seconds=15))
     left = replace(after(over, gone), canary_pods=())
@@ -308,3 +308,13 @@ def test_of_a_canary_behind_a_gateway_without_a_ready_pod_nothing_is_said_to_be_
     assert "nothing is reachable" in result.message
     assert "is in step 1 of 1" in result.message
     assert "is served" not in result.message
+
+
+def test_why_a_canary_does_not_start_is_in_the_readiness_and_ends_it() -> None:
+    observed = went_on(with_next(behind_gateway()))
+    crashed = tuple(
+        replace(pod, ready=False, phase="Pending", exit_code=1, message="no such model") for pod in observed.canary_pods
+    )
+    result = decide(replace(observed, canary_pods=crashed))
+    assert result.decision.reason == Reason.CANARY_RUNNING
+    assert "no such model" in result.message

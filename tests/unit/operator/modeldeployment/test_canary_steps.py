@@ -22,6 +22,7 @@ from finetune_api.run import ModelSource
 from finetune_operator.modeldeployment.canary.counting import counted
 from finetune_operator.modeldeployment.canary.observation import CanaryObservation
 from finetune_operator.modeldeployment.canary.steps import (
+    CRASH_SECONDS,
     DRAIN_SECONDS,
     MOST_BETWEEN_LOOKS,
     REPORT_SECONDS,
@@ -155,7 +156,7 @@ def test_a_worse_one_is_rolled_back_with_both_numbers() -> None:
     found = looked(analysing(), report(analysing(), 200, errors=20))
     assert known(found).outcome == "RolledBack"
     assert known(found).percent == 0
-    assert found.rolled_back == "ErrorRate was 0.1 and 0 of what serves."
+    assert found.rolled_back == "ErrorRate was 0.1; that of the model that serves, 0."
 
 
 def test_the_first_requests_end_it_without_statistics_if_many_of_them_fail() -> None:
@@ -180,7 +181,7 @@ def test_one_that_refuses_or_keeps_clients_waiting_is_worse_too(share: str, said
     early = looked(analysing(), report(analysing(), 6, errors=6, share=share))
     assert str(early.rolled_back).startswith("6 of its first 6 requests were ")
     found = looked(analysing(), report(analysing(), 200, errors=20, share=share))
-    assert found.rolled_back == f"The share of {said} was 0.1 and 0 of what serves."
+    assert found.rolled_back == f"The share of {said} was 0.1; that of the model that serves, 0."
     some = looked(analysing(), report(analysing(), 200, errors=6, share=share))
     assert known(some).verdict == "NotEnoughData", "3 % more may be chance, and may not"
 
@@ -231,6 +232,24 @@ def test_pods_that_never_start_or_are_gone_end_it() -> None:
     assert known(looked(gone, ready=1, at=10)).unready_time is None
     crashed = looked(gone, ready=0, at=UNREADY_SECONDS, failing="It exits with 1.")
     assert crashed.rolled_back == "None of its Pods has been ready for 60 seconds. It exits with 1."
+
+
+def test_a_model_whose_pods_crash_before_they_had_requests_is_rolled_back_after_five_minutes() -> None:
+    started = known(advance(new_canary(NEXT, NOW), SPEC, 1, CanaryObservation(0, True, failing="No model."), NOW))
+    assert due(started, SPEC, NOW) == later(CRASH_SECONDS)
+    assert advance(started, SPEC, 1, CanaryObservation(1, False), later(CRASH_SECONDS)).rolled_back is None
+    ended = advance(started, SPEC, 1, CanaryObservation(0, True, failing="No model."), later(CRASH_SECONDS))
+    assert ended.rolled_back == "None of its Pods has been ready for 300 seconds. No model."
+
+
+def test_a_pod_that_waits_for_a_node_is_waited_for_before_it_had_requests_and_after() -> None:
+    waits = {"ready": 0, "failing": "No node has room.", "waits": True}
+    started = known(advance(new_canary(NEXT, NOW), SPEC, 1, CanaryObservation(splits=True, **waits), NOW))
+    late = advance(started, SPEC, 1, CanaryObservation(splits=True, **waits), later(START_SECONDS - 1))
+    assert late.rolled_back is None
+    gone = known(looked(analysing(), ready=0, at=0))
+    assert looked(gone, at=START_SECONDS - 1, **waits).rolled_back is None
+    assert str(looked(gone, at=START_SECONDS, **waits).rolled_back).endswith("No node has room.")
 
 
 def test_a_pod_that_is_replaced_is_waited_for_as_one_that_starts() -> None:

@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api.canary import CanaryStatus, TrafficReport
+from finetune_api.conditions import Reason
 from finetune_operator.modeldeployment.gateway.readiness import ready_gateways, role_behind_service
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
+from finetune_operator.modeldeployment.serving.crash import crash_of
 from finetune_operator.modeldeployment.serving.revisions import model_of, name_of
 from finetune_operator.pods.observed import PodView
 from finetune_operator.pods.roles import CANARY_ROLE, GATEWAY_ROLE, SERVE_ROLE
-from finetune_operator.pods.start_diagnosis import diagnose_start
+from finetune_operator.pods.start_diagnosis import StartDiagnosis, diagnose_start
 
 
 @dataclass(frozen=True)
 class CanaryObservation:
-    """`ready`: Pods. `is_gone`: it has no Deployment (any more). `failing`: why its Pods don't answer.
+    """`ready`: Pods. `is_gone`: it has no Deployment (any more).
 
+    `failing`: why its Pods don't answer. `waits`: that is the cluster's fault, such as a node that lacks.
     `splits`: whether the gateway answers, so that it gets what it is to get.
     """
 
@@ -27,19 +30,25 @@ class CanaryObservation:
     reports: Sequence[TrafficReport] = ()
     is_gone: bool = False
     failing: str = ""
+    waits: bool = False
 
 
 def observation_of(observed: ObservedModelDeployment, canary: CanaryStatus, now: datetime) -> CanaryObservation:
     """What is known of this canary."""
     pods = _pods_of(observed, canary)
-    blocked = diagnose_start(None, tuple(pods), observed.warnings, now)
+    blocked, crashed = diagnose_start(None, tuple(pods), observed.warnings, now), crash_of(pods)
     return CanaryObservation(
         ready=sum(pod.ready for pod in pods),
         splits=ready_gateways(observed) > 0 and role_behind_service(observed, SERVE_ROLE) == GATEWAY_ROLE,
         reports=observed.reports,
         is_gone=is_gone(observed),
-        failing="" if blocked is None else blocked.readiness.message,
+        failing=crashed.message if blocked is None and crashed is not None else _message(blocked),
+        waits=blocked is not None and (blocked.waits or blocked.reason is Reason.UNSCHEDULABLE),
     )
+
+
+def _message(blocked: StartDiagnosis | None) -> str:
+    return "" if blocked is None else blocked.readiness.message
 
 
 def is_gone(observed: ObservedModelDeployment) -> bool:

@@ -33,8 +33,10 @@ def canary_readiness(canary: CanaryStatus, spec: Canary, failing: str, now: date
     return progressing(
         Reason.CANARY_RUNNING,
         f"The canary {name} is in step {canary.step} of {len(steps)}, {step.percent} % of the requests: "
-        f"{canary.verdict} after {canary.canary.requests} of at least {step.minimum_requests}."
-        + (_no_report(canary) if unreported is not None and now >= unreported else ""),
+        f"{canary.verdict} after {canary.canary.requests} of at least {step.minimum_requests}"
+        + (f"; looked at next at {canary.next_look_requests}." if canary.next_look_requests else ".")
+        + (_no_report(canary) if unreported is not None and now >= unreported else "")
+        + (f" {failing}" if failing else ""),
     )
 
 

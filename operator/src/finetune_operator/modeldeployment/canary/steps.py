@@ -28,7 +28,9 @@ LOOK_GROWTH = 1.5
 MOST_BETWEEN_LOOKS = 1000
 START_SECONDS = 1800
 UNREADY_SECONDS = 60
-"""Of Pods that do not start again, of which it is known why; one that is replaced has START_SECONDS."""
+"""Of Pods that had requests and do not start again, and it is the model's fault; others have START_SECONDS."""
+CRASH_SECONDS = 300
+"""Of Pods that had no request yet, and it is the model's fault: a storage that is away for a moment is not."""
 REPORT_SECONDS = 15
 """After a deadline: what gateways counted while the operator was away comes within it."""
 DRAIN_SECONDS = 15
@@ -135,8 +137,9 @@ def _fault(canary: CanaryStatus, observed: CanaryObservation, needed: int, now: 
     is_late = canary.phase == "Starting" and now >= canary.phase_time + timedelta(seconds=START_SECONDS)
     if is_late and observed.ready < needed:
         return f"Its Pods were not ready within {START_SECONDS // 60} minutes.{why}"
-    seconds, gone = (UNREADY_SECONDS if observed.failing else START_SECONDS), canary.unready_time
-    if canary.split and gone is not None and now >= gone + timedelta(seconds=seconds):
+    is_its_fault, gone = bool(observed.failing) and not observed.waits, canary.unready_time
+    seconds = (UNREADY_SECONDS if canary.split else CRASH_SECONDS) if is_its_fault else START_SECONDS
+    if (canary.split or is_its_fault) and gone is not None and now >= gone + timedelta(seconds=seconds):
         return f"None of its Pods has been ready for {seconds} seconds.{why}"
     return None
 
@@ -217,7 +220,7 @@ def _rolled_back(canary: CanaryStatus, why: str, now: datetime) -> Advance:
 
 def _worse(results: Sequence[CheckResult]) -> str:
     found = [one for one in results if one.verdict == "Fail"]
-    named = [f"{_named(one)} was {one.canary:g} and {one.stable:g} of what serves" for one in found]
+    named = [f"{_named(one)} was {one.canary:g}; that of the model that serves, {one.stable:g}" for one in found]
     return f"{', '.join(named)}."
 
 
@@ -239,8 +242,8 @@ def _step_of(canary: CanaryStatus, spec: Canary) -> CanaryStep:
 
 
 def _gone(canary: CanaryStatus) -> list[datetime]:
-    gone = canary.unready_time
-    return [] if gone is None else [gone + timedelta(seconds=one) for one in (UNREADY_SECONDS, START_SECONDS)]
+    gone, of_crash = canary.unready_time, UNREADY_SECONDS if canary.split else CRASH_SECONDS
+    return [] if gone is None else [gone + timedelta(seconds=one) for one in (of_crash, START_SECONDS)]
 
 
 def _in_phase(canary: CanaryStatus, phase: CanaryPhase, now: datetime) -> CanaryStatus:

@@ -8,14 +8,14 @@ from datetime import datetime
 
 from finetune_api.conditions import REASON_MEANINGS, Reason
 from finetune_api.run import ModelSource
-from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing, ready, stalled
+from finetune_operator.core.conditions import Readiness, progressing, ready, stalled
 from finetune_operator.modeldeployment.gateway.readiness import gateway_readiness, is_reachable
 from finetune_operator.modeldeployment.objects import service_url
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
+from finetune_operator.modeldeployment.serving.crash import crash_of
 from finetune_operator.modeldeployment.serving.drift import contested_readiness
 from finetune_operator.modeldeployment.serving.revisions import Revision, name_of, revisions, serving_message
 from finetune_operator.modeldeployment.serving.upkeep import Upkeep
-from finetune_operator.pods.job_outcome import failure
 from finetune_operator.pods.observed import PodView
 from finetune_operator.pods.start_diagnosis import StartDiagnosis, diagnose_start, early_message, refusal
 
@@ -89,10 +89,9 @@ def _readiness(observed: ObservedModelDeployment, replicas: int, complete: bool,
         )
     if blocked is not None:
         return blocked.readiness
-    crashed = _crashed(newest)
+    crashed = crash_of(newest)
     if crashed is not None:
-        diagnosis = failure([crashed], crashed.waiting_message)
-        return stalled(known_reason(diagnosis.reason), f"{failure_message(diagnosis)} It is restarted automatically.")
+        return crashed
     early = early_message(None, newest, observed.warnings, now)
     return progressing(Reason.ROLLING_OUT, REASON_MEANINGS[Reason.ROLLING_OUT] + early)
 
@@ -115,15 +114,6 @@ def _waits_for_its_predecessor(pods: tuple[PodView, ...]) -> bool:
     """Whether a Pod that finds no node belongs to another revision (ReplicaSet) than one that serves."""
     waiting = {pod.job_uid for pod in pods if pod.unschedulable_since is not None and not pod.terminating}
     return any(pod.ready and not pod.terminating and waiting - {pod.job_uid} for pod in pods)
-
-
-def _crashed(pods: tuple[PodView, ...]) -> PodView | None:
-    """The newest Pod that has a container that ended with an error, and that has not been ready since."""
-    # Its first end is enough: a container that runs longer than the kubelet's back-off never shows CrashLoopBackOff.
-    ended_badly = [pod for pod in pods if pod.exit_code not in (None, 0) and not pod.is_terminal]
-    evicted = [pod for pod in pods if pod.disk_exceeded]
-    found = [pod for pod in [*ended_badly, *evicted] if not (pod.ready or pod.terminating)]
-    return max(found, key=lambda pod: (pod.created is not None, pod.created), default=None)
 
 
 def _refused_pods(observed: ObservedModelDeployment) -> StartDiagnosis | None:
