@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from finetune_view.changes import next_run_id
@@ -110,7 +111,28 @@ def _after_success(view: ObjectView) -> list[str]:
     if view.kind is MODEL_DEPLOYMENT and view.fields.whole("spec", "replicas") == 0:
         scale = f"kubectl -n {view.namespace} scale mdep/{view.name} --replicas=1"
         return [f"Serve it again: {scale}"]
+    if view.kind is MODEL_DEPLOYMENT and (canary := _of_canary(view)):
+        return canary
     if view.kind is MODEL_DEPLOYMENT:
         port = f"kubectl -n {view.namespace} port-forward svc/{view.name} 8000:80"
         return [f"Call it with the openai client at status.url; from outside the cluster: {port}"]
+    return []
+
+
+def _of_canary(view: ObjectView) -> list[str]:
+    """While the next model proves itself, or once it was rolled back; the other one serves meanwhile."""
+    found = f"kubectl -n {view.namespace} get mdep/{view.name} -o jsonpath='{{.status.canary}}'"
+    reason = view.condition("Ready").reason
+    if reason == "WaitingForApproval":
+        field = {"approvedRevision": view.status.text("canary", "revision")}
+        approved = json.dumps({"spec": {"rollout": {"canary": field}}})
+        return [
+            f"Approve the canary: kubectl -n {view.namespace} patch mdep/{view.name} --type merge -p '{approved}'",
+            f"What was found: {found}",
+        ]
+    if reason == "CanaryRunning":
+        return [f"Nothing: the checks promote the canary or roll it back. What is found: {found}"]
+    if reason == "RolledBack":
+        edit = f"kubectl -n {view.namespace} edit mdep/{view.name}"
+        return [f"Roll out another model (a new run of its FineTuneJob), or change spec.rollout.canary: {edit}"]
     return []

@@ -1,0 +1,26 @@
+"""What to do next about a ModelDeployment whose next model proves itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune_view.next_step import next_steps
+from finetune_view.object_view import object_view
+from tests.unit.kubectl_finetune.cluster_objects import condition
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("CanaryRunning", "Nothing: the checks promote the canary or roll it back."),
+        ("WaitingForApproval", '{"spec": {"rollout": {"canary": {"approvedRevision": "sha256:bb"}}}}'),
+        ("RolledBack", "Roll out another model (a new run of its FineTuneJob)"),
+        ("Available", "Call it with the openai client"),
+    ],
+)
+def test_what_to_do_about_a_canary_comes_before_how_to_call_what_serves(reason: str, advice: str) -> None:
+    ready = condition("Ready", "True", reason, "Model 'router' is served.")
+    status = {"observedGeneration": 1, "phase": "Canary", "conditions": [ready], "canary": {"revision": "sha256:bb"}}
+    metadata = {"name": "router", "namespace": "team-a", "generation": 1, "uid": "u"}
+    found = object_view({"kind": "ModelDeployment", "metadata": metadata, "spec": {"replicas": 1}, "status": status})
+    assert advice in next_steps(found)[0]
