@@ -50,8 +50,8 @@ def by_chance(asked: SmallestModel, trials: Sequence[TrialStatus], best: TrialSt
     if judged < 2:
         return ""
     return (
-        f" Of {judged} models that are not good enough, one would pass by chance in about {judged * _BY_CHANCE:.1%} "
-        "of such searches."
+        f" Had none of the {judged} models been good enough, one would pass by chance in about "
+        f"{judged * _BY_CHANCE:.1%} of such searches."
     )
 
 

@@ -88,7 +88,7 @@ def test_of_several_models_one_may_pass_by_luck_and_that_is_told() -> None:
     third = started()
     for number, verdict in ((1, "GateFailed"), (2, "Inconclusive"), (3, "Passed")):
         judge(third, number, verdict, 0.5)
-    assert "Of 3 models that are not good enough, one would pass by chance in about 7.5%" in message(third)
+    assert "Had none of the 3 models been good enough, one would pass by chance in about 7.5%" in message(third)
     by_mean = started(smallestModel={"gates": [{**GATES[0], "decision": "PointEstimate"}]})
     judge(by_mean, 1, "Passed", 0.6)
     assert "A gate with decision PointEstimate does not tell luck" in message(by_mean)
