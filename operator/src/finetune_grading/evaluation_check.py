@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune_api.dataset import DatasetSpec
+from finetune_api.dataset_generation import Generate
 from finetune_api.evaluation import EvaluationSpec
 from finetune_api.graders import Grader
 from finetune_grading.graders.interface import InvalidGraderError
@@ -14,7 +15,8 @@ from finetune_grading.templates import TemplateError, variables
 MOST_SOURCES_BYTES = 512 * 1024
 """Of all Python graders: half of what a ConfigMap may have."""
 MOST_SOURCES_BYTES_OF_A_DATASET = 64 * 1024
-"""Its run configuration is in annotations, which may have 256 KiB."""
+MOST_BYTES_OF_GENERATE = 192 * 1024
+"""A Dataset's run configuration is in annotations, which may have 256 KiB."""
 
 
 def grading_problem(spec: EvaluationSpec) -> str | None:
@@ -55,14 +57,21 @@ def grading_problem(spec: EvaluationSpec) -> str | None:
 
 def dataset_problem(spec: DatasetSpec) -> str | None:
     """Why a Dataset can't be built: by its graders, or since spec.split.by can't be rendered for its lines."""
-    return (None if spec.generate is None else _generation_problem(spec.generate.graders)) or _grouping_problem(spec)
+    return (None if spec.generate is None else _generation_problem(spec.generate)) or _grouping_problem(spec)
 
 
-def _generation_problem(graders: Sequence[Grader]) -> str | None:
+def _generation_problem(generate: Generate) -> str | None:
+    graders = generate.graders
     if (size := _bytes_of_sources(graders)) > MOST_SOURCES_BYTES_OF_A_DATASET:
         return (
             f"spec.generate.graders: the sources of Python graders have {size:,} bytes together, and may have "
             f"{MOST_SOURCES_BYTES_OF_A_DATASET:,}. Shorten them."
+        )
+    if (size := len(generate.model_dump_json(by_alias=True).encode(errors="replace"))) > MOST_BYTES_OF_GENERATE:
+        return (
+            f"spec.generate.graders: spec.generate has {size:,} bytes as JSON with them, and may have "
+            f"{MOST_BYTES_OF_GENERATE:,}. Shorten schemas, sources and the prompts of models that grade, or grade by "
+            "fewer."
         )
     try:
         check_graders(graders)

@@ -54,6 +54,9 @@ PYTHON = {"name": "code", "type": "Python", "python": {"source": "def grade(samp
 ON_GPUS = {"accelerator": {"countPerNode": 8}, "scheduling": {"queueName": "gpus"}}
 
 
+SCHEMA = {f"property_{number:05}": {"type": "string", "description": "d" * 60} for number in range(2600)}
+
+
 def observed(generate: dict[str, Any], status: Any = None, *jobs: Any, **changes: Any) -> ObservedDataset:
     spec = dataset_spec(source=None, generate={name: value for name, value in generate.items() if value is not None})
     endpoints = (LARGE,) if spec.generate and spec.generate.teacher.endpoint is not None else ()
@@ -175,3 +178,19 @@ def test_counts_and_usage_are_in_the_status_and_impossible_ones_are_refused() ->
         forged = revision(generated=generated.model_copy(update=changes))
         assert ends_with(revision=forged).decision.reason == "ReportRefused"
     assert ends_with(usage=usage * 2).decision.reason == "ReportRefused"
+
+
+@pytest.mark.parametrize(
+    "grader",
+    [
+        {"name": "schema", "type": "JsonSchema", "jsonSchema": {"schema": {"type": "object", "properties": SCHEMA}}},
+        {"name": "code", "type": "Python", "python": {"source": f"{PYTHON['python']['source']}#" + "\x01" * 60000}},
+    ],
+    ids=["schema", "source"],
+)
+def test_graders_that_no_annotation_holds_are_refused_for_good(grader: dict[str, Any]) -> None:
+    found = spec_refusal("answers", dataset_spec(source=None, generate={**ENDPOINT, "graders": [grader]}))
+    assert found is not None
+    assert (found.reason, found.stalled) == (Reason.INVALID_SPEC, True)
+    assert "spec.generate.graders: spec.generate has" in found.message
+    assert "may have 196,608. Shorten" in found.message
