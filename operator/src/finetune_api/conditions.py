@@ -154,8 +154,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.ENDPOINT_DENIED: "The API of one of the class's models rejected the key (401 or 403), or its account has no "
     "quota left.",
     Reason.ENDPOINT_UNREACHABLE: "The API of one of the class's models did not answer in time.",
-    Reason.MODEL_CHANGED: "A ModelDeployment began to serve another revision while an evaluation asked it; the next "
-    "try asks that one.",
+    Reason.MODEL_CHANGED: "A ModelDeployment began to serve another revision while it was asked, or the files of a "
+    "Dataset's teacher changed while they were fetched; the next try takes what is there then.",
     Reason.SECRET_NOT_FOUND: "The Secret with the storage credentials, or with the key of one of the class's models, "
     "does not exist in the namespace, or lacks a key.",
     Reason.STORAGE_DENIED: "The storage rejected the credentials (401 or 403).",

@@ -270,6 +270,9 @@ def test_what_a_hostile_or_useless_teacher_says_costs_that_completion_alone(buck
         )
     assert counts(revision) == {"refused": 1, "truncated": 1, "unusable": 3, "noAnswer": 3}
     found = {one["answer"]: one for one in lines_of(bucket, revision)}
+    journal = [json.loads(line) for line in bucket.read(bucket.uri("datasets/hostile/generation.jsonl")).splitlines()]
+    called = {at: one["output_tools"][0]["function"]["name"] for at, one in enumerate(journal) if "output_tools" in one}
+    assert called == {3: "delete_all", 4: "look_up", 8: "look_up"}
     assert sorted(map(int, found)) == list(range(8, 20))
     assert found["8"]["messages"][1]["tool_calls"][0]["function"]["name"] == "look_up"
     assert "content" not in found["8"]["messages"][1]

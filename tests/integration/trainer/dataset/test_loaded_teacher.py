@@ -11,6 +11,8 @@ from finetune_api.conditions import Reason
 from finetune_api.run import DatasetRun
 from finetune_trainer.dataset import build as command
 from finetune_trainer.dataset import generation
+from finetune_trainer.generate.generation import Generator
+from finetune_trainer.model.loading import LocalModel
 from finetune_trainer.outputs import kept_outputs, loaded_outputs
 from tests.integration.trainer.dataset.test_generation import again, counts, failure, lines_of, run_of
 from tests.integration.trainer_evaluation.buckets import Bucket
@@ -54,6 +56,23 @@ def test_a_model_that_is_loaded_here_is_a_teacher_too_and_its_outputs_outlive_a_
 
 def _dies(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_teacher_that_is_another_one_once_it_is_fetched_is_asked_in_the_next_try(
+    bucket: Bucket, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = loaded_outputs.load_generator
+
+    def replaced_meanwhile(local: LocalModel) -> Generator:
+        bucket.put_lines("models/teacher/notes.jsonl", [{}])
+        return load(local)
+
+    run = loaded(bucket, "replaced", model)
+    with monkeypatch.context() as patched:
+        patched.setattr(loaded_outputs, "load_generator", replaced_meanwhile)
+        found = failure(run, tmp_path)
+    assert (found.reason, found.retryable) == (Reason.MODEL_CHANGED, True)
+    assert command.build(again(run), tmp_path).revision.examples
 
 
 def test_a_model_that_is_not_there_is_told(bucket: Bucket, tmp_path: Path) -> None:

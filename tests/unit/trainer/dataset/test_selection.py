@@ -48,17 +48,29 @@ def scored(**scores: float) -> dict[str, Grade]:
         (output(refused=True), "refused"),
         (output(truncated=True), "truncated"),
         (output("", error=SERVER, truncated=True), "truncated"),
-        (output(completion_tokens=8), None),
-        (output(completion_tokens=8, batch=0), "truncated"),
-        (output(completion_tokens=7, batch=0), None),
+        (output(completion_tokens=8, batch=0), None),
+        (output(completion_tokens=7, batch=0, is_unfinished=True), "truncated"),
+        (output(finish_reason="stop"), None),
+        (output(finish_reason="tool_calls"), None),
+        (output(finish_reason="function_call"), None),
+        (output(finish_reason="content_filter"), "no_answer"),
+        (output(finish_reason="abort"), "no_answer"),
+        (output(finish_reason="length", truncated=True), "truncated"),
     ],
 )
 def test_an_output_is_a_completion_or_is_not_with_its_cause(made: Output, cause: str | None) -> None:
-    assert completion_of(3, 1, made, max_tokens=8).cause == cause
+    assert completion_of(3, 1, made).cause == cause
+
+
+def test_half_an_answer_says_what_ended_it() -> None:
+    error = completion_of(0, 0, output("half", finish_reason="content_filter")).error
+    assert error is not None
+    assert "finish_reason is 'content_filter'" in error.details
+    assert not error.passing
 
 
 def test_every_grader_must_pass_and_what_a_formula_reads_counts_in_it_alone() -> None:
-    made = completion_of(0, 0, output(), 8)
+    made = completion_of(0, 0, output())
     assert graded(made, scored(one=1, two=1), GRADERS).cause is None
     assert graded(made, scored(one=1, two=0), GRADERS).cause == "not_passed"
     passed = graded(made, scored(one=1, two=0, sum=0.5), FORMULA)
@@ -67,7 +79,7 @@ def test_every_grader_must_pass_and_what_a_formula_reads_counts_in_it_alone() ->
 
 
 def test_what_could_not_be_graded_is_not_kept() -> None:
-    made = completion_of(0, 0, output(), 8)
+    made = completion_of(0, 0, output())
     down = graded(made, scored(one=1) | {"two": Grade.errored(SERVER)}, GRADERS)
     assert (down.cause, down.error) == ("ungraded", SERVER)
     assert graded(made, scored(one=1) | {"two": Grade.errored(BUDGET)}, GRADERS).cause == "over_budget"

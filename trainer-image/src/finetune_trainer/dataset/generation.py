@@ -7,6 +7,7 @@ folder. So a try that is killed costs at most what was being made, and the next 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +21,10 @@ from finetune_api.evaluation import Budget, Generation
 from finetune_api.evaluation_results import ModelUsage
 from finetune_api.run import DatasetRun, ModelSource
 from finetune_api.sources import StorageLocation, parse_s3
-from finetune_grading.exact_json import write_json
 from finetune_grading.grade_rows import grade_rows
 from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
 from finetune_grading.registered_graders import compile_graders, load_graders
-from finetune_grading.sample import Row
+from finetune_grading.sample import Row, Sample
 from finetune_trainer.checkpoint.loadable import find_loadable
 from finetune_trainer.data.read.data_files import DataFile
 from finetune_trainer.dataset.prompts import PromptLine, read_prompts, to_line
@@ -34,6 +34,7 @@ from finetune_trainer.endpoints.asked_model import AskedModel
 from finetune_trainer.endpoints.asking import ask_all, usage_of
 from finetune_trainer.endpoints.endpoint import Endpoint
 from finetune_trainer.endpoints.limits import Ledger
+from finetune_trainer.generate.generation import Generator
 from finetune_trainer.model.folders import model_version
 from finetune_trainer.outputs.endpoint_outputs import ask_model
 from finetune_trainer.outputs.heldout import refuse_without_tools
@@ -82,7 +83,7 @@ def generate(
     """Complete the prompts in these files, and write what is kept to `directory` and the run's folder.
 
     Raises DiagnosedError: InvalidSpec, DatasetInvalid, ModelNotFound, ModelInvalid, EndpointDenied,
-    EndpointUnreachable, SandboxUnavailable, or one of the storage's.
+    EndpointUnreachable, ModelChanged, SandboxUnavailable, or one of the storage's.
     """
     output = parse_s3(run.output_uri)
     models = _asked_models(run, settings, storage, output)
@@ -96,14 +97,14 @@ def generate(
         prompts = read_prompts(files, graders, settings.prompts.max_examples)
     _refuse_too_many(len(prompts), settings)
     refuse_without_tools(files[0].uri, [one.example for one in prompts], graders)
-    outputs = _outputs(run, settings, prompts, models, storage, output)
+    teacher = _teacher_of(run, settings, storage)
+    outputs = _outputs(run, settings, prompts, models, storage, output, teacher)
     times = settings.samples_per_prompt
-    made = [completion_of(at // times, at % times, one, settings.max_tokens) for at, one in enumerate(outputs)]
+    made = [completion_of(at // times, at % times, one) for at, one in enumerate(outputs)]
     made = _usable(made, prompts)
     made = _graded(made, prompts, graders, models)
     if settings.best_by is not None:
         made = best_alone(made, settings.best_by)
-    teacher = _teacher_of(run, settings, storage)
     content = GenerationContent(
         **teacher,
         prompts=len(prompts),
@@ -154,6 +155,7 @@ def _outputs(
     models: Mapping[str, AskedModel],
     storage: Storage,
     output: StorageLocation,
+    teacher: Mapping[str, Any],
 ) -> list[Output]:
     """samplesPerPrompt outputs for each prompt, one prompt after another."""
     generation = Generation(
@@ -170,7 +172,15 @@ def _outputs(
     source = ModelSource(uri=uri or "")
     find_loadable(source, storage)
     with loaded_once("teacher", source, storage) as load:
-        return generate_outputs("teacher", source, asked, examples, storage, Uncounted(), load)
+
+        def load_unchanged() -> Generator:
+            generator = load()
+            if _teacher_of(run, settings, storage) != teacher:
+                message = f"The files of the teacher {uri} were changed while they were fetched."
+                raise DiagnosedError(Reason.MODEL_CHANGED, message, retryable=True)
+            return generator
+
+        return generate_outputs("teacher", source, asked, examples, storage, Uncounted(), load_unchanged)
 
 
 def _usable(made: Sequence[Completion], prompts: Sequence[PromptLine]) -> list[Completion]:
@@ -234,6 +244,7 @@ def _write(
             told = {
                 **origin,
                 "output_text": one.output.sample.output_text,
+                **({"output_tools": tools} if (tools := _called(one.output.sample)) else {}),
                 **({"scores": scores} if scores else {}),
                 **({"not_kept": one.cause} if one.cause is not None else {}),
                 **({"error": one.error.details} if one.error is not None else {}),
@@ -244,9 +255,16 @@ def _write(
     return DataFile(GENERATED_NAME, path, stored.sha256)
 
 
+def _called(sample: Sample) -> list[dict[str, Any]]:
+    try:
+        return sample.output_tools
+    except (TypeError, ValueError):  # Arguments that JSON does not have: it is not kept.
+        return [{"type": "function", "function": {"name": call.name}} for call in sample.tool_calls]
+
+
 def _told(line: Mapping[str, Any]) -> bytes:
     # Of an output that is not UTF-8, which is not kept, what can be written.
-    return write_json(line, sort_keys=False).encode(errors="replace")
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def _refuse_nothing(content: GenerationContent, made: Sequence[Completion], output: StorageLocation) -> None:
@@ -261,7 +279,8 @@ def _refuse_nothing(content: GenerationContent, made: Sequence[Completion], outp
         Reason.DATASET_INVALID,
         f"None of {content.completions} completions was kept: {_counts(content)}.{first} "
         f"{output.join(GENERATION_NAME).uri} has each of them. Change graders, maxTokens, budget or teacher of "
-        "spec.generate, and change spec.runId: what was answered is not asked again, unless the question changes.",
+        "spec.generate, and change spec.runId: an API is not asked again what it has answered, and a teacher that the "
+        "Pod loads starts again.",
     )
 
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from finetune_grading.exact_json import write_json
 from finetune_grading.graders.interface import CompiledGrader
-from finetune_grading.sample import Sample
+from finetune_grading.sample import REFERENCE_TOOLS, Sample
 from finetune_trainer.data.read.conversions import MEANT, READ
 from finetune_trainer.data.read.data_files import DataFile
 from finetune_trainer.data.read.example_errors import ExampleError
 from finetune_trainer.data.read.examples import ChatExample
-from finetune_trainer.data.read.jsonl import LineError
+from finetune_trainer.data.read.jsonl import LONGEST_LINE_BYTES, LineError
 from finetune_trainer.data.read.reader import parse_example
 from finetune_trainer.data.read.reinforcement import has_no_answer, read_prompt
 from finetune_trainer.outputs.heldout import (
+    REFERENCE,
     HeldOutExample,
     Prompt,
     exact_records,
@@ -29,7 +30,10 @@ from finetune_trainer.outputs.heldout import (
 
 GENERATED = "generated"
 """The key of a line with where it comes from."""
-_NOT_COPIED = READ | MEANT | {GENERATED}
+_NOT_COPIED = READ | MEANT | {GENERATED, REFERENCE, REFERENCE_TOOLS}
+"""An Evaluation calls the completion itself `reference`."""
+MOST_LINE_BYTES = LONGEST_LINE_BYTES - 64 * 1024
+"""Of a line without the key `generated`, for which the rest is more than enough."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ def to_line(prompt: PromptLine, sample: Sample, generated: Mapping[str, Any]) ->
         return None
     try:
         line = write_json({**body, **prompt.fields, GENERATED: generated}, sort_keys=False).encode()
+        if len(line) - len(write_json(generated).encode()) > MOST_LINE_BYTES:
+            return None
         parse_example(line)
     except (ExampleError, TypeError, ValueError):
         return None
@@ -108,7 +114,8 @@ def _lines(file: DataFile) -> Iterator[PromptLine | LineError]:
             continue
         line, record = parsed
         try:
-            yield _to_prompt(file, record.line, line, record.value)
+            found = _to_prompt(file, record.line, line, record.value)
+            yield replace(found, example=replace(found.example, uri=file.uri))
         except ExampleError as error:
             yield LineError(record.line, str(error))
 

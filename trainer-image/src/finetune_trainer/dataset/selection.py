@@ -16,6 +16,8 @@ from finetune_trainer.outputs.output import Output
 
 Cause = Literal["no_answer", "over_budget", "refused", "truncated", "unusable", "ungraded", "not_passed", "not_best"]
 """The fields of NotKept."""
+FINISHED = frozenset({"stop", "tool_calls", "function_call"})
+"""finish_reason of an answer that the teacher ended; others (content_filter, abort) may come with half of one."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,21 @@ class Completion:
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
-def completion_of(prompt: int, sample: int, output: Output, max_tokens: int) -> Completion:
+def completion_of(prompt: int, sample: int, output: Output) -> Completion:
     """The completion that an output is, before graders see it."""
-    # An output of a loaded model has a batch, and its tokens are known.
-    is_full = output.batch is not None and (output.completion_tokens or 0) >= max_tokens
     cause: Cause | None = None
-    if output.truncated or is_full:
+    error = output.error
+    if output.truncated or output.is_unfinished:
         cause = "truncated"
-    elif output.error is not None:
-        cause = "over_budget" if output.error.code is GraderErrorCode.BUDGET_EXCEEDED else "no_answer"
+    elif error is not None:
+        cause = "over_budget" if error.code is GraderErrorCode.BUDGET_EXCEEDED else "no_answer"
     elif output.refused:
         cause = "refused"
-    return Completion(prompt, sample, output, cause, output.error)
+    elif output.finish_reason is not None and output.finish_reason not in FINISHED:
+        cause = "no_answer"
+        why = f"the API ended it by itself: its finish_reason is {output.finish_reason!r}"
+        error = GradeError(GraderErrorCode.NO_OUTPUT, why)
+    return Completion(prompt, sample, output, cause, error)
 
 
 def graded(completion: Completion, grades: Mapping[str, Grade], graders: Sequence[CompiledGrader]) -> Completion:

@@ -52,6 +52,10 @@ class Generator:
         """The maximum number of tokens of prompt and output together."""
         return context_length(self.model.config)
 
+    def has_ended(self, output: Sequence[int]) -> bool:
+        """Whether these tokens end with one that ends an output, rather than where there was no more room."""
+        return bool(output) and output[-1] in _stops(self.model)
+
 
 def load_generator(local: LocalModel) -> Generator:
     """Load a model for generation: on a GPU in its own precision, on a CPU in float32.
@@ -181,8 +185,12 @@ def _continue(
         **{name: value.to(model.device) for name, value in inputs.items()},
         generation_config=GenerationConfig(max_new_tokens=new_tokens, do_sample=generation.temperature > 0, **sampled),
     )
-    stop = frozenset(model.generation_config.eos_token_id or ())
+    stop = _stops(model)
     return [_until(output, stop) for output in sequences[:, width:].tolist()]
+
+
+def _stops(model: Any) -> frozenset[int]:
+    return frozenset(model.generation_config.eos_token_id or ())
 
 
 def _until(output: list[int], stop: frozenset[int]) -> list[int]:

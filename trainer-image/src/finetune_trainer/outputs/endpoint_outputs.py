@@ -29,6 +29,8 @@ from finetune_trainer.storage.storage import Storage
 
 LONGEST_TOKEN, LEAST_BOUND = 256, 65_536
 """Characters: an output that has more of them for each of its tokens, and at all, is none that was asked for."""
+LONGEST_REASON = 100
+"""Characters of an API's finish_reason that are told."""
 
 
 def ask_model(
@@ -101,9 +103,7 @@ def foreign_tools(examples: Sequence[HeldOutExample]) -> list[LineError]:
     An API may run such a tool itself, on a server that the dataset names, and bill for it.
     """
     return [
-        LineError(
-            example.line, f"Tools of type {tool.get('type')!r} are not sent to an API, only those of type 'function'."
-        )
+        example.error(f"Tools of type {tool.get('type')!r} are not sent to an API, only those of type 'function'.")
         for example in examples
         for tool in example.prompt.tools
         if tool.get("type") != "function"
@@ -126,8 +126,9 @@ def _to_output(endpoint: Endpoint, answer: Answer, generation: Generation) -> Ou
     # A refusal is an output as well: users would read it.
     text, refusal = message.get("content") or "", message.get("refusal") or ""
     why = None if (text or refusal).strip() or calls else _why_silent(endpoint, reason, generation)
-    if len(text) > max(LEAST_BOUND, LONGEST_TOKEN * generation.max_tokens):
-        text, calls, why = "", (), f"the model {endpoint.config.name!r} answered with {len(text):,} characters"
+    if (size := _characters(message)) > max(LEAST_BOUND, LONGEST_TOKEN * generation.max_tokens):
+        text, refusal, calls = "", "", ()
+        why = f"the model {endpoint.config.name!r} answered with {size:,} characters"
     return Output(
         Sample(text or refusal, calls),
         None if why is None else GradeError(GraderErrorCode.NO_OUTPUT, why),
@@ -137,8 +138,16 @@ def _to_output(endpoint: Endpoint, answer: Answer, generation: Generation) -> Ou
         seconds=answer.seconds,
         without=answer.without,
         truncated=reason == "length",
+        finish_reason=None if reason is None else str(reason)[:LONGEST_REASON],
         refused=bool(refusal.strip()) and not text.strip() and not calls,
     )
+
+
+def _characters(message: Mapping[str, Any]) -> int:
+    """Of all that a message of a known form says."""
+    called = [call["function"] for call in message.get("tool_calls") or []]
+    said = [message.get("content") or "", message.get("refusal") or ""]
+    return sum(map(len, said)) + sum(len(one["name"]) + len(one["arguments"]) for one in called)
 
 
 def _why_silent(endpoint: Endpoint, reason: object, generation: Generation) -> str | None:

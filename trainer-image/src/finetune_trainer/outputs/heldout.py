@@ -62,6 +62,12 @@ class HeldOutExample:
     line: int
     prompt: Prompt
     item: Mapping[str, Any]
+    uri: str | None = None
+    """The file, where examples are of several."""
+
+    def error(self, message: str) -> LineError:
+        """An error of this example."""
+        return LineError(self.line, message, uri=self.uri)
 
     @property
     def reference(self) -> str | None:
@@ -258,7 +264,7 @@ def keep_images(store: ImageStore, examples: Sequence[HeldOutExample], uri: str)
         try:
             kept.append(store.keep_each(example.prompt.images))
         except ImageError as error:
-            errors.append(LineError(example.line, str(error)))
+            errors.append(example.error(str(error)))
     refuse(uri, errors)
     return kept
 
@@ -287,13 +293,13 @@ def tokenize_prompts(
         try:
             prompt = _tokenize(processor, example.prompt, files)
         except TemplateError as error:
-            errors.append(LineError(example.line, str(error)))
+            errors.append(example.error(str(error)))
             continue
         if not prompt:
-            errors.append(LineError(example.line, "The prompt has no token."))
+            errors.append(example.error("The prompt has no token."))
         elif len(prompt) >= context_length:
             message = f"The prompt has {len(prompt)} tokens and fills the model's context of {context_length}."
-            errors.append(LineError(example.line, message))
+            errors.append(example.error(message))
         prompts.append(prompt)
     refuse(uri, errors)
     return prompts
@@ -304,7 +310,8 @@ def refuse(uri: str, errors: Sequence[LineError]) -> None:
     if not errors:
         return
     first = errors[0]
-    others = sorted({error.line for error in errors} - {first.line})
+    uri = first.uri or uri
+    others = sorted({error.line for error in errors if error.uri == first.uri} - {first.line})
     shown = ", ".join(map(str, others[:SHOWN_LINES])) + (", ..." if len(others) > SHOWN_LINES else "")
     raise DiagnosedError(
         Reason.DATASET_INVALID,

@@ -53,6 +53,7 @@ class _Row(ApiModel):
     completion_tokens: _Count
     seconds: float = Field(ge=0, le=LONGEST_SECONDS)
     batch: _Count
+    is_unfinished: bool = False
 
 
 _ROWS: TypeAdapter[list[tuple[_Count, _Row]]] = TypeAdapter(list[tuple[_Count, _Row]])
@@ -127,7 +128,7 @@ def _to_row(output: Output) -> dict[str, Any]:
     """An output of a loaded model as it is stored."""
     calls = [call.to_wire() for call in output.sample.tool_calls]
     counted = {name: getattr(output, name) for name in ("prompt_tokens", "completion_tokens", "seconds", "batch")}
-    return {"text": output.sample.output_text, "calls": calls, **counted}
+    return {"text": output.sample.output_text, "calls": calls, **counted, "is_unfinished": output.is_unfinished}
 
 
 def _read(stored: bytes | None) -> dict[int, Output]:
@@ -146,4 +147,5 @@ def _to_output(row: _Row) -> Output:
         completion_tokens=row.completion_tokens,
         seconds=row.seconds,
         batch=row.batch,
+        is_unfinished=row.is_unfinished,
     )

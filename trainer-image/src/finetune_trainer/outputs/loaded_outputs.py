@@ -144,6 +144,7 @@ def _generate(task: _Task, wanted: Sequence[int], found: Mapping[int, Output]) -
                     completion_tokens=len(tokens),
                     seconds=now - last,
                     batch=count,
+                    is_unfinished=not generator.has_ended(tokens),
                 )
                 for at, sample, prompt, tokens in zip(places, samples, given, outputs, strict=True)
             }

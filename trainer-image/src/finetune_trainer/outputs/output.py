@@ -33,6 +33,10 @@ class Output:
     """The settings of spec.generation that the API refused, so that it was asked without them."""
     truncated: bool = False
     """Whether the API cut it off at generation.maxTokens."""
+    finish_reason: str | None = None
+    """What the API says ended it; None: it says nothing, or there is no API."""
+    is_unfinished: bool = False
+    """Whether a model that is loaded here was cut off, at generation.maxTokens or at the end of its context."""
     refused: bool = False
     """Whether the API marks it as a refusal; the sample has its text."""
 

@@ -11,7 +11,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -36,6 +36,8 @@ class LineError:
 
     line: int
     message: str
+    uri: str | None = field(default=None, kw_only=True)
+    """The file, where errors of several files are told together."""
 
 
 @dataclass(frozen=True)
