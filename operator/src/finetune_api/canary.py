@@ -186,6 +186,7 @@ class CanaryStatus(ApiModel):
     percent: int = Field(0, ge=0, le=99, description="Share of the requests that it gets.")
     split: Line = Field("", description="Name of what is being counted.")
     unready_time: Timestamp | None = Field(None, description="Since when none of its Pods is ready.")
+    failing_time: Timestamp | None = Field(None, description="Since when that is the model's own fault.")
     overdue_time: Timestamp | None = Field(None, description="When it was first seen past the step's deadline.")
     verdict: Verdict = Field("NotEnoughData", description="Of this step.")
     checks: list[CheckResult] = Field(

@@ -74,6 +74,7 @@ class PodView:
     foreign_failure: str = ""
     foreign_running: tuple[str, ...] = ()
     waiting_foreign: str = ""
+    restarts: int = 0
     run_config: str = ""
     disk_exceeded: str = ""
     memory_limit: str = ""
@@ -183,6 +184,7 @@ def pod_view(pod: Object) -> PodView:
         oom_killed=terminated.get("reason") == "OOMKilled",
         disrupted=disrupted,
         waiting_reason=waiting.get("reason", ""),
+        restarts=max((container.get("restartCount", 0) for container in ours), default=0),
         waiting_message=waiting.get("message", "") or "",
         unschedulable_since=_time(scheduled, "lastTransitionTime") if unschedulable else None,
         unschedulable_message=scheduled.get("message", "") if unschedulable else "",

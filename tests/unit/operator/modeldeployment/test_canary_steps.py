@@ -228,22 +228,28 @@ def test_pods_that_never_start_or_are_gone_end_it() -> None:
     assert never.rolled_back == "Its Pods were not ready within 30 minutes. No node has room."
     gone = known(looked(analysing(), ready=0, at=0))
     assert gone.unready_time == NOW
-    assert due(gone, SPEC, NOW) == later(UNREADY_SECONDS)
+    assert due(gone, SPEC, NOW) == later(START_SECONDS)
     assert known(looked(gone, ready=1, at=10)).unready_time is None
-    crashed = looked(gone, ready=0, at=UNREADY_SECONDS, failing="It exits with 1.")
+    failing = known(looked(gone, ready=0, at=20, failing="It exits with 1.", is_its_fault=True))
+    assert due(failing, SPEC, later(20)) == later(20 + UNREADY_SECONDS)
+    crashed = looked(failing, ready=0, at=20 + UNREADY_SECONDS, failing="It exits with 1.", is_its_fault=True)
     assert crashed.rolled_back == "None of its Pods has been ready for 60 seconds. It exits with 1."
 
 
-def test_a_model_whose_pods_crash_before_they_had_requests_is_rolled_back_after_five_minutes() -> None:
-    started = known(advance(new_canary(NEXT, NOW), SPEC, 1, CanaryObservation(0, True, failing="No model."), NOW))
-    assert due(started, SPEC, NOW) == later(CRASH_SECONDS)
-    assert advance(started, SPEC, 1, CanaryObservation(1, False), later(CRASH_SECONDS)).rolled_back is None
-    ended = advance(started, SPEC, 1, CanaryObservation(0, True, failing="No model."), later(CRASH_SECONDS))
+CRASHES = CanaryObservation(0, True, failing="No model.", is_its_fault=True)
+
+
+def test_a_model_whose_pods_crash_before_they_had_requests_is_rolled_back_after_five_minutes_of_it() -> None:
+    loading = known(advance(new_canary(NEXT, NOW), SPEC, 1, CanaryObservation(0, True), NOW))
+    failing = known(advance(loading, SPEC, 1, CRASHES, later(400)))
+    assert due(failing, SPEC, later(400)) == later(400 + CRASH_SECONDS)
+    assert known(advance(failing, SPEC, 1, CanaryObservation(0, True), later(410))).failing_time is None, "it loads"
+    ended = advance(failing, SPEC, 1, CRASHES, later(400 + CRASH_SECONDS))
     assert ended.rolled_back == "None of its Pods has been ready for 300 seconds. No model."
 
 
-def test_a_pod_that_waits_for_a_node_is_waited_for_before_it_had_requests_and_after() -> None:
-    waits = {"ready": 0, "failing": "No node has room.", "waits": True}
+def test_a_pod_that_waits_for_a_node_or_loads_again_is_waited_for_before_it_had_requests_and_after() -> None:
+    waits = {"ready": 0, "failing": "No node has room."}
     started = known(advance(new_canary(NEXT, NOW), SPEC, 1, CanaryObservation(splits=True, **waits), NOW))
     late = advance(started, SPEC, 1, CanaryObservation(splits=True, **waits), later(START_SECONDS - 1))
     assert late.rolled_back is None

@@ -51,8 +51,8 @@ def _stop(
     """End what runs and wait for it; None: nothing does."""
     running = [job for job in observed.jobs if job.state == "Active"]
     message = still_there(observed, now)
-    if not running and message is None:
-        return None
+    if message is None and not any(job.is_active for job in running):
+        return None  # A Job that is kept by somebody's finalizer runs nothing.
     return EvaluationDecision(
         _without_job(status),
         progressing(Reason.STOPPING, f"spec.{field} is true. {message or 'Waiting for the Pod to end.'}"),

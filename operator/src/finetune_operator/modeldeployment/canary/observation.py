@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api.canary import CanaryStatus, TrafficReport
-from finetune_api.conditions import Reason
 from finetune_operator.modeldeployment.gateway.readiness import ready_gateways, role_behind_service
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
-from finetune_operator.modeldeployment.serving.crash import crash_of
+from finetune_operator.modeldeployment.serving.crash import crash_of, is_crashing
 from finetune_operator.modeldeployment.serving.revisions import model_of, name_of
 from finetune_operator.pods.observed import PodView
 from finetune_operator.pods.roles import CANARY_ROLE, GATEWAY_ROLE, SERVE_ROLE
@@ -21,7 +20,7 @@ from finetune_operator.pods.start_diagnosis import StartDiagnosis, diagnose_star
 class CanaryObservation:
     """`ready`: Pods. `is_gone`: it has no Deployment (any more).
 
-    `failing`: why its Pods don't answer. `waits`: that is the cluster's fault, such as a node that lacks.
+    `failing`: why its Pods don't answer. `is_its_fault`: they crash; a node, an image or a volume may come.
     `splits`: whether the gateway answers, so that it gets what it is to get.
     """
 
@@ -30,7 +29,7 @@ class CanaryObservation:
     reports: Sequence[TrafficReport] = ()
     is_gone: bool = False
     failing: str = ""
-    waits: bool = False
+    is_its_fault: bool = False
 
 
 def observation_of(observed: ObservedModelDeployment, canary: CanaryStatus, now: datetime) -> CanaryObservation:
@@ -43,7 +42,7 @@ def observation_of(observed: ObservedModelDeployment, canary: CanaryStatus, now:
         reports=observed.reports,
         is_gone=is_gone(observed),
         failing=crashed.message if blocked is None and crashed is not None else _message(blocked),
-        waits=blocked is not None and (blocked.waits or blocked.reason is Reason.UNSCHEDULABLE),
+        is_its_fault=blocked is None and is_crashing(pods),
     )
 
 

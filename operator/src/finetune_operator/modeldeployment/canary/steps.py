@@ -74,7 +74,8 @@ def is_drained(canary: CanaryStatus, now: datetime) -> bool:
 
 
 def _without_requests(canary: CanaryStatus) -> CanaryStatus:
-    return canary.model_copy(update={"percent": 0, "split": "", "sources": [], "unready_time": None})
+    update = {"percent": 0, "split": "", "sources": [], "unready_time": None, "failing_time": None}
+    return canary.model_copy(update=update)
 
 
 def replicas_of(canary: CanaryStatus, spec: Canary, replicas: int) -> int:
@@ -126,9 +127,14 @@ def due(canary: CanaryStatus, spec: Canary, now: datetime) -> datetime | None:
 
 
 def _with_readiness(canary: CanaryStatus, observed: CanaryObservation, now: datetime) -> CanaryStatus:
-    if observed.ready > 0:
-        return canary.model_copy(update={"unready_time": None})
-    return canary.model_copy(update={"unready_time": canary.unready_time or whole_seconds(now)})
+    is_unready, moment = observed.ready == 0, whole_seconds(now)
+    is_failing = is_unready and observed.is_its_fault
+    return canary.model_copy(
+        update={
+            "unready_time": (canary.unready_time or moment) if is_unready else None,
+            "failing_time": (canary.failing_time or moment) if is_failing else None,
+        }
+    )
 
 
 def _fault(canary: CanaryStatus, observed: CanaryObservation, needed: int, now: datetime) -> str | None:
@@ -137,10 +143,12 @@ def _fault(canary: CanaryStatus, observed: CanaryObservation, needed: int, now: 
     is_late = canary.phase == "Starting" and now >= canary.phase_time + timedelta(seconds=START_SECONDS)
     if is_late and observed.ready < needed:
         return f"Its Pods were not ready within {START_SECONDS // 60} minutes.{why}"
-    is_its_fault, gone = bool(observed.failing) and not observed.waits, canary.unready_time
-    seconds = (UNREADY_SECONDS if canary.split else CRASH_SECONDS) if is_its_fault else START_SECONDS
-    if (canary.split or is_its_fault) and gone is not None and now >= gone + timedelta(seconds=seconds):
-        return f"None of its Pods has been ready for {seconds} seconds.{why}"
+    failing = canary.failing_time
+    if failing is not None and now >= failing + timedelta(seconds=_failing_seconds(canary)):
+        return f"None of its Pods has been ready for {_failing_seconds(canary)} seconds.{why}"
+    gone = canary.unready_time
+    if canary.split and gone is not None and now >= gone + timedelta(seconds=START_SECONDS):
+        return f"None of its Pods has been ready for {START_SECONDS} seconds.{why}"
     return None
 
 
@@ -241,9 +249,14 @@ def _step_of(canary: CanaryStatus, spec: Canary) -> CanaryStep:
     return steps[min(canary.step, len(steps)) - 1]
 
 
+def _failing_seconds(canary: CanaryStatus) -> int:
+    return UNREADY_SECONDS if canary.split else CRASH_SECONDS
+
+
 def _gone(canary: CanaryStatus) -> list[datetime]:
-    gone, of_crash = canary.unready_time, UNREADY_SECONDS if canary.split else CRASH_SECONDS
-    return [] if gone is None else [gone + timedelta(seconds=one) for one in (of_crash, START_SECONDS)]
+    gone, failing = canary.unready_time, canary.failing_time
+    moments = [] if gone is None else [gone + timedelta(seconds=START_SECONDS)]
+    return moments if failing is None else [failing + timedelta(seconds=_failing_seconds(canary)), *moments]
 
 
 def _in_phase(canary: CanaryStatus, phase: CanaryPhase, now: datetime) -> CanaryStatus:

@@ -18,6 +18,12 @@ def crash_of(pods: Sequence[PodView]) -> Readiness | None:
     return stalled(known_reason(diagnosis.reason), f"{failure_message(diagnosis)} It is restarted automatically.")
 
 
+def is_crashing(pods: Sequence[PodView]) -> bool:
+    """Whether it is more than one end, upon which the model is loaded again."""
+    crashed = _crashed(pods)
+    return crashed is not None and (crashed.restarts > 1 or crashed.waiting_reason == "CrashLoopBackOff")
+
+
 def _crashed(pods: Sequence[PodView]) -> PodView | None:
     """The newest Pod that has a container that ended with an error, and that has not been ready since."""
     # Its first end is enough: a container that runs longer than the kubelet's back-off never shows CrashLoopBackOff.

@@ -35,7 +35,7 @@ def wire_status(plan: Plan[Any]) -> Object:
     """The plan's status as it is stored; what is empty is left out, unless another version wrote it."""
     unknown = plan.status.model_extra or {}
     wire = _without_empty_maps(plan.status, plan.status.to_wire())
-    return {name: value for name, value in wire.items() if name in unknown or value != []}
+    return {name: value for name, value in wire.items() if name in unknown or value not in ([], {})}
 
 
 def _without_empty_maps(model: BaseModel, wire: Object) -> Object:

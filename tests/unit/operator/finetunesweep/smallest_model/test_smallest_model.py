@@ -76,8 +76,8 @@ def test_the_first_that_passes_ends_the_sweep_and_no_larger_one_is_trained() -> 
     assert [(trial.model, trial.verdict) for trial in world.status.trials] == [("one", "GateFailed"), ("two", "Passed")]
     assert message(world) == (
         "'two' is the smallest model that passes (2,000,000 parameters; 'four', the largest, has 4,000,000): "
-        f"FineTuneJob {world.trial(2).fine_tune_job_name!r}. Had none of the 2 models been good enough, one would pass by "
-        "chance in about 5.0% of such searches."
+        f"FineTuneJob {world.trial(2).fine_tune_job_name!r}. Had none of the 2 models been good enough, one would "
+        "pass by chance in about 5.0% of such searches."
     )
 
 
