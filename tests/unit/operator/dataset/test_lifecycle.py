@@ -309,6 +309,13 @@ def test_cancel_is_for_good_until_another_run_id() -> None:
     assert decide(observed_dataset(kept.status, spec=dataset_spec(runId="2"))).decision.phase == "Building"
 
 
+def test_a_job_that_somebodys_finalizer_keeps_runs_nothing_and_delays_no_end() -> None:
+    kept = job(JOB, deleting=True, finalizers=("foregroundDeletion", "example.com/audit"))
+    ended = decide(observed_dataset(RUNS, kept, spec=dataset_spec(cancel=True)))
+    assert (ended.decision.phase, ended.decision.reason) == ("Cancelled", "Cancelled")
+    assert decide(observed_dataset(RUNS, kept, spec=dataset_spec(suspend=True))).decision.reason == "Suspended"
+
+
 def test_cancel_that_is_taken_back_before_the_end_begins_another_try() -> None:
     stopping = decide(observed_dataset(RUNS, job(JOB), pods=(pod(JOB),), spec=dataset_spec(cancel=True)))
     assert decide(observed_dataset(stopping.status)).decision.writes == (f"Job/{RETRY}",)

@@ -131,3 +131,9 @@ def test_the_time_of_a_suspension_is_not_lost_where_a_slow_clock_sees_its_end(by
 
 def test_a_run_that_a_slow_clock_begins_began_no_earlier_than_what_is_there_was_made() -> None:
     assert plan(observed_evaluation(created=ago(100)), NOW - timedelta(days=20)).status.start_time == ago(100)
+
+
+def test_a_job_that_somebodys_finalizer_keeps_runs_nothing_and_delays_no_end() -> None:
+    kept = job(JOB, deleting=True, finalizers=("foregroundDeletion", "example.com/audit"))
+    ended = decide(observed_evaluation(evaluation_status(), kept, spec=evaluation_spec(cancel=True)))
+    assert ended.decision.reason == "Cancelled"

@@ -310,7 +310,7 @@ def test_of_a_canary_behind_a_gateway_without_a_ready_pod_nothing_is_said_to_be_
     assert "is served" not in result.message
 
 
-def test_why_a_canary_does_not_start_is_in_the_readiness_and_ends_it() -> None:
+def test_why_a_canary_does_not_start_is_in_the_readiness_and_counts_once_it_ends_again() -> None:
     observed = went_on(with_next(behind_gateway()))
     crashed = tuple(
         replace(pod, ready=False, phase="Pending", exit_code=1, message="no such model") for pod in observed.canary_pods
@@ -318,3 +318,6 @@ def test_why_a_canary_does_not_start_is_in_the_readiness_and_ends_it() -> None:
     result = decide(replace(observed, canary_pods=crashed))
     assert result.decision.reason == Reason.CANARY_RUNNING
     assert "no such model" in result.message
+    assert result.status.canary is not None and result.status.canary.failing_time is None, "it is started again"
+    again = decide(replace(observed, canary_pods=tuple(replace(pod, restarts=2) for pod in crashed)))
+    assert again.status.canary is not None and again.status.canary.failing_time == NOW
