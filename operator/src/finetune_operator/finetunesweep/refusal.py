@@ -19,7 +19,6 @@ from finetune_operator.finetunesweep.objects import evaluation_spec
 
 _BATCH_SIZE = "hyperparameters.batchSize"
 _SEED = "hyperparameters.seed"
-HOUR_SECONDS = 3600
 
 
 def search_refusal(spec: FineTuneSweepSpec) -> Readiness | None:
@@ -44,20 +43,6 @@ def search_refusal(spec: FineTuneSweepSpec) -> Readiness | None:
             place = f"spec.search.parameters[{position}] ({parameter.path})"
             return stalled(Reason.INVALID_SPEC, f"{place}: {fault}. Change it, and spec.runId.")
     return None
-
-
-def hours_refusal(spec: FineTuneSweepSpec, accelerators: int | None) -> Readiness | None:
-    """Why not even one trial may begin; how long it may take is known only with a deadline."""
-    limit, deadline = spec.budget.accelerator_hours, spec.template.spec.active_deadline_seconds
-    if limit is None or deadline is None or not accelerators or accelerators * deadline <= limit * HOUR_SECONDS:
-        return None
-    hours = accelerators * deadline / HOUR_SECONDS
-    message = (
-        f"spec.budget.acceleratorHours is {limit:g}, but one trial may take {hours:.3g}: accelerators ({accelerators}) "
-        f"multiplied by template.spec.activeDeadlineSeconds ({deadline}). Raise it, or set a shorter deadline and "
-        "another spec.runId."
-    )
-    return stalled(Reason.INVALID_SPEC, message)
 
 
 def _curve_refusal(spec: FineTuneSweepSpec) -> Readiness | None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from finetune_api.finetunesweep import FineTuneSweepStatus
-from finetune_operator.core.conditions import Readiness
+from finetune_api.conditions import Reason
+from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus
+from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.plan import earliest
 from finetune_operator.finetunesweep.holdout import is_pending, missing_evaluation
 from finetune_operator.finetunesweep.objects import suspended as suspended_job
 from finetune_operator.finetunesweep.objects import trial_evaluation, trial_job
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
-from finetune_operator.finetunesweep.refusal import hours_refusal
 from finetune_operator.finetunesweep.trials import (
+    HOUR_SECONDS,
     counted,
     ended_in_order,
     has_room,
@@ -102,8 +103,22 @@ def why_refused(observed: ObservedFineTuneSweep) -> Readiness | None:
     if isinstance(observed.accelerators, Readiness):
         return observed.accelerators
     is_new = observed.status.run_id != observed.spec.run_id or not observed.status.trials
-    return hours_refusal(observed.spec, observed.accelerators) if is_new else None
+    return _hours_refusal(observed.spec, observed.accelerators) if is_new else None
 
 
 def with_next(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> FineTuneSweepStatus:
     return with_next_trials(observed, status) if may_start(observed) else status
+
+
+def _hours_refusal(spec: FineTuneSweepSpec, accelerators: int | None) -> Readiness | None:
+    """Why not even one trial may begin; how long it may take is known only with a deadline."""
+    limit, deadline = spec.budget.accelerator_hours, spec.template.spec.active_deadline_seconds
+    if limit is None or deadline is None or not accelerators or accelerators * deadline <= limit * HOUR_SECONDS:
+        return None
+    hours = accelerators * deadline / HOUR_SECONDS
+    message = (
+        f"spec.budget.acceleratorHours is {limit:g}, but one trial may take {hours:.3g}: accelerators ({accelerators}) "
+        f"multiplied by template.spec.activeDeadlineSeconds ({deadline}). Raise it, or set a shorter deadline and "
+        "another spec.runId."
+    )
+    return stalled(Reason.INVALID_SPEC, message)

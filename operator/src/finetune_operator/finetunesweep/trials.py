@@ -18,7 +18,6 @@ from finetune_api.finetunesweep import (
 from finetune_operator.finetunesweep.learning_curve.verdict import curve_values
 from finetune_operator.finetunesweep.objects import trial_name
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, TrialJob
-from finetune_operator.finetunesweep.refusal import HOUR_SECONDS
 from finetune_operator.finetunesweep.search.best import as_best, best_trial
 from finetune_operator.finetunesweep.search.pruning import Runner, losers, rung_step, rungs_at
 from finetune_operator.finetunesweep.search.suggest import combinations, suggest
@@ -27,6 +26,7 @@ from finetune_operator.finetunesweep.smallest_model.choice import smallest
 
 ENDED: Mapping[str, TrialState] = {"Succeeded": "Succeeded", "Failed": "Failed", "Cancelled": "Cancelled"}
 NO_LOSS, NO_SCORE = "NoValidationLoss", "NoScore"
+HOUR_SECONDS = 3600
 MOST_SUGGESTED_AT_ONCE = 4
 """A suggestion takes tens of milliseconds with many trials, in which other objects wait."""
 NOT_SUGGESTED = 10
