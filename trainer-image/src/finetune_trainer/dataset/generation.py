@@ -1,7 +1,7 @@
 """spec.generate: a teacher completes prompts, graders filter, and what is kept becomes a file of examples.
 
 What was answered is kept as it arrives: an API's answers in the answer cache, and a loaded model's outputs in the run's
-folder. So a try that is killed costs at most what was being made, and the next one makes the same file.
+folder. So a try that is killed costs at most what was being made, and the next one goes on from there.
 """
 
 from __future__ import annotations
