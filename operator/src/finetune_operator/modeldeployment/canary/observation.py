@@ -13,7 +13,7 @@ from finetune_operator.modeldeployment.serving.crash import crash_of, is_crashin
 from finetune_operator.modeldeployment.serving.revisions import model_of, name_of
 from finetune_operator.pods.observed import PodView
 from finetune_operator.pods.roles import CANARY_ROLE, GATEWAY_ROLE, SERVE_ROLE
-from finetune_operator.pods.start_diagnosis import StartDiagnosis, diagnose_start
+from finetune_operator.pods.start_diagnosis import diagnose_start
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,16 @@ class CanaryObservation:
 def observation_of(observed: ObservedModelDeployment, canary: CanaryStatus, now: datetime) -> CanaryObservation:
     """What is known of this canary."""
     pods = _pods_of(observed, canary)
-    blocked, crashed = diagnose_start(None, tuple(pods), observed.warnings, now), crash_of(pods)
+    blocked = diagnose_start(None, tuple(pods), observed.warnings, now)
+    failing = crash_of(pods) if blocked is None else blocked.readiness
     return CanaryObservation(
         ready=sum(pod.ready for pod in pods),
         splits=ready_gateways(observed) > 0 and role_behind_service(observed, SERVE_ROLE) == GATEWAY_ROLE,
         reports=observed.reports,
         is_gone=is_gone(observed),
-        failing=crashed.message if blocked is None and crashed is not None else _message(blocked),
+        failing="" if failing is None else failing.message,
         is_its_fault=blocked is None and is_crashing(pods),
     )
-
-
-def _message(blocked: StartDiagnosis | None) -> str:
-    return "" if blocked is None else blocked.readiness.message
 
 
 def is_gone(observed: ObservedModelDeployment) -> bool:
