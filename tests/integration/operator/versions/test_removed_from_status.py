@@ -63,6 +63,14 @@ async def written(kube: Kube, resource: Resource, key: ObjectKey, status: type[K
     await reconcile(kube, Kind(resource, status, nothing, lambda observed, now: plan), key)
 
 
+def without_empties(found: Any) -> Any:
+    """Without the empty maps and lists of fields that this version knows, which no status needs."""
+    if isinstance(found, dict):
+        kept = {name: one if name == "addedLater" else without_empties(one) for name, one in found.items()}
+        return {name: one for name, one in kept.items() if one not in ([], {})}
+    return [without_empties(one) for one in found] if isinstance(found, list) else found
+
+
 @pytest.mark.parametrize(
     ("resource", "spec", "kind"),
     [
@@ -92,7 +100,7 @@ async def test_an_object_leaves_the_status_with_what_others_wrote_into_it(
                 stored = api.get(resource.kind, "router")["status"]
                 wanted = kind.read(without(newer, path))
                 assert kind.read(stored) == wanted, path
-                assert stored == {name: one for name, one in wanted.to_wire().items() if one not in ([], {})}, path
+                assert without_empties(stored) == without_empties(wanted.to_wire()), path
                 assert stored["addedLater"] == UNKNOWN
 
 

@@ -180,12 +180,14 @@ def test_a_secret_without_a_key_is_named(bucket: Bucket, tmp_path: Path) -> None
     assert "has no AWS_SECRET_ACCESS_KEY, or an empty one" in error.failure.message
 
 
-def test_a_storage_that_does_not_answer_may_do_so_later() -> None:
+def test_a_storage_that_does_not_answer_may_do_so_later(tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        (tmp_path / name).write_text("key")
     (port,) = free_ports(1)
     config = StorageConfig(
         endpoint=f"http://127.0.0.1:{port}", region="us-east-1", path_style=True, outage_tolerance_seconds=0
     )
-    error = failure(Storage(config), StorageLocation("bucket", "key"))
+    error = failure(Storage(config, tmp_path), StorageLocation("bucket", "key"))
     assert error.failure.reason is Reason.STORAGE_UNREACHABLE
     assert error.failure.retryable
     assert f"http://127.0.0.1:{port} did not answer requests for s3://bucket/key (4 tries in " in error.failure.message
