@@ -19,7 +19,7 @@ from e2e.cluster.machine import processes
 from finetune_api.dataset import DatasetSpec, Revision, SplitStatus
 from finetune_api.finetunejob import (
     CheckpointStatus,
-    DatasetStatus,
+    DatasetFindings,
     FileStatistics,
     FineTuneJobSpec,
     ModelStatus,
@@ -40,7 +40,7 @@ JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 NODES = 10
 
 PREFLIGHT_REPORT = PreflightReport(
-    dataset=DatasetStatus(
+    dataset=DatasetFindings(
         format="Chat",
         training=FileStatistics(examples=1500, tokens=90_000, max_tokens=120),
         validation=FileStatistics(examples=150, tokens=9_000, max_tokens=118),

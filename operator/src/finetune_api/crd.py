@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from finetune_api.base import GROUP, VERSION, ApiModel, cel
-from finetune_api.dataset import DatasetKindStatus, DatasetSpec
+from finetune_api.dataset import DatasetSpec, DatasetStatus
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassSpec, FineTuneClassStatus
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
@@ -192,7 +192,7 @@ DATASET = Kind(
     "ftds",
     "Namespaced",
     DatasetSpec,
-    DatasetKindStatus,
+    DatasetStatus,
     (
         ("Phase", "string", ".status.phase"),
         ("Reason", "string", f"{_READY}.reason"),

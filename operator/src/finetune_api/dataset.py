@@ -197,7 +197,7 @@ class EarlierBuild(ApiModel):
     uri: Line | None = Field(None, description="Folder of its revision.")
 
 
-class DatasetKindStatus(RunStatus):
+class DatasetStatus(RunStatus):
     """State of the run, and the revision that it committed."""
 
     phase: Phase | None = Field(None, description="Current phase of the run.")

@@ -45,7 +45,7 @@ from finetune_api.evaluation_results import (
 from finetune_api.finetunejob import (
     CheckpointStatus,
     CorruptCheckpoint,
-    DatasetStatus,
+    DatasetFindings,
     MemoryEstimate,
     ModelStatus,
     Result,
@@ -80,7 +80,7 @@ class Failure(ApiModel):
     lost_peer: bool = Field(
         False, description="It ended because another Pod of the attempt did, which reports the cause."
     )
-    dataset: DatasetStatus | None = Field(None, description="For DatasetInvalid: the invalid lines.")
+    dataset: DatasetFindings | None = Field(None, description="For DatasetInvalid: the invalid lines.")
 
     @field_validator("reason", mode="before")
     @classmethod
@@ -94,7 +94,7 @@ class PreflightReport(ApiModel):
     """Everything that the run needs is available."""
 
     outcome: Literal["PreflightSucceeded"] = "PreflightSucceeded"
-    dataset: DatasetStatus
+    dataset: DatasetFindings
     model: ModelStatus
     memory: MemoryEstimate | None = None
     calibration: RewardCalibration | None = None

@@ -7,7 +7,14 @@ from typing import Any
 from finetune_api.conditions import Reason
 from finetune_api.dataset import Revision, SplitStatus
 from finetune_api.evaluation_results import Score
-from finetune_api.finetunejob import CheckpointStatus, DatasetError, DatasetStatus, FileStatistics, ModelStatus, Result
+from finetune_api.finetunejob import (
+    CheckpointStatus,
+    DatasetError,
+    DatasetFindings,
+    FileStatistics,
+    ModelStatus,
+    Result,
+)
 from finetune_api.outcome import DatasetReport, EvaluationReport, Failure, PreflightReport, TrainReport
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object
@@ -35,7 +42,7 @@ DEPLOYMENT: Object = {
 LINE_7 = Failure(
     reason=Reason.DATASET_INVALID,
     message="s3://data/train.jsonl, line 7: the last message is not the assistant's. Fix the line and upload it again.",
-    dataset=DatasetStatus(
+    dataset=DatasetFindings(
         error_count=1, errors=[DatasetError(file="training", line=7, message="the last message is not the assistant's")]
     ),
 )
@@ -44,7 +51,7 @@ NETWORK_FAILURE = Failure(
 )
 LOST_PEER = Failure(reason=Reason.FAILED, message="Another process of the gang ended.", retryable=True, lost_peer=True)
 PREFLIGHT_REPORT = PreflightReport(
-    dataset=DatasetStatus(format="Chat", training=FileStatistics(examples=1500, tokens=90_000, max_tokens=120)),
+    dataset=DatasetFindings(format="Chat", training=FileStatistics(examples=1500, tokens=90_000, max_tokens=120)),
     model=ModelStatus(architecture="LlamaForCausalLM", context_length=512),
 )
 RESULT = Result(

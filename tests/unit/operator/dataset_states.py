@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune_api.dataset import DatasetKindStatus, DatasetSpec, Revision, SplitStatus
+from finetune_api.dataset import DatasetSpec, DatasetStatus, Revision, SplitStatus
 from finetune_api.outcome import DatasetReport
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
@@ -52,9 +52,9 @@ def revision(folder: str = FOLDER, **changes: Any) -> Revision:
 REPORT = DatasetReport(revision=revision())
 
 
-def dataset_status(**changes: Any) -> DatasetKindStatus:
+def dataset_status(**changes: Any) -> DatasetStatus:
     """The first try of the first run has started."""
-    status = DatasetKindStatus(
+    status = DatasetStatus(
         phase="Building",
         run_id="1",
         run_number=1,
@@ -68,7 +68,7 @@ def dataset_status(**changes: Any) -> DatasetKindStatus:
     return status.model_copy(update=changes)
 
 
-def built_status(**changes: Any) -> DatasetKindStatus:
+def built_status(**changes: Any) -> DatasetStatus:
     """The revision is there."""
     return dataset_status(
         **{"phase": "Succeeded", "revision": revision(), "completion_time": ago(9), "observed_generation": 1, **changes}
@@ -76,7 +76,7 @@ def built_status(**changes: Any) -> DatasetKindStatus:
 
 
 def observed_dataset(
-    status: DatasetKindStatus | None = None,
+    status: DatasetStatus | None = None,
     *jobs: JobView,
     pods: tuple[PodView, ...] = (),
     spec: DatasetSpec | None = None,
@@ -88,7 +88,7 @@ def observed_dataset(
             "owner": DATASET,
             "generation": 1,
             "spec": spec or dataset_spec(),
-            "status": status or DatasetKindStatus(),
+            "status": status or DatasetStatus(),
             "class_": class_ or resolved_class(),
             "jobs": jobs,
             "pods": pods,

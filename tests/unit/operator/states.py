@@ -13,7 +13,7 @@ from finetune_api.finetunejob import (
     AttemptStatus,
     CheckpointStatus,
     DatasetError,
-    DatasetStatus,
+    DatasetFindings,
     EndedAttempt,
     FileStatistics,
     FineTuneJobSpec,
@@ -98,7 +98,7 @@ STORAGE_URI = f"s3://models/finetune/team-a/router/{RUN_KEY}-0f3c2a91"
 FILE = FileStatistics(examples=1500, tokens=90_000, max_tokens=120)
 MODEL_SOURCE = ModelSource(uri="s3://models/base")
 MODEL = ModelStatus(architecture="LlamaForCausalLM", parameters=4_500_000, context_length=512)
-PREFLIGHT_REPORT = PreflightReport(dataset=DatasetStatus(format="Chat", training=FILE), model=MODEL)
+PREFLIGHT_REPORT = PreflightReport(dataset=DatasetFindings(format="Chat", training=FILE), model=MODEL)
 RESULT = Result(
     uri=f"{STORAGE_URI}/result",
     base_model_uri="s3://models/base",
@@ -112,7 +112,7 @@ TRAIN_REPORT = TrainReport(result=RESULT, checkpoints=[CHECKPOINT])
 LINE_7 = Failure(
     reason=Reason.DATASET_INVALID,
     message="Line 7 of s3://data/train.jsonl: the last message must be the assistant's. Fix the line.",
-    dataset=DatasetStatus(
+    dataset=DatasetFindings(
         error_count=1,
         errors=[DatasetError(file="training", line=7, message="the last message must be the assistant's")],
     ),

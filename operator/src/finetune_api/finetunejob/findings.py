@@ -51,7 +51,7 @@ class Dropped(ApiModel):
     too_long: int = Field(0, description="Longer than hyperparameters.maxLength.")
 
 
-class DatasetStatus(ApiModel):
+class DatasetFindings(ApiModel):
     """What preflight found in the dataset."""
 
     format: DatasetFormat | None = Field(None, description="Format of every line.")

@@ -11,7 +11,7 @@ from finetune_api.dataset_reference import PinnedRevisions
 from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob.attempts import AttemptStatus, EndedAttempt, PreflightStatus
 from finetune_api.finetunejob.checkpoints import CheckpointStatus, CorruptCheckpoint
-from finetune_api.finetunejob.findings import DatasetStatus, MemoryEstimate, ModelStatus, RewardCalibration
+from finetune_api.finetunejob.findings import DatasetFindings, MemoryEstimate, ModelStatus, RewardCalibration
 from finetune_api.finetunejob.hyperparameters import ResolvedHyperparameters
 from finetune_api.lifecycle import RunStatus
 from finetune_api.unreadable import UnreadableField, unknown_end
@@ -153,7 +153,7 @@ class FineTuneJobStatus(RunStatus):
         "keeps all of its data, and reports that.",
     )
     preflight: PreflightStatus | None = None
-    dataset: DatasetStatus | None = None
+    dataset: DatasetFindings | None = None
     starting_model: StartingModel | None = None
     teacher: StartingModel | None = Field(None, description="Distillation: the model that the run learns from.")
     dataset_revisions: PinnedRevisions | None = Field(None, description="What each datasetRef stands for in this run.")

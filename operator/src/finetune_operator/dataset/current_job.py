@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from finetune_api.dataset import DatasetKindStatus, DatasetSpec
+from finetune_api.dataset import DatasetSpec, DatasetStatus
 from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.outcome import DatasetReport
 from finetune_api.run import EndpointConfig
@@ -72,7 +72,7 @@ def try_to_watch(observed: ObservedDataset) -> JobView | None:
     return None if is_outdated(job, observed.pods_of(job), lambda: _objects_now(observed)) else job
 
 
-def objects_of(observed: ObservedDataset, status: DatasetKindStatus, class_: ResolvedClass) -> list[Object]:
+def objects_of(observed: ObservedDataset, status: DatasetStatus, class_: ResolvedClass) -> list[Object]:
     """The objects of the status's try, built from the current class and spec."""
     prompts = revision_to_read(observed)
     assert not isinstance(prompts, Readiness), "wait_for_prompts decides before"
@@ -97,7 +97,7 @@ def try_result(observed: ObservedDataset, job: JobView, now: datetime) -> Runnin
     return result if refusal is None else Failed(refused_report(pods, refusal), None, final=True)
 
 
-def next_try(observed: ObservedDataset, status: DatasetKindStatus) -> NextTry:
+def next_try(observed: ObservedDataset, status: DatasetStatus) -> NextTry:
     """Deterministic, so that a Job that a crash left behind is found by its name."""
     number = (status.try_number or 0) + 1
     return NextTry(number, build_job_name(observed.owner, run_key(status), number))
@@ -117,7 +117,7 @@ def _objects_now(observed: ObservedDataset) -> list[Object] | None:
     return objects_of(observed, observed.status, class_)
 
 
-def _refusal(status: DatasetKindStatus, report: DatasetReport) -> str | None:
+def _refusal(status: DatasetStatus, report: DatasetReport) -> str | None:
     """Why the report is rejected. It must be in the folder of the status: the class may have changed since."""
     revision, asked = report.revision, [one.model for one in report.usage]
     places = [revision.uri, *(split.uri for split in revision.splits if split.uri is not None)]

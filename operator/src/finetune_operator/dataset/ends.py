@@ -7,7 +7,7 @@ from datetime import datetime
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.dataset import MOST_RUNS, DatasetKindStatus, DatasetSpec, EarlierBuild, Revision
+from finetune_api.dataset import MOST_RUNS, DatasetSpec, DatasetStatus, EarlierBuild, Revision
 from finetune_operator.core.active_deadline import expiry
 from finetune_operator.core.conditions import Readiness, cancelled, ready
 from finetune_operator.core.plan import earliest
@@ -29,10 +29,10 @@ def cancelled_run() -> Readiness:
     return cancelled()
 
 
-def new_run(spec: DatasetSpec, before: DatasetKindStatus, now: datetime) -> DatasetKindStatus:
+def new_run(spec: DatasetSpec, before: DatasetStatus, now: datetime) -> DatasetStatus:
     """The status with which a run begins, after the one before it, which goes into the history."""
     number = (before.run_number or 0) + 1
-    return DatasetKindStatus(
+    return DatasetStatus(
         conditions=before.conditions,
         run_id=spec.run_id,
         run_number=number,
@@ -41,7 +41,7 @@ def new_run(spec: DatasetSpec, before: DatasetKindStatus, now: datetime) -> Data
     )
 
 
-def _with_run(status: DatasetKindStatus, now: datetime) -> list[EarlierBuild]:
+def _with_run(status: DatasetStatus, now: datetime) -> list[EarlierBuild]:
     if status.run_id is None:
         return status.history
     revision = status.revision
@@ -57,7 +57,7 @@ def _with_run(status: DatasetKindStatus, now: datetime) -> list[EarlierBuild]:
 
 def fail_run(
     observed: ObservedDataset,
-    status: DatasetKindStatus,
+    status: DatasetStatus,
     readiness: Readiness,
     now: datetime,
     *,
@@ -72,7 +72,7 @@ def fail_run(
 
 def end_run(
     observed: ObservedDataset,
-    status: DatasetKindStatus,
+    status: DatasetStatus,
     readiness: Readiness | None,
     now: datetime,
     *,

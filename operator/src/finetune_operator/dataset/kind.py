@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_operator.core.kind_definition import Body, Kind, OwnedResource
 from finetune_operator.core.references import ObjectKey, class_reference, dataset_references
 from finetune_operator.dataset.observe import observe
@@ -18,7 +18,7 @@ def dataset(environment: Environment) -> Kind:
     """It owns Jobs and Pods."""
     return Kind(
         DATASETS,
-        DatasetKindStatus,
+        DatasetStatus,
         partial(observe, environment=environment),
         plan,
         owns=(OwnedResource(JOBS), OwnedResource(PODS)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune_api.dataset import DatasetKindStatus, DatasetSpec
+from finetune_api.dataset import DatasetSpec, DatasetStatus
 from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
 from finetune_api.run import PYTHON_SANDBOX_SOCKET, RUN_CONFIG_PATH, DatasetRun, EndpointConfig, JobIdentity
@@ -46,7 +46,7 @@ def run_digest(spec: DatasetSpec, number: int) -> str:
     return digest([number, without(spec, CHANGEABLE_WITHIN_A_RUN)], 8)
 
 
-def run_key(status: DatasetKindStatus) -> str:
+def run_key(status: DatasetStatus) -> str:
     """The run's part of the names of its Jobs and its folder."""
     return f"{status.run_id}-{status.run_digest}"
 

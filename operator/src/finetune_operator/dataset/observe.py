@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from finetune_api.dataset import DatasetKindStatus, DatasetSpec
+from finetune_api.dataset import DatasetSpec, DatasetStatus
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import owner_of
@@ -25,7 +25,7 @@ from finetune_operator.pods.observed import job_view, parse_time, pod_view, stat
 async def observe(reader: Reader, parent: Object, *, environment: Environment) -> ObservedDataset:
     """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
     owner = owner_of(parent)
-    spec, status = spec_of(DatasetSpec, parent), status_of(DatasetKindStatus, parent)
+    spec, status = spec_of(DatasetSpec, parent), status_of(DatasetStatus, parent)
     reference = None if spec.generate is None else spec.generate.prompts.dataset_ref
     is_recorded = status.retry_time is not None or status.completion_time is not None
     running = [] if status.job_name is None or is_recorded else [status.job_name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.dataset import DatasetKindStatus, DatasetSpec
+from finetune_api.dataset import DatasetSpec, DatasetStatus
 from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
@@ -16,8 +16,8 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.warning_events import WarningEvent
 
-DatasetPlan = Plan[DatasetKindStatus]
-DatasetDecision = Decision[DatasetKindStatus]
+DatasetPlan = Plan[DatasetStatus]
+DatasetDecision = Decision[DatasetStatus]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ObservedDataset:
     owner: Owner
     generation: int
     spec: DatasetSpec
-    status: DatasetKindStatus
+    status: DatasetStatus
     class_: ResolvedClass | Readiness
     classifier: EndpointConfig | Readiness | None = None
     """The class's model that spec.screening asks."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset import DatasetKindStatus, Phase
+from finetune_api.dataset import DatasetStatus, Phase
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Decider, Mutator, Phases, decided
 from finetune_operator.dataset.observed import DatasetDecision, DatasetPlan, ObservedDataset
@@ -33,8 +33,8 @@ from finetune_operator.dataset.policies.suspend import cancel, suspend
 from finetune_operator.dataset.policies.waiting import wait_for_class, wait_for_prompts
 from finetune_operator.dataset.policies.wrong_clock import correct_times
 
-DatasetMutator = Mutator[ObservedDataset, DatasetKindStatus]
-DatasetDecider = Decider[ObservedDataset, DatasetKindStatus]
+DatasetMutator = Mutator[ObservedDataset, DatasetStatus]
+DatasetDecider = Decider[ObservedDataset, DatasetStatus]
 
 POLICIES: tuple[DatasetMutator | DatasetDecider, ...] = (
     Mutator(correct_times),  # times written by a wrong clock

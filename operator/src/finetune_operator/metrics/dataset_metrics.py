@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from finetune_api.conditions import KindStatus
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.metrics.object_metrics import PhaseCounts
 from finetune_operator.metrics.operator_metrics import declare
@@ -29,8 +29,8 @@ class DatasetMetrics(Collector):
 
     def written(self, key: ObjectKey, before: KindStatus, after: KindStatus) -> None:
         """A reconciliation of the dataset succeeded: its status was `before` and is `after`."""
-        assert isinstance(before, DatasetKindStatus)
-        assert isinstance(after, DatasetKindStatus)
+        assert isinstance(before, DatasetStatus)
+        assert isinstance(after, DatasetStatus)
         self.gone(key)
         self._phases.written(key, after.phase)
         failed = after.retries - (before.retries if before.run_number == after.run_number else 0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset import DatasetKindStatus, DatasetSpec, Revision
+from finetune_api.dataset import DatasetSpec, DatasetStatus, Revision
 from finetune_api.dataset_reference import DatasetRef, PinnedRevision
 from finetune_operator.core.conditions import Readiness, progressing, stalled
 
@@ -18,7 +18,7 @@ class FoundDataset:
     name: str
     uid: str
     spec: DatasetSpec
-    status: DatasetKindStatus
+    status: DatasetStatus
 
 
 def pinned_revision(dataset: FoundDataset, reference: DatasetRef) -> PinnedRevision | Readiness:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset import DatasetKindStatus, DatasetSpec
+from finetune_api.dataset import DatasetSpec, DatasetStatus
 from finetune_api.dataset_reference import DatasetRef, PinnedRevision
 from finetune_api.evaluated_models import CheckpointChoices, EvaluatedModel, ModelReference
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model, Teacher
@@ -126,7 +126,7 @@ async def _dataset(reader: Reader, namespace: str, name: str) -> FoundDataset | 
     body = await reader.get(DATASETS, namespace, name)
     if body is None:
         return no_such_dataset(name, namespace)
-    found = read_referenced(body, DatasetSpec, DatasetKindStatus)
+    found = read_referenced(body, DatasetSpec, DatasetStatus)
     if isinstance(found, Unreadable):
         return unreadable_dataset(name, found.message)
     return FoundDataset(name, body["metadata"]["uid"], *found)

@@ -8,7 +8,7 @@ import pytest
 
 from e2e.cluster.components.control_plane import ControlPlane
 from finetune_api.conditions import KindStatus
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.finetunesweep import FineTuneSweepStatus
@@ -78,7 +78,7 @@ def without_empties(found: Any) -> Any:
         (EVALUATIONS, EVALUATION, EvaluationStatus),
         (MODEL_DEPLOYMENTS, DEPLOYMENT, ModelDeploymentStatus),
         (FINE_TUNE_SWEEPS, SWEEP, FineTuneSweepStatus),
-        (DATASETS, DATASET, DatasetKindStatus),
+        (DATASETS, DATASET, DatasetStatus),
     ],
     ids=["FineTuneJob", "Evaluation", "ModelDeployment", "FineTuneSweep", "Dataset"],
 )

@@ -16,7 +16,7 @@ from finetune_api.evaluation_results import GradingErrors, ModelUsage, Score, Sl
 from finetune_api.finetunejob import (
     CheckpointStatus,
     DatasetError,
-    DatasetStatus,
+    DatasetFindings,
     FileStatistics,
     FineTuneJobSpec,
     ModelStatus,
@@ -66,7 +66,7 @@ names = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?", fullmatch=True)
 uris = st.integers(0, 1000).map(lambda length: "s3://models/" + "k" * length)
 numbers = st.floats(-1, 1)
 datasets = record(
-    DatasetStatus,
+    DatasetFindings,
     training=st.none() | st.just(FILE),
     error_count=st.integers(0, 10**9),
     errors=st.lists(
@@ -230,10 +230,10 @@ def test_a_column_that_a_newer_trainer_adds_is_left_out() -> None:
 @pytest.mark.parametrize(
     "report",
     [
-        PreflightReport(dataset=DatasetStatus(training=FILE), model=MODEL),
+        PreflightReport(dataset=DatasetFindings(training=FILE), model=MODEL),
         TrainReport(result=RESULT),
         EvaluationReport(scores=[Score(candidate="a", grader="b", score=0.5, low=0, high=1, examples=9)]),
-        Failure(reason=Reason.DATASET_INVALID, message="x", dataset=DatasetStatus(errors=errors(1))),
+        Failure(reason=Reason.DATASET_INVALID, message="x", dataset=DatasetFindings(errors=errors(1))),
     ],
 )
 def test_fields_that_a_newer_trainer_adds_are_left_out(report: Any) -> None:
@@ -271,7 +271,7 @@ def test_what_fits_is_left_as_it_is() -> None:
 
 
 def test_of_too_many_broken_lines_the_first_are_kept_and_warnings_go_before_them() -> None:
-    dataset = DatasetStatus(error_count=900, errors=errors(20, "x" * 400), warnings=["w" * 400] * 5)
+    dataset = DatasetFindings(error_count=900, errors=errors(20, "x" * 400), warnings=["w" * 400] * 5)
     failure = Failure(reason=Reason.DATASET_INVALID, message="900 lines are broken.", dataset=dataset)
     parsed = parse_termination_message(to_termination_message(failure))
     assert isinstance(parsed, Failure)
@@ -308,7 +308,7 @@ def test_a_score_must_be_a_number(value: str) -> None:
 @pytest.mark.parametrize(
     "report",
     [
-        PreflightReport(dataset=DatasetStatus(training=FILE, error_count=7), model=MODEL),
+        PreflightReport(dataset=DatasetFindings(training=FILE, error_count=7), model=MODEL),
         TrainReport(result=RESULT.model_copy(update={"trained_tokens": 7})),
         TrainReport(result=RESULT, checkpoints=[CheckpointStatus(step=7, uri=LONG_URI)]),
         Failure(reason=Reason.FAILED, message="x", rank=7),
@@ -351,7 +351,7 @@ def test_whatever_preflight_counted_hyperparameters_follow_from_it_or_it_is_no_r
 def test_half_a_surrogate_pair_of_a_dataset_does_not_cost_the_diagnosis() -> None:
     """json.loads takes it, and a message that quotes the line then holds it."""
     half = json.loads('"\\ud83d"')
-    dataset = DatasetStatus(errors=errors(1, f"unknown role {half}"))
+    dataset = DatasetFindings(errors=errors(1, f"unknown role {half}"))
     parsed = parse_termination_message(
         to_termination_message(Failure(reason=Reason.DATASET_INVALID, message=half, dataset=dataset))
     )
@@ -365,7 +365,7 @@ def test_a_failure_is_retried_only_where_it_says_so() -> None:
 
 
 def test_a_preflight_report_sheds_warnings_and_keeps_the_counts() -> None:
-    report = PreflightReport(dataset=DatasetStatus(training=FILE, warnings=["w" * 1024] * 20), model=MODEL)
+    report = PreflightReport(dataset=DatasetFindings(training=FILE, warnings=["w" * 1024] * 20), model=MODEL)
     parsed = parse_termination_message(to_termination_message(report))
     assert isinstance(parsed, PreflightReport)
     assert (parsed.dataset.training, parsed.model) == (FILE, MODEL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import DatasetStatus, FileStatistics, ModelStatus
+from finetune_api.finetunejob import DatasetFindings, FileStatistics, ModelStatus
 from finetune_api.outcome import Failure, PreflightReport, parse_termination_message
 from finetune_api.safety.screening import MOST_FINDINGS, SHOWN_LINES, ScreeningFinding, ScreeningStatus
 from finetune_api.termination_message import to_termination_message
@@ -17,13 +17,13 @@ FINDINGS = [
     )
     for number in range(MOST_FINDINGS)
 ]
-DATASET = DatasetStatus(
+DATASET = DatasetFindings(
     training=FileStatistics(examples=9000, tokens=10**6, max_tokens=900),
     screening=ScreeningStatus(examples=10_000, flagged=1000, findings=FINDINGS),
 )
 
 
-def found(dataset: DatasetStatus | None) -> ScreeningStatus:
+def found(dataset: DatasetFindings | None) -> ScreeningStatus:
     assert dataset is not None
     assert dataset.screening is not None
     return dataset.screening

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune_api.base import ApiModel
 from finetune_api.conditions import KindStatus
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassStatus
 from finetune_api.finetunejob import FineTuneJobStatus
@@ -26,7 +26,7 @@ KINDS: tuple[type[KindStatus], ...] = (
     ModelDeploymentStatus,
     FineTuneClassStatus,
     FineTuneSweepStatus,
-    DatasetKindStatus,
+    DatasetStatus,
 )
 Path = tuple[str | int, ...]
 

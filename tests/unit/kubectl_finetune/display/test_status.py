@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from finetune_api.conditions import KindStatus
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.finetunesweep import FineTuneSweepStatus
@@ -36,7 +36,7 @@ KINDS = {
     "Evaluation": EvaluationStatus,
     "ModelDeployment": ModelDeploymentStatus,
     "FineTuneSweep": FineTuneSweepStatus,
-    "Dataset": DatasetKindStatus,
+    "Dataset": DatasetStatus,
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import ConditionType, Reason
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_api.failure import FailureStatus
 from finetune_api.run import DatasetRun
 from finetune_operator.dataset.kind import dataset
@@ -62,7 +62,7 @@ def decide(observed: ObservedDataset) -> Decided:
     return result
 
 
-def failed_condition(status: DatasetKindStatus) -> str | None:
+def failed_condition(status: DatasetStatus) -> str | None:
     return next((one.reason for one in status.conditions if one.type == ConditionType.FAILED), None)
 
 
@@ -75,7 +75,7 @@ def ended(answer: Any) -> ObservedDataset:
 
 
 def test_a_new_dataset_gets_a_pod_that_knows_everything() -> None:
-    begun = decide(observed_dataset(spec=dataset_spec(split={"testPercent": 10}), status=DatasetKindStatus()))
+    begun = decide(observed_dataset(spec=dataset_spec(split={"testPercent": 10}), status=DatasetStatus()))
     (name,) = begun.decision.writes
     assert (begun.decision.phase, begun.decision.reason) == ("Building", "Building")
     assert begun.decision.event == "Normal Building"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_api.dataset_reference import DatasetRef, PinnedRevision
 from finetune_operator.core.conditions import Readiness, first_missing, progressing, stalled
 from finetune_operator.core.references import ObjectKey, dataset_references
@@ -20,12 +20,12 @@ TEST = DatasetRef(name="tickets", split="test")
 
 
 async def resolved(
-    status: DatasetKindStatus | dict[str, Any] | None, reference: DatasetRef = TEST, **spec: Any
+    status: DatasetStatus | dict[str, Any] | None, reference: DatasetRef = TEST, **spec: Any
 ) -> PinnedRevision | Readiness:
     """What the reference stands for; a status of None: there is no Dataset."""
     answers: dict[str, Any] = {}
     if status is not None:
-        wire = status.to_wire() if isinstance(status, DatasetKindStatus) else status
+        wire = status.to_wire() if isinstance(status, DatasetStatus) else status
         body = {
             "metadata": {"name": "tickets", "uid": DATASET.uid},
             "spec": dataset_spec(**spec).to_wire(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_operator.dataset.observed import ObservedDataset
 from finetune_operator.dataset.plan import plan
 from tests.unit.operator.dataset_states import (
@@ -34,7 +34,7 @@ from tests.unit.operator.states import NOW, succeeded_pod
 
 NAMES = [dataset_job(), dataset_job(2), dataset_job(run=run_of(2, runId="2")), "nobodys"]
 statuses = record(
-    DatasetKindStatus,
+    DatasetStatus,
     phase=maybe(st.sampled_from(["Waiting", "Building", "Retrying", "Suspended", "Succeeded", "Failed", "Cancelled"])),
     run_id=st.sampled_from([None, "1", "2"]),
     run_number=maybe(small),

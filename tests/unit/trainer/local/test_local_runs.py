@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.default_hyperparameters import resolve_for
-from finetune_api.finetunejob import DatasetStatus, FileStatistics, FineTuneJobSpec, ModelStatus, Parallelism
+from finetune_api.finetunejob import DatasetFindings, FileStatistics, FineTuneJobSpec, ModelStatus, Parallelism
 from finetune_api.outcome import PreflightReport
 from finetune_api.run import ModelSource
 from finetune_api.sources import ON_A_LAPTOP
@@ -29,7 +29,7 @@ SPEC = FineTuneJobSpec.model_validate(
 )
 MODEL = ModelSource(uri="file:///models/base")
 FOUND = PreflightReport(
-    dataset=DatasetStatus(training=FileStatistics(examples=100, tokens=9000, max_tokens=120)),
+    dataset=DatasetFindings(training=FileStatistics(examples=100, tokens=9000, max_tokens=120)),
     model=ModelStatus(architecture="LlamaForCausalLM", context_length=2048),
 )
 

@@ -12,7 +12,7 @@ import structlog
 from rich.console import Console
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import DatasetError, DatasetStatus
+from finetune_api.finetunejob import DatasetError, DatasetFindings
 from finetune_api.outcome import Failure
 from finetune_api.progress import Metric, TrainerStatus
 from finetune_trainer.local.screen import Screen, to_duration
@@ -124,7 +124,7 @@ def test_a_failure_names_the_reason_the_fix_and_the_lines() -> None:
             reason=Reason.DATASET_INVALID,
             message="Invalid file format.",
             suggestion="Correct [the] file.",
-            dataset=DatasetStatus(error_count=1, errors=errors),
+            dataset=DatasetFindings(error_count=1, errors=errors),
         )
     )
     assert text.getvalue().splitlines() == [

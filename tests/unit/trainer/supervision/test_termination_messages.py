@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import DatasetStatus, ModelStatus
+from finetune_api.finetunejob import DatasetFindings, ModelStatus
 from finetune_api.outcome import (
     EXIT_DISRUPTED,
     EXIT_FAILED,
@@ -24,7 +24,7 @@ from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.supervision import termination_messages
 from finetune_trainer.supervision.termination_messages import conclude, conclude_for, last_lines, read_run, run_command
 
-REPORT = PreflightReport(dataset=DatasetStatus(), model=ModelStatus(architecture="Llama", context_length=8))
+REPORT = PreflightReport(dataset=DatasetFindings(), model=ModelStatus(architecture="Llama", context_length=8))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import structlog
 from finetune_api.base import LINE_LENGTH
 from finetune_api.conditions import Reason
 from finetune_api.dataset import MOST_ERRORS, MOST_WARNINGS, RevisionContent, SourceFile, SplitStatus
-from finetune_api.finetunejob import DatasetStatus
+from finetune_api.finetunejob import DatasetFindings
 from finetune_api.outcome import DatasetReport
 from finetune_api.run import DATASET_DIRECTORY, DatasetRun
 from finetune_api.sources import StorageLocation, parse_location
@@ -117,7 +117,7 @@ def refuse_broken(examples: Survey, output: StorageLocation) -> None:
         f"Line {first.line} of {uri}: {first.message} "
         + (f"{more} more line(s) are broken; {place} has them. " if more else "")
         + f"{_what_to_correct(examples, uri)}, {NEW_RUN}.",
-        dataset=DatasetStatus(
+        dataset=DatasetFindings(
             format=examples.format, error_count=examples.error_count, errors=examples.errors[:MOST_ERRORS]
         ),
     )

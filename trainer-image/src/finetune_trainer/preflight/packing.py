@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from finetune_api.default_hyperparameters import packs_by_default, sequence_length
-from finetune_api.finetunejob import DatasetStatus
+from finetune_api.finetunejob import DatasetFindings
 from finetune_api.run import PreflightRun
 from finetune_trainer.data.encode.packed_rows import packed_rows
 from finetune_trainer.data.select.choice import Chosen
@@ -38,7 +38,7 @@ def choose_packing(run: PreflightRun, model: InspectedModel, chosen: Chosen) -> 
     return True
 
 
-def with_packed_rows(run: PreflightRun, model: InspectedModel, chosen: Chosen) -> DatasetStatus:
+def with_packed_rows(run: PreflightRun, model: InspectedModel, chosen: Chosen) -> DatasetFindings:
     """The dataset's status with the number of training rows when they are packed."""
     assert chosen.status.training is not None
     training = chosen.status.training.model_copy(update={"rows": _rows(run, model, chosen)})

@@ -15,7 +15,7 @@ from finetune_api.default_hyperparameters import length_bound, resolve_hyperpara
 from finetune_api.finetunejob import (
     MOST_WARNINGS,
     Checkpoints,
-    DatasetStatus,
+    DatasetFindings,
     MemoryEstimate,
     ModelStatus,
     ResolvedHyperparameters,
@@ -141,7 +141,7 @@ def _begun(storage: Storage, output: StorageLocation) -> datetime | None:
     return None
 
 
-def batch_warnings(resolved: ResolvedHyperparameters, dataset: DatasetStatus) -> Iterator[str]:
+def batch_warnings(resolved: ResolvedHyperparameters, dataset: DatasetFindings) -> Iterator[str]:
     """Warnings about the planned batches."""
     assert dataset.training is not None
     rows = dataset.training.rows or dataset.training.examples
@@ -154,7 +154,7 @@ def batch_warnings(resolved: ResolvedHyperparameters, dataset: DatasetStatus) ->
 
 
 def _resolve(
-    run: PreflightRun, model: InspectedModel, dataset: DatasetStatus, packing: bool
+    run: PreflightRun, model: InspectedModel, dataset: DatasetFindings, packing: bool
 ) -> ResolvedHyperparameters:
     assert dataset.training is not None
     return resolve_hyperparameters(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import DatasetStatus
+from finetune_api.finetunejob import DatasetFindings
 from finetune_api.outcome import Failure
 
 MESSAGE_LENGTH = 4096
@@ -19,7 +19,7 @@ class DiagnosedError(Exception):
         *,
         retryable: bool = False,
         suggestion: str | None = None,
-        dataset: DatasetStatus | None = None,
+        dataset: DatasetFindings | None = None,
     ) -> None:
         super().__init__(message)
         self.failure = Failure(

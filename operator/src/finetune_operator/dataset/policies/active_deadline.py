@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_operator.core.active_deadline import deadline_of, limit_of, shorter, with_suspended_time
 from finetune_operator.core.conditions import Readiness, failed, failure_message
 from finetune_operator.core.plan import earliest
@@ -32,9 +32,7 @@ def count_suspended_time(observed: ObservedDataset, plan: DatasetPlan, now: date
     return plan if status is plan.status else replace(plan, status=status)
 
 
-def fail_at_active_deadline(
-    observed: ObservedDataset, status: DatasetKindStatus, now: datetime
-) -> DatasetDecision | None:
+def fail_at_active_deadline(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> DatasetDecision | None:
     """End the run at its deadline."""
     deadline = _deadline(observed, status)
     if deadline is None or now < deadline:
@@ -52,7 +50,7 @@ def wake_at_deadline(observed: ObservedDataset, plan: DatasetPlan, now: datetime
     return replace(plan, requeue_at=earliest([plan.requeue_at, _deadline(observed, plan.status)]))
 
 
-def _deadline(observed: ObservedDataset, status: DatasetKindStatus) -> datetime | None:
+def _deadline(observed: ObservedDataset, status: DatasetStatus) -> datetime | None:
     """The run's deadline, by the spec or its class; None of a run that the spec does not ask for any more."""
     if not is_same_run(observed):
         return None

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_operator.core.conditions import progressing
 from finetune_operator.core.plan import earliest
 from finetune_operator.dataset.allowed_class import allowed_class
@@ -28,7 +28,7 @@ def record_disruption(observed: ObservedDataset, plan: DatasetPlan, now: datetim
     return replace(plan, status=plan.status.model_copy(update={"disruption": seen}))
 
 
-def watch_try(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+def watch_try(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> DatasetDecision | None:
     """Wait for the try that has no result yet, and report its state."""
     job = try_to_watch(observed)
     result = None if job is None else try_result(observed, job, now)
@@ -52,7 +52,7 @@ def watch_try(observed: ObservedDataset, status: DatasetKindStatus, now: datetim
     )
 
 
-def start_try(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision:
+def start_try(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> DatasetDecision:
     """Create the Job of the next try, also in place of an outdated one."""
     owner, class_ = observed.owner, allowed_class(observed)
     number, name = next_try(observed, status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_operator.core.conditions import progressing
 from finetune_operator.dataset.current_job import next_try, still_there
 from finetune_operator.dataset.observed import DatasetDecision, ObservedDataset
@@ -14,9 +14,7 @@ from finetune_operator.pods.retried_job import with_previous_failure
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 
-def wait_for_earlier_pods(
-    observed: ObservedDataset, status: DatasetKindStatus, now: datetime
-) -> DatasetDecision | None:
+def wait_for_earlier_pods(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> DatasetDecision | None:
     """Stop the tries of an earlier run and an outdated one, and start nothing until all Pods have ended."""
     keep = next_try(observed, status).name
     message = still_there(observed, now, keep=keep)
@@ -34,7 +32,7 @@ def wait_for_earlier_pods(
     )
 
 
-def _job_to_look_for(observed: ObservedDataset, status: DatasetKindStatus) -> str | None:
+def _job_to_look_for(observed: ObservedDataset, status: DatasetStatus) -> str | None:
     """A Job that lost its owner is found by its name alone. Another one is forgotten: its deletion is no loss."""
     if observed.disowned or status.retry_time is not None:
         return observed.status.job_name

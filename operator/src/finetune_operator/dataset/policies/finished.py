@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_operator.core.conditions import (
     Readiness,
     failed,
@@ -20,7 +20,7 @@ from finetune_operator.dataset.ends import BUILD_AGAIN, cancelled_run, end_run, 
 from finetune_operator.dataset.observed import DatasetDecision, ObservedDataset
 
 
-def keep_finished(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+def keep_finished(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> DatasetDecision | None:
     """Keep a finished run; its conditions are restored if another version wrote something else there."""
     if status.completion_time is None or not is_same_run(observed):
         return None
@@ -35,7 +35,7 @@ def keep_finished(observed: ObservedDataset, status: DatasetKindStatus, now: dat
     return end_run(observed, status, missing, now, at_once=is_cancelled)
 
 
-def _without_revision(status: DatasetKindStatus) -> Readiness:
+def _without_revision(status: DatasetStatus) -> Readiness:
     """The readiness of a run that failed or was cancelled, where the conditions no longer say how."""
     if status.failure is None:
         return failed(Reason.FAILED, f"The run ended without a revision. {BUILD_AGAIN}")

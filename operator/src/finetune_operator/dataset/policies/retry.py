@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset import MOST_ERRORS, DatasetKindStatus
-from finetune_api.finetunejob import DatasetStatus
+from finetune_api.dataset import MOST_ERRORS, DatasetStatus
+from finetune_api.finetunejob import DatasetFindings
 from finetune_operator.core.backoff import waits
 from finetune_operator.core.conditions import Readiness, failed, failure_message, known_reason, progressing, sentence
 from finetune_operator.dataset.current_job import build_job, current_job, try_result, try_to_watch
@@ -22,7 +22,7 @@ def record_failure(observed: ObservedDataset, plan: DatasetPlan, now: datetime) 
     result = _failure(observed, now)
     if result is None:
         return plan
-    found = (None if result.report is None else result.report.dataset) or DatasetStatus()
+    found = (None if result.report is None else result.report.dataset) or DatasetFindings()
     update = {
         "retries": observed.status.retries + 1,
         "failure": result.diagnosis,
@@ -32,7 +32,7 @@ def record_failure(observed: ObservedDataset, plan: DatasetPlan, now: datetime) 
     return replace(plan, status=plan.status.model_copy(update=update))
 
 
-def fail_at_retry_limit(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+def fail_at_retry_limit(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> DatasetDecision | None:
     """End the run if another try can't help, or if the limit is reached."""
     result = _failure(observed, now)
     if result is None:
@@ -46,7 +46,7 @@ def fail_at_retry_limit(observed: ObservedDataset, status: DatasetKindStatus, no
     return fail_run(observed, status, failed(Reason.RETRY_LIMIT_REACHED, message), now)
 
 
-def retry_failed(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+def retry_failed(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> DatasetDecision | None:
     """Retry, with exponential backoff, a try that failed."""
     if _failure(observed, now) is None:
         return None
@@ -55,7 +55,7 @@ def retry_failed(observed: ObservedDataset, status: DatasetKindStatus, now: date
     return DatasetDecision(status, _waiting(observed, status), requeue_at=again, meanwhile=Reason.RETRYING)
 
 
-def retry_disrupted(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+def retry_disrupted(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> DatasetDecision | None:
     """Retry, with exponential backoff, a try that the infrastructure ended: it never counts."""
     message = _disruption(observed, status, now)
     if message is None:
@@ -67,7 +67,7 @@ def retry_disrupted(observed: ObservedDataset, status: DatasetKindStatus, now: d
     return DatasetDecision(status, readiness, requeue_at=again)
 
 
-def wait_for_retry_time(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+def wait_for_retry_time(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> DatasetDecision | None:
     """Start no try before status.retryTime."""
     if not waits(status.retry_time, now):
         return None
@@ -75,7 +75,7 @@ def wait_for_retry_time(observed: ObservedDataset, status: DatasetKindStatus, no
     return DatasetDecision(status, readiness, requeue_at=status.retry_time, meanwhile=Reason.RETRYING)
 
 
-def _waiting(observed: ObservedDataset, status: DatasetKindStatus) -> Readiness:
+def _waiting(observed: ObservedDataset, status: DatasetStatus) -> Readiness:
     return waiting_to_retry(Reason.BUILDING, status.failure, status.retry_time, observed.status.conditions)
 
 
@@ -86,7 +86,7 @@ def _failure(observed: ObservedDataset, now: datetime) -> Failed | None:
     return result if isinstance(result, Failed) else None
 
 
-def _disruption(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> str | None:
+def _disruption(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> str | None:
     """What disrupted the newest try; None if nothing did."""
     if current_job(observed) is None and status.job_name is not None and status.retry_time is None:
         return lost_job_message(status.job_name, is_disowned=bool(observed.disowned))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from finetune_api.base import whole_seconds
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_api.outcome import DatasetReport
 from finetune_operator.dataset.current_job import try_result, try_to_watch
 from finetune_operator.dataset.ends import end_run, succeeded
@@ -13,7 +13,7 @@ from finetune_operator.dataset.observed import DatasetDecision, ObservedDataset
 from finetune_operator.pods.retried_job import Succeeded
 
 
-def take_revision(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+def take_revision(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> DatasetDecision | None:
     """End the run with its revision."""
     job = try_to_watch(observed)
     result = None if job is None else try_result(observed, job, now)

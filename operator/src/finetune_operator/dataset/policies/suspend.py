@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_operator.core.conditions import progressing, suspended
 from finetune_operator.dataset.current_job import is_same_run, still_there
 from finetune_operator.dataset.ends import cancelled_run, end_run, new_run
@@ -17,14 +17,14 @@ from finetune_operator.dataset.observed import DatasetDecision, ObservedDataset
 from finetune_operator.pods.leftovers import STOPPING_CHECK_SECONDS, jobs_to_delete
 
 
-def suspend(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+def suspend(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> DatasetDecision | None:
     """Stop the running Pod while spec.suspend is true, and start nothing."""
     if not observed.spec.suspend:
         return None
     return _stop(observed, status, "suspend", now) or DatasetDecision(_without_job(status), suspended())
 
 
-def cancel(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+def cancel(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> DatasetDecision | None:
     """Stop the running Pod, and then end the run as Cancelled, whatever it waits for."""
     if not observed.spec.cancel:
         return None
@@ -37,7 +37,7 @@ def cancel(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) 
     return end_run(observed, status, cancelled_run(), now, at_once=True)
 
 
-def _stop(observed: ObservedDataset, status: DatasetKindStatus, field: str, now: datetime) -> DatasetDecision | None:
+def _stop(observed: ObservedDataset, status: DatasetStatus, field: str, now: datetime) -> DatasetDecision | None:
     """End what runs and wait for it; None: nothing does."""
     running = [job for job in observed.jobs if job.state == "Active"]
     message = still_there(observed, now)
@@ -51,6 +51,6 @@ def _stop(observed: ObservedDataset, status: DatasetKindStatus, field: str, now:
     )
 
 
-def _without_job(status: DatasetKindStatus) -> DatasetKindStatus:
+def _without_job(status: DatasetStatus) -> DatasetStatus:
     """The Job is forgotten, so that its deletion is not taken for a loss."""
     return status.model_copy(update={"job_name": None, "retry_time": None})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset import DatasetKindStatus
+from finetune_api.dataset import DatasetStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.dataset.allowed_class import class_or_refusal
 from finetune_operator.dataset.current_job import current_job, is_same_run, revision_to_read
@@ -15,7 +15,7 @@ from finetune_operator.pods.retried_job import with_previous_failure
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 
-def wait_for_class(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+def wait_for_class(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> DatasetDecision | None:
     """Start nothing that the class does not allow; a running try continues."""
     found = class_or_refusal(observed)
     if not isinstance(found, Readiness) or current_job(observed) is not None:
@@ -33,7 +33,7 @@ def wait_for_class(observed: ObservedDataset, status: DatasetKindStatus, now: da
     )
 
 
-def wait_for_prompts(observed: ObservedDataset, status: DatasetKindStatus, now: datetime) -> DatasetDecision | None:
+def wait_for_prompts(observed: ObservedDataset, status: DatasetStatus, now: datetime) -> DatasetDecision | None:
     """Begin no run until the Dataset of generate.prompts.datasetRef has a revision with that split."""
     found = revision_to_read(observed)
     if not isinstance(found, Readiness):

@@ -16,7 +16,7 @@ import structlog
 
 from finetune_api.dataset import RevisionContent
 from finetune_api.dataset_reference import PinnedRevisions
-from finetune_api.finetunejob import Dataset, DatasetSource, DatasetStatus, FileStatistics
+from finetune_api.finetunejob import Dataset, DatasetFindings, DatasetSource, FileStatistics
 from finetune_api.run import DATASET_DIRECTORY
 from finetune_trainer.data.encode.token_files import TokenWriter
 from finetune_trainer.data.images.images import ImageStore
@@ -69,7 +69,7 @@ class Chosen:
     """The examples that were chosen, with statistics and warnings for the job's status."""
 
     record: DatasetRecord
-    status: DatasetStatus
+    status: DatasetFindings
     lengths: Sequence[int]
     """Tokens of each sequence of the training set, in order."""
     issues: tuple[QualityIssue, ...]
@@ -169,7 +169,7 @@ def choose_examples(
         validation=None if measured is None else RecordedSet.of(validation.files, prepared.validation),
         rendered_at=now,
     )
-    status = DatasetStatus(
+    status = DatasetFindings(
         format=training.format,
         training=counted.statistics,
         validation=held_out,

@@ -12,7 +12,7 @@ import structlog
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation_results import ModelUsage
-from finetune_api.finetunejob import DatasetStatus
+from finetune_api.finetunejob import DatasetFindings
 from finetune_api.graders import GraderErrorCode
 from finetune_api.safety.classifier import Classifier
 from finetune_api.safety.screening import (
@@ -125,7 +125,7 @@ class Screened:
             Reason.DATASET_INVALID,
             f"{' '.join(self.sentences())} {corrected(first)}, without these lines: it is checked again automatically. "
             "Or leave them out by dataset.screening.action Drop, with a changed runId.",
-            dataset=DatasetStatus(format=self.sets[0].survey.format, screening=self.status),
+            dataset=DatasetFindings(format=self.sets[0].survey.format, screening=self.status),
         )
 
     def findings(self, most: int) -> Iterator[Mapping[str, object]]:

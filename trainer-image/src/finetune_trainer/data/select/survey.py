@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import DatasetError, DatasetStatus
+from finetune_api.finetunejob import DatasetError, DatasetFindings
 from finetune_trainer.data.read.data_files import DataFile, corrected
 from finetune_trainer.data.read.formats import Format, MethodFormats, WrongFormat
 from finetune_trainer.data.read.jsonl import LineError
@@ -141,7 +141,9 @@ def refuse_invalid(surveys: Sequence[Survey]) -> None:
         f"Invalid file format. Line {first.line} of the {first.file} file {uri}: {first.message} "
         + (f"{count - 1} more line(s) are broken. " if count > 1 else "")
         + (FOR_THIS_MODEL if of_model else f"{_what_to_correct(surveys, uri)}: it is checked again automatically."),
-        dataset=DatasetStatus(format=formats[0] if formats else None, error_count=count, errors=errors[:LISTED_ERRORS]),
+        dataset=DatasetFindings(
+            format=formats[0] if formats else None, error_count=count, errors=errors[:LISTED_ERRORS]
+        ),
     )
 
 
@@ -163,11 +165,11 @@ def _refuse_too_few(surveys: Sequence[Survey]) -> None:
                 f"{too_few_examples(len(one))} Add examples to {one.files[0].uri}"
                 + (" or another file of it" if len(one.files) > 1 else "")
                 + " and upload it again: it is checked again automatically.",
-                dataset=DatasetStatus(format=one.format),
+                dataset=DatasetFindings(format=one.format),
             )
 
 
-def refuse_nothing_left(status: DatasetStatus) -> None:
+def refuse_nothing_left(status: DatasetFindings) -> None:
     """Raises DiagnosedError (DatasetInvalid) when no example of a set was chosen."""
     for name, counts in (("training", status.training), ("validation", status.validation)):
         if counts is not None and not counts.examples:
