@@ -167,7 +167,11 @@ class CheckResult(ApiModel):
     canary: FiniteNumber = Field(None, description="Value of the canary.")
     low: FiniteNumber = Field(None, description="Lower 95 % bound of the difference (ErrorRate) or ratio.")
     high: FiniteNumber = Field(None, description="Upper 95 % bound.")
+    margin: FiniteNumber = Field(None, description="What high has to be below, in its unit.")
     share: RequestShare | None = Field(None, description="Of ErrorRate: the share that these numbers are of.")
+    requests_needed: int | None = Field(
+        None, ge=1, description="Requests of the canary at which it would pass, if both sides go on as they did."
+    )
     verdict: Verdict = Field(description="Pass, Fail or NotEnoughData.")
 
 

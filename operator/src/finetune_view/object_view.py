@@ -110,6 +110,10 @@ class ObjectView:
             return status.time("suspendTime")
         if self.phase == "Training":
             return status.time("attempt", "podsStartTime") or status.time("attempt", "startTime")
+        if self.phase == "Canary":
+            return status.time("canary", "phaseTime") or ready.since
+        if self.phase == "Blocked":  # Ready may be True of what serves.
+            return self.condition("Stalled").since
         return ready.since if ready.status == "True" else status.time("completionTime")
 
     @property

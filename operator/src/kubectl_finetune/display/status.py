@@ -10,6 +10,7 @@ from finetune_view.measures import measures
 from finetune_view.next_step import next_steps
 from finetune_view.object_view import ObjectView
 from finetune_view.resource import DATASET, EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP
+from kubectl_finetune.display.canary import canary_rows
 from kubectl_finetune.display.dataset import broken_lines, dataset_rows, revision_rows
 from kubectl_finetune.display.evaluation import evaluation_rows
 from kubectl_finetune.display.numbers import BAR_WIDTH, age, bar, counted, duration, figure, size
@@ -96,6 +97,7 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
     if status.text("revision"):  # The Pods that answer have one.
         served = [text for path in ("modelName", "url", "revision") if (text := status.text(path))]
         yield Row("Serves", [*served, *_served_model(status.at("served"))])
+    yield from canary_rows(view, now)
     yield Row("Drift", list(_drift(status, most)))
 
 

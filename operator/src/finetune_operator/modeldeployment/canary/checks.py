@@ -74,15 +74,15 @@ def _result(
     if check.metric == "ErrorRate":
         return _of_requests(margin_of(check), stable, canary, fail, may_pass=may_pass)
     strict, usual = _compared(check, stable, canary, fail), _compared(check, stable, canary, _USUAL)
-    if strict is None or usual is None:
-        return CheckResult(metric=check.metric, verdict="NotEnoughData")
     margin = margin_of(check)
+    if strict is None or usual is None:
+        return CheckResult(metric=check.metric, margin=_shown(math.exp(margin)), verdict="NotEnoughData")
     verdict: Verdict = "NotEnoughData"
     if strict.above.low > margin:
         verdict = "Fail"
     elif may_pass and usual.above.high < margin:
         verdict = "Pass"
-    return _shown_of(check.metric, usual, verdict, math.exp)
+    return _shown_of(check.metric, usual, margin, verdict, math.exp)
 
 
 def _of_requests(
@@ -97,10 +97,19 @@ def _of_requests(
         elif may_pass and usual is not None and usual.above.high < margin:
             verdict = "Pass"
         if usual is None:
-            found.append(CheckResult(metric="ErrorRate", verdict="NotEnoughData", share=name))
+            found.append(CheckResult(metric="ErrorRate", margin=margin, verdict="NotEnoughData", share=name))
         else:
-            found.append(_shown_of("ErrorRate", usual, cast(Verdict, verdict), float, name))
+            found.append(_shown_of("ErrorRate", usual, margin, cast(Verdict, verdict), float, name))
     return min(found, key=lambda one: _URGENCY.index(one.verdict))
+
+
+def passes(check: CanaryCheck, stable: TrafficCounts, canary: TrafficCounts) -> bool:
+    """Whether it is within the margin by the 95 % limit, whatever a step needs besides."""
+    if check.metric == "ErrorRate":
+        found = [compared_share(name, stable, canary, _USUAL) for name in SHARES]
+    else:
+        found = [_compared(check, stable, canary, _USUAL)]
+    return all(one is not None and one.above.high < margin_of(check) for one in found)
 
 
 def share_is_above(name: RequestShare, stable: RequestCounts, canary: RequestCounts, z: float, margin: float) -> bool:
@@ -129,6 +138,7 @@ def _counts(name: RequestShare, counts: RequestCounts) -> tuple[int, int]:
 def _shown_of(
     metric: CheckMetric,
     usual: Sides,
+    margin: float,
     verdict: Verdict,
     value: Callable[[float], float],
     name: RequestShare | None = None,
@@ -142,6 +152,7 @@ def _shown_of(
         canary=numbers[1],
         low=numbers[2],
         high=numbers[3],
+        margin=_shown(value(margin)),
         verdict=verdict,
         share=name,
     )

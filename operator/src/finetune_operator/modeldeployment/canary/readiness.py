@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from finetune_api.canary import AbortedRevision, Canary, CanaryStatus
+from finetune_api.canary import AbortedRevision, Canary, CanaryStatus, CanaryStep
 from finetune_api.conditions import Reason
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness, progressing, stalled
+from finetune_operator.modeldeployment.canary.check_text import undecided
 from finetune_operator.modeldeployment.canary.health import UNAVAILABLE_SECONDS
 from finetune_operator.modeldeployment.canary.steps import ordered
 
@@ -29,14 +30,20 @@ def canary_readiness(canary: CanaryStatus, spec: Canary, failing: str, now: date
     if canary.phase == "WaitingForApproval":
         message = f"The canary {name} passed its last step. Set spec.rollout.canary.approvedRevision to it."
         return progressing(Reason.WAITING_FOR_APPROVAL, message)
+    return progressing(Reason.CANARY_RUNNING, f"{_counted(canary, step, len(steps), now)} {failing}".strip())
+
+
+def _counted(canary: CanaryStatus, step: CanaryStep, steps: int, now: datetime) -> str:
+    """How far the step is, and what it lacks."""
+    found = canary.canary
     unreported = no_report_time(canary)
-    return progressing(
-        Reason.CANARY_RUNNING,
-        f"The canary {name} is in step {canary.step} of {len(steps)}, {step.percent} % of the requests: "
-        f"{canary.verdict} after {canary.canary.requests} of at least {step.minimum_requests}"
+    others = f" ({found.requests} with those refused or left)" if found.answered < found.requests else ""
+    return (
+        f"The canary {canary.revision!r} is in step {canary.step} of {steps}, {step.percent} % of the requests: "
+        f"{canary.verdict} after {found.answered} of at least {step.minimum_requests}{others}"
         + (f"; looked at next at {canary.next_look_requests}." if canary.next_look_requests else ".")
+        + (f" {lacks}" if (lacks := undecided(canary.checks)) else "")
         + (_no_report(canary) if unreported is not None and now >= unreported else "")
-        + (f" {failing}" if failing else ""),
     )
 
 

@@ -8,19 +8,20 @@ everywhere it can be ended (Ending): rolled back, or withdrawn since the spec as
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
-from finetune_api.canary import Canary, CanaryOutcome, CanaryPhase, CanaryStatus, CanaryStep, CheckResult
+from finetune_api.canary import Canary, CanaryOutcome, CanaryPhase, CanaryStatus, CanaryStep
 from finetune_api.run import ModelSource
 from finetune_operator.core.digest import digest
 from finetune_operator.core.plan import earliest
+from finetune_operator.modeldeployment.canary.check_text import worse
 from finetune_operator.modeldeployment.canary.checks import check_results, overall
 from finetune_operator.modeldeployment.canary.counting import counted
 from finetune_operator.modeldeployment.canary.observation import CanaryObservation
 from finetune_operator.modeldeployment.canary.outage import outage, windowed
+from finetune_operator.modeldeployment.canary.requests_needed import requests_needed
 
 FIRST_LOOK_REQUESTS = 20
 LOOK_GROWTH = 1.5
@@ -181,7 +182,7 @@ def _analysed(canary: CanaryStatus, spec: Canary, now: datetime) -> Advance:
     step = _step_of(canary, spec)
     canary = _looked(canary, spec, step.minimum_requests)
     if canary.verdict == "Fail":
-        return _rolled_back(canary, _worse(canary.checks), now)
+        return _rolled_back(canary, worse(canary.checks), now)
     fault = outage(canary, spec)
     if fault is not None:
         return _rolled_back(canary, fault, now)
@@ -204,7 +205,13 @@ def _looked(canary: CanaryStatus, spec: Canary, minimum: int) -> CanaryStatus:
     if requests < canary.next_look_requests:
         return canary
     look = canary.looks + 1
-    results = check_results(spec.checks, canary.stable, canary.canary, look, may_pass=canary.canary.answered >= minimum)
+    found = check_results(spec.checks, canary.stable, canary.canary, look, may_pass=canary.canary.answered >= minimum)
+    results = [
+        one.model_copy(update={"requests_needed": requests_needed(check, canary.stable, canary.canary)})
+        if one.verdict == "NotEnoughData"
+        else one
+        for check, one in zip(spec.checks, found, strict=True)
+    ]
     following = min(math.ceil(requests * LOOK_GROWTH), requests + MOST_BETWEEN_LOOKS)
     if requests < minimum < following:
         following = minimum
@@ -224,19 +231,6 @@ def _passed(canary: CanaryStatus, spec: Canary, steps: int, now: datetime) -> Ad
 
 def _rolled_back(canary: CanaryStatus, why: str, now: datetime) -> Advance:
     return Advance(ending(canary, "RolledBack", now), rolled_back=why)
-
-
-def _worse(results: Sequence[CheckResult]) -> str:
-    found = [one for one in results if one.verdict == "Fail"]
-    named = [f"{_named(one)} was {one.canary:g}; that of the model that serves, {one.stable:g}" for one in found]
-    return f"{', '.join(named)}."
-
-
-def _named(one: CheckResult) -> str:
-    return f"The share of {_SHARES[one.share]}" if one.share in _SHARES else one.metric
-
-
-_SHARES = {"Refused": "requests refused (4xx)", "Left": "requests left by their client before an answer"}
 
 
 def _deadline(canary: CanaryStatus, spec: Canary) -> datetime | None:
