@@ -14,12 +14,13 @@ from finetune_view.object_view import ObjectView
 from finetune_view.resource import MODEL_DEPLOYMENT
 
 Until = Literal["Started", "Succeeded", "Ended"]
-"""Started: its Pods run, or have run. Succeeded: it ended well (a deployment: it serves). Ended: however it ended."""
+"""Started: its Pods run, or have run. Succeeded: it ended well (a deployment: its model serves, after a canary if it
+has one). Ended: however it ended."""
 DAY = 86400.0
 STALLED_SECONDS = 300.0
 LONGEST_OUTAGE_SECONDS = 600.0
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-_RUNNING = frozenset({"Training", "Evaluating", "Running", "RollingOut"})
+_RUNNING = frozenset({"Training", "Evaluating", "Running", "RollingOut", "Canary"})
 _SPELLED = {"rerun": "rerun", "resume": "resume", "watch": "wait", "logs": "logs", "events": "events"}
 
 

@@ -43,6 +43,12 @@ def next_steps(view: ObjectView, spell: Spelling = command) -> list[str]:
         return [f"Nothing is done until its status can be read. Where it happened: {spell(view, 'events')}"]
     if (sweep := view.owning_sweep) and view.outcome == "Failed":
         return [f"It is a trial of FineTuneSweep {sweep}, which decides what runs: change that one, not this."]
+    if (
+        view.kind is MODEL_DEPLOYMENT
+        and view.fields.whole("spec", "replicas") != 0
+        and (canary := _of_canary(view, spell))
+    ):
+        return canary
     if view.outcome == "Failed" and view.phase == "Cancelled":
         return [f"Run again: {spell(view, 'rerun')}"]
     if view.outcome == "Failed":
@@ -111,15 +117,13 @@ def _after_success(view: ObjectView) -> list[str]:
     if view.kind is MODEL_DEPLOYMENT and view.fields.whole("spec", "replicas") == 0:
         scale = f"kubectl -n {view.namespace} scale mdep/{view.name} --replicas=1"
         return [f"Serve it again: {scale}"]
-    if view.kind is MODEL_DEPLOYMENT and (canary := _of_canary(view)):
-        return canary
     if view.kind is MODEL_DEPLOYMENT:
         port = f"kubectl -n {view.namespace} port-forward svc/{view.name} 8000:80"
         return [f"Call it with the openai client at status.url; from outside the cluster: {port}"]
     return []
 
 
-def _of_canary(view: ObjectView) -> list[str]:
+def _of_canary(view: ObjectView, spell: Spelling) -> list[str]:
     """While the next model proves itself, or once it was rolled back; the other one serves meanwhile."""
     found = f"kubectl -n {view.namespace} get mdep/{view.name} -o jsonpath='{{.status.canary}}'"
     reason = view.condition("Ready").reason
@@ -131,7 +135,7 @@ def _of_canary(view: ObjectView) -> list[str]:
             f"What was found: {found}",
         ]
     if reason == "CanaryRunning":
-        return [f"Nothing: the checks promote the canary or roll it back. What is found: {found}"]
+        return [f"Nothing: the checks promote the canary or roll it back. Follow it: {spell(view, 'watch')}"]
     if reason == "RolledBack":
         edit = f"kubectl -n {view.namespace} edit mdep/{view.name}"
         return [f"Roll out another model (a new run of its FineTuneJob), or change spec.rollout.canary: {edit}"]

@@ -130,15 +130,27 @@ class ObjectView:
 
     @property
     def outcome(self) -> Outcome | None:
-        """How the run that the spec asks for ended; None while it has not. A ModelDeployment ends never, or well."""
+        """How the run that the spec asks for ended; None while it has not.
+
+        A ModelDeployment has when its model serves, or when its canary was rolled back.
+        """
         if not self.current:
             return None
         if self.kind is MODEL_DEPLOYMENT:
-            return "Succeeded" if self.condition("Ready").status == "True" else None
+            return self._rolled_out
         # A new runId that was refused leaves the run before it in the status.
         if self.status.time("completionTime") is None or self.status.text("runId") not in ("", self.run_id):
             return None
         return "Succeeded" if self.phase == _SUCCESS[self.kind.name] else "Failed"
+
+    @property
+    def _rolled_out(self) -> Outcome | None:
+        """Whether the model that the spec asks for serves; Ready is True also of the one before, beside a canary."""
+        ready, stalled = self.condition("Ready"), self.condition("Stalled")
+        if stalled.status == "True" and stalled.reason == "RolledBack":
+            return "Failed"
+        is_proving = ready.reason in ("CanaryRunning", "WaitingForApproval") or bool(self.status.at("canary"))
+        return "Succeeded" if ready.status == "True" and not is_proving else None
 
 
 def object_view(found: Object) -> ObjectView:

@@ -21,9 +21,9 @@ class ExitCode(IntEnum):
 
 EXIT_MEANINGS: dict[ExitCode, str] = {
     ExitCode.SUCCEEDED: "The command did what it was asked for. `watch`: the run succeeded (an Evaluation passed, a "
-    "ModelDeployment is available).",
-    ExitCode.FAILED: "`watch`: the run failed or was cancelled, or an Evaluation did not pass. `validate`: the file "
-    "has errors. Otherwise kubectl or the API server refused.",
+    "ModelDeployment serves the model that it asks for: a canary was promoted).",
+    ExitCode.FAILED: "`watch`: the run failed or was cancelled, an Evaluation did not pass, or a canary was rolled "
+    "back. `validate`: the file has errors. Otherwise kubectl or the API server refused.",
     ExitCode.WRONG_USAGE: "An argument or option is wrong, or a question has to be answered and there is no terminal.",
     ExitCode.TIMED_OUT: "`watch --timeout`: the time was over before the run was.",
     ExitCode.STALLED: "`watch --until-stalled`: the run waits for someone to fix something.",

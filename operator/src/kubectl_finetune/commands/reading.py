@@ -71,6 +71,8 @@ def watch(
 ) -> None:
     """Follow a run until it ends: live in a terminal, otherwise one line per change.
 
+    A ModelDeployment's canary is followed until its model is rolled out or rolled back.
+
     Exit codes: 0 succeeded, 1 failed, 3 timed out (--timeout), 4 stalled (--until-stalled), 5 deleted.
     """
     from kubectl_finetune.display.status import status_rows

@@ -38,6 +38,11 @@ def step_line(view: ObjectView, now: datetime | None = None) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def progress_line(view: ObjectView) -> str:
+    """Where it is, and how much is known, in one line."""
+    return f"{step_line(view)}, {_answered(view.status.at('canary', 'canary'))} answered"
+
+
 def _counts(view: ObjectView, canary: Fields) -> Iterator[str]:
     steps = _steps(view)
     number = min(canary.whole("step") or 1, len(steps))

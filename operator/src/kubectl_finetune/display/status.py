@@ -9,7 +9,7 @@ from finetune_view.fields import Fields
 from finetune_view.measures import measures
 from finetune_view.next_step import next_steps
 from finetune_view.object_view import ObjectView
-from finetune_view.resource import DATASET, EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP
+from finetune_view.resource import DATASET, EVALUATION, FINE_TUNE_JOB, FINE_TUNE_SWEEP, MODEL_DEPLOYMENT
 from kubectl_finetune.display.canary import canary_rows
 from kubectl_finetune.display.dataset import broken_lines, dataset_rows, revision_rows
 from kubectl_finetune.display.evaluation import evaluation_rows
@@ -53,7 +53,8 @@ def _state(view: ObjectView, now: datetime) -> Iterator[Row]:
         yield Row("Outdated", ["The spec was changed; what follows is of before the change."], "yellow")
     if stalled.status == "True":
         # Of a run that ended as Inconclusive or GateFailed nothing failed: its phase says what it is.
-        label = view.phase if view.outcome == "Failed" and not is_unread else "Stalled"
+        is_over = view.outcome == "Failed" and view.kind is not MODEL_DEPLOYMENT
+        label = view.phase if is_over and not is_unread else "Stalled"
         reason = "" if stalled.reason == label else f"{stalled.reason}: "
         yield Row(label, [f"{reason}{stalled.message}"], "bold red")
     if ready.message and not is_unread and not (stalled.status == "True" and ready.message == stalled.message):

@@ -14,7 +14,8 @@ from finetune_view.children import Event, Pod, is_about, sorted_pods
 from finetune_view.fields import Fields, Object
 from finetune_view.measures import measures
 from finetune_view.object_view import ObjectView, object_view
-from finetune_view.resource import DATASET, FINE_TUNE_JOB, FINE_TUNE_SWEEP
+from finetune_view.resource import DATASET, FINE_TUNE_JOB, FINE_TUNE_SWEEP, MODEL_DEPLOYMENT
+from kubectl_finetune.display.canary import progress_line
 from kubectl_finetune.display.dataset import split_lines
 from kubectl_finetune.display.evaluation import score_line
 from kubectl_finetune.display.numbers import age, figure, sparkline
@@ -109,6 +110,8 @@ def headline(view: ObjectView) -> str:
         parts += [trial_counts(status), f"best {figure(best)}" if best is not None else ""]
     elif view.kind is DATASET:
         parts += split_lines(status.at("revision")) if view.outcome == "Succeeded" else []
+    elif view.kind is MODEL_DEPLOYMENT and status.at("canary") and view.outcome is None:
+        parts.append(progress_line(view))
     elif view.outcome is None:
         parts += _progress(status.at("progress"))
     else:
@@ -130,6 +133,7 @@ def worth_a_line(view: ObjectView) -> tuple[object, ...]:
         *(view.uid, view.current, view.phase, view.condition("Ready").reason, stalled.status, stalled.reason),
         *(view.status.text("attempt", "number"), view.status.text("progress", "percent"), view.outcome),
         *(view.status.text("finished"), view.status.text("best", "score")),
+        *(view.status.text("canary", name) for name in ("revision", "phase", "step", "percent", "verdict", "looks")),
     )
 
 

@@ -12,7 +12,7 @@ from tests.unit.kubectl_finetune.cluster_objects import condition
 @pytest.mark.parametrize(
     ("reason", "advice"),
     [
-        ("CanaryRunning", "Nothing: the checks promote the canary or roll it back."),
+        ("CanaryRunning", "Follow it: kubectl finetune watch mdep/router -n team-a"),
         ("WaitingForApproval", '{"spec": {"rollout": {"canary": {"approvedRevision": "sha256:bb"}}}}'),
         ("RolledBack", "Roll out another model (a new run of its FineTuneJob)"),
         ("Available", "Call it with the openai client"),
@@ -20,7 +20,9 @@ from tests.unit.kubectl_finetune.cluster_objects import condition
 )
 def test_what_to_do_about_a_canary_comes_before_how_to_call_what_serves(reason: str, advice: str) -> None:
     ready = condition("Ready", "True", reason, "Model 'router' is served.")
-    status = {"observedGeneration": 1, "phase": "Canary", "conditions": [ready], "canary": {"revision": "sha256:bb"}}
+    status = {"observedGeneration": 1, "phase": "Canary", "conditions": [ready]}
+    if reason != "Available":
+        status["canary"] = {"revision": "sha256:bb"}
     metadata = {"name": "router", "namespace": "team-a", "generation": 1, "uid": "u"}
     found = object_view({"kind": "ModelDeployment", "metadata": metadata, "spec": {"replicas": 1}, "status": status})
     assert advice in next_steps(found)[0]
