@@ -11,10 +11,9 @@ from finetune_api.dataset_generation import Generate, GeneratedStatus, Generatio
 from finetune_api.dataset_reference import PinnedRevision, SplitName
 from finetune_api.evaluation import MOST_ASKED
 from finetune_api.evaluation_results import ModelUsage
-from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.finetunejob import DatasetError, DatasetFormat, DatasetSource, KeepOrDrop
 from finetune_api.kubernetes_types import keyed_by
-from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN, RunId, RunSpec, RunStatus, a_change_is_a_new_run
+from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN, RetriedRunStatus, RunId, RunSpec, a_change_is_a_new_run
 from finetune_api.model_graders import Template
 from finetune_api.safety.screening import Screening, ScreeningStatus
 from finetune_api.unions import OneOf
@@ -197,23 +196,14 @@ class EarlierBuild(ApiModel):
     uri: Line | None = Field(None, description="Folder of its revision.")
 
 
-class DatasetStatus(RunStatus):
+class DatasetStatus(RetriedRunStatus):
     """State of the run, and the revision that it committed."""
 
     phase: Phase | None = Field(None, description="Current phase of the run.")
-    run_id: Line | None = Field(None, description="spec.runId of the run that this status describes.")
     run_number: int | None = Field(None, description="Number of the run, counting from 1.")
     run_digest: Line | None = Field(
         None, description="Digest of the run's number and spec, which tells runs with the same runId apart."
     )
-    class_name: Line | None = Field(None, description="FineTuneClass that the run uses.")
-    job_name: Name | None = Field(None, description="Name of the current or most recent Job.")
-    try_number: int | None = Field(None, alias="try", description="Number of the try, counting from 1.")
-    retries: int = Field(0, description="Failed tries so far; counts against retryLimit.")
-    disruptions: int = Field(0, description="Tries ended by the infrastructure.")
-    disruption: Disruption | None = Field(None, description="First disruption observed during the current try.")
-    retry_time: Timestamp | None = Field(None, description="When the next try starts, if the previous one ended early.")
-    storage_uri: Line | None = Field(None, description="Folder of this run.")
     prompts_revision: PinnedRevision | None = None
     usage: list[ModelUsage] = Field(
         default=[], max_length=MOST_ASKED, json_schema_extra=keyed_by("model"), description="What generate used."
@@ -222,4 +212,3 @@ class DatasetStatus(RunStatus):
     error_count: int = Field(0, description="All invalid lines.")
     errors: list[DatasetError] = Field(default=[], max_length=MOST_ERRORS, description="The first invalid lines.")
     history: list[EarlierBuild] = Field(default=[], max_length=MOST_RUNS, description="Earlier runs, oldest first.")
-    failure: FailureStatus | None = None

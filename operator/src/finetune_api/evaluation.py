@@ -12,7 +12,6 @@ from finetune_api.base import (
     ApiModel,
     Line,
     Name,
-    Timestamp,
     cel,
 )
 from finetune_api.benchmarks import MOST_BENCHMARKS, Benchmark
@@ -31,10 +30,9 @@ from finetune_api.evaluation_results import (
     SentReport,
     SliceScore,
 )
-from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.graders import Grader
 from finetune_api.kubernetes_types import SET, keyed_by
-from finetune_api.lifecycle import RunId, RunLimits, RunSpec, RunStatus
+from finetune_api.lifecycle import RetriedRunStatus, RunId, RunLimits, RunSpec
 from finetune_api.model_graders import Template
 from finetune_api.safety.attack import MOST_SAFETY_GATES, SAFETY_RULES, Safety, SafetyGate, SafetyStatus
 from finetune_api.sources import DatasetUri
@@ -266,21 +264,13 @@ class EvaluationSpec(MeasuringSpec, ComparingSpec):
     )
 
 
-class EvaluationStatus(RunStatus):
+class EvaluationStatus(RetriedRunStatus):
     """State and results of the evaluation."""
 
     phase: Phase | None = Field(None, description="Current phase of the run.")
-    run_id: Line | None = Field(None, description="spec.runId of the run that this status describes.")
-    class_name: Line | None = Field(None, description="FineTuneClass that the run uses.")
     run_digest: Line | None = Field(
         None, description="Digest of what the run measures, which tells runs with the same runId apart."
     )
-    job_name: Name | None = Field(None, description="Name of the current or most recent Job.")
-    try_number: int | None = Field(None, alias="try", description="Number of the try, counting from 1.")
-    retries: int = Field(0, description="Failed tries so far; counts against retryLimit.")
-    disruptions: int = Field(0, description="Tries ended by the infrastructure.")
-    disruption: Disruption | None = Field(None, description="First disruption observed during the current try.")
-    retry_time: Timestamp | None = Field(None, description="When the next try starts, if the previous one ended early.")
     progress: EvaluationProgress | None = None
     storage_uri: Line | None = Field(None, description="Folder with the reports and samples of this run.")
     dataset_revision: PinnedRevision | None = None
@@ -336,7 +326,6 @@ class EvaluationStatus(RunStatus):
         default=[], max_length=MOST_CANDIDATES * MOST_GATES, description="Result of every gate for every candidate."
     )
     sent_report: SentReport | None = None
-    failure: FailureStatus | None = None
     summary: Line | None = Field(
         None, description="First candidate compared with the baseline by the first grader, for `kubectl get`."
     )

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from finetune_api.base import LONGEST_SECONDS, ApiModel, Timestamp
+from finetune_api.base import LONGEST_SECONDS, ApiModel, Line, Name, Timestamp
 from finetune_api.conditions import KindStatus
+from finetune_api.failure import Disruption, FailureStatus
 
 CHANGEABLE_WITHIN_A_RUN = frozenset(
     {"suspend", "cancel", "retryLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "runId"}
@@ -82,3 +83,20 @@ class RunStatus(KindStatus):
         None, description="When the run was suspended or began to wait for its model, queue quota or budget."
     )
     suspended_seconds: int = Field(0, description="Total time suspended; does not count toward activeDeadlineSeconds.")
+
+
+class RetriedRunStatus(RunStatus):
+    """Which run it is, and what has become of its tries: of a kind whose run is one Job that is retried."""
+
+    phase: str | None = Field(None, description="Current phase of the run.")
+    run_id: Line | None = Field(None, description="spec.runId of the run that this status describes.")
+    run_digest: Line | None = Field(None, description="Digest that tells runs with the same runId apart.")
+    class_name: Line | None = Field(None, description="FineTuneClass that the run uses.")
+    job_name: Name | None = Field(None, description="Name of the current or most recent Job.")
+    try_number: int | None = Field(None, alias="try", description="Number of the try, counting from 1.")
+    retries: int = Field(0, description="Failed tries so far; counts against retryLimit.")
+    disruptions: int = Field(0, description="Tries ended by the infrastructure.")
+    disruption: Disruption | None = Field(None, description="First disruption observed during the current try.")
+    retry_time: Timestamp | None = Field(None, description="When the next try starts, if the previous one ended early.")
+    storage_uri: Line | None = Field(None, description="Folder of this run.")
+    failure: FailureStatus | None = None

@@ -9,65 +9,41 @@ from finetune_api.evaluated_models import ALL, Candidate, EvaluatedModel
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.ownership import owner_of
 from finetune_operator.environment import Environment
 from finetune_operator.evaluation.candidates import checkpoint_name
 from finetune_operator.evaluation.observed import Answering, ObservedEvaluation
 from finetune_operator.evaluation.refusal import grading_refusal
-from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.parsed import spec_of, status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.observe import resolve_checkpoints, resolve_dataset, resolve_endpoint, resolve_model
-from finetune_operator.pods.observe import jobs_and_pods, observe_warnings
-from finetune_operator.pods.observed import job_view, parse_time, pod_view, status_written
+from finetune_operator.retried_run.observe import observe_run
 
 
 async def observe(reader: Reader, parent: Object, *, environment: Environment) -> ObservedEvaluation:
     """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
-    owner = owner_of(parent)
     spec, status = spec_of(EvaluationSpec, parent), status_of(EvaluationStatus, parent)
-    candidates = [one for each in spec.candidates for one in await _candidates(reader, owner.namespace, each)]
-    baseline = await _answering(reader, owner.namespace, spec.baseline.model) if spec.baseline else None
-    reference = spec.dataset.dataset_ref
-    is_recorded = status.retry_time is not None or status.completion_time is not None
-    running = [] if status.job_name is None or is_recorded else [status.job_name]
-    is_over = status.run_id == spec.run_id and status.completion_time is not None
-    # The Job of a finished run is never replaced, so it is not looked up live if it is missing.
-    newest = None if is_over and spec.ttl_seconds_after_finished is None else status.job_name
-    found_jobs, found_pods, disowned = await jobs_and_pods(reader, owner, newest, running=running)
-    jobs, pods = [job_view(item) for item in found_jobs], [pod_view(item) for item in found_pods]
-    # A run that started with the default class keeps it, even if the default has changed.
-    in_flight = status.run_id == spec.run_id and status.completion_time is None
-    class_name = spec.class_name or (status.class_name if in_flight else None)
-    class_ = await observe_class(reader, class_name, environment.trainer_image)
+    run = await observe_run(reader, parent, spec, status, environment)
+    namespace, reference = run.owner.namespace, spec.dataset.dataset_ref
+    candidates = [one for each in spec.candidates for one in await _candidates(reader, namespace, each)]
     job_name, progress = status.job_name or "", environment.progress
-    shown = progress.shown(owner.namespace, job_name, is_running=bool(running))
-    newer_in = progress.seconds_until_newer(owner.namespace, job_name)
+    is_running = bool(job_name) and status.retry_time is None and status.completion_time is None
+    shown = progress.shown(namespace, job_name, is_running=is_running)
+    newer_in = progress.seconds_until_newer(namespace, job_name)
     return ObservedEvaluation(
-        owner=owner,
-        generation=parent["metadata"]["generation"],
-        spec=spec,
-        status=status,
-        class_=class_,
+        **vars(run),
         candidates=tuple(candidates),
-        baseline=baseline,
-        dataset=None if reference is None else await resolve_dataset(reader, owner.namespace, reference),
-        endpoints=await _endpoints(reader, owner.namespace, spec, class_),
-        created=parse_time(parent["metadata"]["creationTimestamp"]),
-        status_written=status_written(parent),
+        baseline=await _answering(reader, namespace, spec.baseline.model) if spec.baseline else None,
+        dataset=None if reference is None else await resolve_dataset(reader, namespace, reference),
+        endpoints=await _endpoints(reader, namespace, spec, run.class_),
         # Schemas are untrusted and may take long to check: other objects must not wait for them.
         refusal=await asyncio.to_thread(grading_refusal, spec),
-        jobs=tuple(jobs),
-        pods=tuple(pods),
-        disowned=tuple(job_view(item) for item in disowned),
-        warnings=await observe_warnings(reader, owner.namespace, jobs, pods, datetime.now(UTC)),
         progress=shown.progress if shown else None,
         candidate_progress=tuple(shown.candidates or ()) if shown else (),
         newer_report_time=None if newer_in is None else datetime.now(UTC) + timedelta(seconds=newer_in),
         progress_endpoint=environment.progress_endpoint,
-        arrived_report=environment.sent_reports.find(owner.namespace, job_name),
+        arrived_report=environment.sent_reports.find(namespace, job_name),
     )
 
 
