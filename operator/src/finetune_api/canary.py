@@ -192,6 +192,7 @@ class CanaryStatus(ApiModel):
     unready_time: Timestamp | None = Field(None, description="Since when none of its Pods is ready.")
     failing_time: Timestamp | None = Field(None, description="Since when that is the model's own fault.")
     overdue_time: Timestamp | None = Field(None, description="When it was first seen past the step's deadline.")
+    passed: Line | None = Field(None, description="What the step before found.")
     verdict: Verdict = Field("NotEnoughData", description="Of this step.")
     checks: list[CheckResult] = Field(
         default=[], json_schema_extra=keyed_by("metric"), description="The checks, as they were last computed."

@@ -18,6 +18,7 @@ from finetune_operator.modeldeployment.policies.canary import (
     follow_canary,
     hold_rolled_back,
     promote_canary,
+    record_canary_events,
     replace_broken,
     run_canary,
     serve_without_canary,
@@ -71,7 +72,14 @@ PHASES: Phases[Phase] = Phases(
 
 def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeploymentStatus]:
     """The writes that bring the deployment one step further, and keep up what serves already."""
-    return decided(POLICIES, observed, observed.status, _phase, now, always=(Mutator(wake_for_canary),))
+    return decided(
+        POLICIES,
+        observed,
+        observed.status,
+        _phase,
+        now,
+        always=(Mutator(wake_for_canary), Mutator(record_canary_events)),
+    )
 
 
 def _phase(decision: DeploymentDecision, readiness: Readiness) -> Phase:

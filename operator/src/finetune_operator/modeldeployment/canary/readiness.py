@@ -9,8 +9,8 @@ from finetune_api.conditions import Reason
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness, progressing, stalled
 from finetune_operator.modeldeployment.canary.check_text import undecided
-from finetune_operator.modeldeployment.canary.health import UNAVAILABLE_SECONDS
 from finetune_operator.modeldeployment.canary.steps import ordered
+from finetune_operator.modeldeployment.serving.health import UNAVAILABLE_SECONDS
 
 NO_REPORT_SECONDS = 60
 

@@ -11,12 +11,12 @@ import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from finetune_api.base import whole_seconds
+from finetune_api.base import LINE_LENGTH, whole_seconds
 from finetune_api.canary import Canary, CanaryOutcome, CanaryPhase, CanaryStatus, CanaryStep
 from finetune_api.run import ModelSource
 from finetune_operator.core.digest import digest
 from finetune_operator.core.plan import earliest
-from finetune_operator.modeldeployment.canary.check_text import worse
+from finetune_operator.modeldeployment.canary.check_text import passed, worse
 from finetune_operator.modeldeployment.canary.checks import check_results, overall
 from finetune_operator.modeldeployment.canary.counting import counted
 from finetune_operator.modeldeployment.canary.observation import CanaryObservation
@@ -222,7 +222,8 @@ def _looked(canary: CanaryStatus, spec: Canary, minimum: int) -> CanaryStatus:
 
 def _passed(canary: CanaryStatus, spec: Canary, steps: int, now: datetime) -> Advance:
     if canary.step < steps:
-        return Advance(_in_phase(canary, "Starting", now).model_copy(update={"step": canary.step + 1}))
+        update = {"step": canary.step + 1, "passed": passed(canary.checks)[:LINE_LENGTH]}
+        return Advance(_in_phase(canary, "Starting", now).model_copy(update=update))
     if spec.approval == "Manual" and spec.approved_revision != canary.revision:
         is_new = canary.phase != "WaitingForApproval"
         return Advance(_in_phase(canary, "WaitingForApproval", now) if is_new else canary)

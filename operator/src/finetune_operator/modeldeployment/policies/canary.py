@@ -14,7 +14,7 @@ from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.digest import digest, without
 from finetune_operator.core.plan import Plan, earliest
 from finetune_operator.finetuneclass.resolve import source_violation
-from finetune_operator.modeldeployment.canary.health import broken_time, is_broken, unready_time
+from finetune_operator.modeldeployment.canary.events import with_canary_events
 from finetune_operator.modeldeployment.canary.observation import is_gone, observation_of
 from finetune_operator.modeldeployment.canary.readiness import (
     canary_readiness,
@@ -36,6 +36,7 @@ from finetune_operator.modeldeployment.gate import gate_readiness
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.applied_model import applied_model
 from finetune_operator.modeldeployment.serving.desired import wanted_replicas
+from finetune_operator.modeldeployment.serving.health import broken_time, is_broken, unready_time
 from finetune_operator.modeldeployment.serving.keep_serving import DeploymentDecision, serve, serve_during_canary
 from finetune_operator.models.resolve import ResolvedModel
 
@@ -74,6 +75,12 @@ def wake_for_canary(observed: ObservedModelDeployment, plan: DeploymentPlan, now
     unreported = None if canary is None else no_report_time(canary)
     later = [moment for moment in (unreported, broken_time(plan.status)) if moment is not None and moment > now]
     return replace(plan, requeue_at=earliest([plan.requeue_at, following, resync, *later]))
+
+
+def record_canary_events(observed: ObservedModelDeployment, plan: DeploymentPlan, now: datetime) -> DeploymentPlan:
+    """Say what became of a canary, whichever condition the object is in."""
+    events = with_canary_events(plan.events, observed.status, plan.status, _spec(observed))
+    return replace(plan, events=tuple(events))
 
 
 def withdraw_canary(observed: ObservedModelDeployment, plan: DeploymentPlan, now: datetime) -> DeploymentPlan:

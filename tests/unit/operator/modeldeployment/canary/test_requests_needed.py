@@ -119,5 +119,5 @@ def test_the_readiness_says_what_is_counted_and_what_is_missing() -> None:
 
 
 def test_the_page_of_margins_is_computed_by_the_check() -> None:
-    page = Path(__file__).parents[4] / "docs" / "reference" / reference.CANARY_REQUESTS_FILE
+    page = Path(__file__).parents[5] / "docs" / "reference" / reference.CANARY_REQUESTS_FILE
     assert page.read_text() == reference.canary_requests_page(), "run `make generate`"
