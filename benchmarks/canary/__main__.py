@@ -20,8 +20,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from finetune_api.canary import Canary, CanaryCheck, CanaryStatus, CanaryStep, TrafficReport
-from finetune_api.run import ModelSource
+from finetune_api.modeldeployment import Canary, CanaryCheck, CanaryStatus, CanaryStep, TrafficReport
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_gateway.canary.split import Split
 from finetune_gateway.canary.traffic import Answered, Traffic
 from finetune_operator.modeldeployment.canary.observation import CanaryObservation

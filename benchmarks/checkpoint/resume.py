@@ -26,7 +26,7 @@ import typer
 from benchmarks.checkpoint.runs import BUCKET, RESULTS, full_run, put_llama
 from e2e.cluster.machine.children import with_parent
 from e2e.s3 import local_s3
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_trainer.process import environment
 
 DEADLINE_SECONDS = 600.0

@@ -16,7 +16,7 @@ from finetune_api.finetunejob import (
     ResolvedHyperparameters,
     TrainingData,
 )
-from finetune_api.run import JobIdentity, ModelSource, StorageConfig, TrainRun
+from finetune_api.pod_contracts.run import JobIdentity, ModelSource, StorageConfig, TrainRun
 
 BUCKET = "benchmark"
 MODEL = "model"

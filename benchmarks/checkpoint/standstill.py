@@ -28,7 +28,7 @@ from finetune_api.sources import parse_s3
 from finetune_trainer.process import environment
 
 if TYPE_CHECKING:
-    from finetune_api.run import TrainRun
+    from finetune_api.pod_contracts.run import TrainRun
     from finetune_trainer.checkpoint.saving import BackgroundSaves, Save
 
 AIM_PERCENT = 5.0

@@ -31,7 +31,7 @@ from rich.table import Table
 
 from benchmarks.checkpoint import rclone_build
 from e2e.s3 import REGION, S3, local_s3
-from finetune_api.run import StorageConfig
+from finetune_api.pod_contracts.run import StorageConfig
 from finetune_api.sources import StorageLocation
 from finetune_trainer.storage.storage import PARALLEL_FILES, Storage, in_parallel
 from finetune_trainer.storage.transfers import PART_BYTES, PARTS_IN_MEMORY

@@ -25,9 +25,9 @@ from finetune_api.finetunejob import (
     ModelStatus,
     Result,
 )
-from finetune_api.outcome import DatasetReport, PreflightReport, TrainReport
-from finetune_api.run import run_folder
-from finetune_api.termination_message import to_termination_message
+from finetune_api.pod_contracts.outcome import DatasetReport, PreflightReport, TrainReport
+from finetune_api.pod_contracts.run import run_folder
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_operator.dataset import objects as dataset_objects
 from finetune_operator.finetunejob.objects import run_digest
 from finetune_operator.kube.resources import FINE_TUNE_JOBS

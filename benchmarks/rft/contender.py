@@ -128,7 +128,7 @@ def _run(directory: Path) -> Any:
         Parallelism,
         ResolvedHyperparameters,
     )
-    from finetune_api.run import JobIdentity, ModelSource, StorageConfig, TrainRun
+    from finetune_api.pod_contracts.run import JobIdentity, ModelSource, StorageConfig, TrainRun
     from finetune_api.sources import ON_A_LAPTOP
 
     source = directory.as_uri()

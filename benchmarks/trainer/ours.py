@@ -25,7 +25,7 @@ from finetune_api.finetunejob import (
     Parallelism,
     ResolvedHyperparameters,
 )
-from finetune_api.run import JobIdentity, ModelSource, ProgressTarget, StorageConfig, TrainRun
+from finetune_api.pod_contracts.run import JobIdentity, ModelSource, ProgressTarget, StorageConfig, TrainRun
 from finetune_api.sources import ON_A_LAPTOP
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.distributed.ranks import ranks_alone_on_node, ranks_under_agent

@@ -18,7 +18,7 @@ from finetune_api.finetunejob import (
     MethodRules,
     ResolvedHyperparameters,
 )
-from finetune_api.outcome import PreflightReport
+from finetune_api.pod_contracts.outcome import PreflightReport
 
 DEFAULT_SEED = 17
 LONGEST_AUTOMATIC_LENGTH = 8192

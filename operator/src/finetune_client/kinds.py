@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from finetune_api import crd
+from finetune_api import kinds
 from finetune_api.base import API_VERSION, ApiModel
 from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
 from finetune_client.errors import FineTuneError
@@ -53,7 +53,7 @@ class Contract:
 
 FINE_TUNE_JOBS = Contract(
     FINE_TUNE_JOB,
-    crd.FINE_TUNE_JOB.spec,
+    kinds.FINE_TUNE_JOB.spec,
     CHANGEABLE_WITHIN_A_RUN,
     "job",
     "client",
@@ -61,7 +61,7 @@ FINE_TUNE_JOBS = Contract(
 )
 EVALUATIONS = Contract(
     EVALUATION,
-    crd.EVALUATION.spec,
+    kinds.EVALUATION.spec,
     CHANGEABLE_WITHIN_A_RUN | {"gates"},
     "evaluation",
     "client.evaluations",
@@ -69,7 +69,7 @@ EVALUATIONS = Contract(
 )
 MODEL_DEPLOYMENTS = Contract(
     MODEL_DEPLOYMENT,
-    crd.MODEL_DEPLOYMENT.spec,
+    kinds.MODEL_DEPLOYMENT.spec,
     frozenset({"replicas"}),
     "deployment",
     "client.deployments",
@@ -79,7 +79,7 @@ MODEL_DEPLOYMENTS = Contract(
 
 def class_path(name: str) -> str:
     """Of a FineTuneClass, which has no namespace."""
-    return f"/apis/{API_VERSION}/{crd.FINE_TUNE_CLASS.plural}/{_segment(name)}"
+    return f"/apis/{API_VERSION}/{kinds.FINE_TUNE_CLASS.plural}/{_segment(name)}"
 
 
 def core_path(plural: str, namespace: str, name: str | None = None) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finetune_api.dataset import DatasetSpec
-from finetune_api.dataset_generation import Generate
+from finetune_api.dataset import DatasetSpec, Generate
 from finetune_api.evaluation import EvaluationSpec
 from finetune_api.graders import Grader
 from finetune_grading.graders.interface import InvalidGraderError

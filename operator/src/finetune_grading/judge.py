@@ -8,8 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
-from finetune_api.graders import GraderErrorCode
-from finetune_api.model_graders import JudgeSampling
+from finetune_api.graders import GraderErrorCode, JudgeSampling
 from finetune_grading.grade import RowError
 
 _DETAILS_LENGTH = 300

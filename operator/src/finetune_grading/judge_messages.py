@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from finetune_api.model_graders import JudgeSampling, Message
+from finetune_api.graders import JudgeSampling, Message
 from finetune_grading.judge import Question
 from finetune_grading.sample import Row
 from finetune_grading.templates import as_text, render_with, resolve, variables

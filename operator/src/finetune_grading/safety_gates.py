@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finetune_api.safety.attack import ALL, SafetyGate, SafetyGateResult, SafetyScore
+from finetune_api.evaluation.safety import ALL, SafetyGate, SafetyGateResult, SafetyScore
 
 Cell = tuple[str, str, str]
 """Measure, category and converter."""

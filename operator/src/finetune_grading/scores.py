@@ -6,11 +6,9 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import OnError, Reducer
-from finetune_api.evaluation_results import GradingErrors, Score
+from finetune_api.evaluation import BASELINE, GradingErrors, OnError, Reducer, Score
 from finetune_api.graders import GraderErrorCode
-from finetune_api.termination_message import SCORE_DIGITS
+from finetune_api.pod_contracts.termination_message import SCORE_DIGITS
 from finetune_grading.grade import ROUNDING, Grade, GradeError, Scored
 from finetune_grading.statistics.estimates import estimate, estimate_difference
 from finetune_grading.statistics.intervals import Estimate

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_api.evaluation_results import SliceScore
+from finetune_api.evaluation import BASELINE, EvaluationSpec, EvaluationStatus, SliceScore
 from finetune_grading.scores import OF_THE_OUTPUT
 from finetune_grading.statistics.intervals import Estimate, wilson
 

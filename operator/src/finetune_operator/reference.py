@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune_api.canary import CanaryCheck
 from finetune_api.conditions import Reason
+from finetune_api.modeldeployment import CanaryCheck
 from finetune_operator.core.plan import Phases
 from finetune_operator.dataset.plan import PHASES as DATASET
 from finetune_operator.evaluation.plan import PHASES as EVALUATION

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.progress import PROGRESS_AUDIENCE
+from finetune_api.pod_contracts.progress import PROGRESS_AUDIENCE
 from finetune_operator.finetunejob.deletion.objects import delete_job
 from tests.integration.chart.release import (
     BASE,

@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 
 from e2e.cluster.machine.ports import free_ports
-from finetune_api.crd import KINDS
-from finetune_api.progress import PROGRESS_AUDIENCE
+from finetune_api.kinds import KINDS
+from finetune_api.pod_contracts.progress import PROGRESS_AUDIENCE
 from finetune_operator.core.ownership import Owner, labels
 from finetune_operator.pods.roles import TRAIN_ROLE
 from tests.integration.chart.release import (

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from e2e.cluster.machine.commands import ask
-from finetune_api.crd import KINDS
+from finetune_api.kinds import KINDS
 from tests.integration.chart.release import CHART, NAMESPACE, RELEASE, Operator, Release, certificate
 
 # What upgrades change

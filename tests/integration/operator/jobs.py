@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune_api.conditions import Reason
 from finetune_api.dataset import Revision, SplitStatus
-from finetune_api.evaluation_results import Score
+from finetune_api.evaluation import Score
 from finetune_api.finetunejob import (
     CheckpointStatus,
     DatasetError,
@@ -15,7 +15,7 @@ from finetune_api.finetunejob import (
     ModelStatus,
     Result,
 )
-from finetune_api.outcome import DatasetReport, EvaluationReport, Failure, PreflightReport, TrainReport
+from finetune_api.pod_contracts.outcome import DatasetReport, EvaluationReport, Failure, PreflightReport, TrainReport
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object
 

@@ -20,7 +20,7 @@ from typing import Any
 from e2e.cluster.components.control_plane import ControlPlane
 from e2e.cluster.machine.ports import free_ports
 from finetune_api.conditions import Reason
-from finetune_api.outcome import Failure
+from finetune_api.pod_contracts.outcome import Failure
 from finetune_operator.settings import Settings
 from tests.integration.operator import played
 from tests.integration.operator.api import COLLECTED_SECONDS, Api, Object, RefusedError, wait_for

@@ -10,7 +10,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from finetune_api.outcome import (
+from finetune_api.pod_contracts.outcome import (
     EXIT_DISRUPTED,
     AnyReport,
     DatasetReport,
@@ -18,7 +18,7 @@ from finetune_api.outcome import (
     Failure,
     TrainReport,
 )
-from finetune_api.termination_message import to_termination_message
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from tests.integration.operator.api import Api, Object, RefusedError, condition
 
 ANY_FOLDER = "s3://models/finetune"

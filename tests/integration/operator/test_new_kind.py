@@ -13,7 +13,8 @@ import pytest
 from e2e.cluster.components.control_plane import ControlPlane
 from e2e.cluster.machine.ports import free_ports
 from finetune_api.base import API_VERSION, GROUP, VERSION
-from finetune_api.conditions import KindStatus, Reason
+from finetune_api.conditions import Reason
+from finetune_api.lifecycle import KindStatus
 from finetune_operator.core.conditions import progressing, ready
 from finetune_operator.core.kind_definition import Kind, OwnedResource
 from finetune_operator.core.managed_fields import is_applied, with_digest

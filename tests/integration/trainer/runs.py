@@ -26,8 +26,8 @@ from finetune_api.finetunejob import (
     TrainingData,
     ValidationData,
 )
-from finetune_api.outcome import TrainReport
-from finetune_api.run import JobIdentity, ModelSource, PreflightRun, TrainRun
+from finetune_api.pod_contracts.outcome import TrainReport
+from finetune_api.pod_contracts.run import JobIdentity, ModelSource, PreflightRun, TrainRun
 from finetune_trainer.checkpoint.saving import CheckpointWriter, Save
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.distributed.ranks import ranks_alone_on_node

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from e2e.s3 import REGION, S3, local_s3
-from finetune_api.run import StorageConfig
+from finetune_api.pod_contracts.run import StorageConfig
 from finetune_api.sources import parse_s3
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import Budget, Generation
+from finetune_api.evaluation import BASELINE, Generation
 from finetune_api.finetuneclass import Prices
 from finetune_api.graders import Grader
-from finetune_api.outcome import Failure, parse_termination_message
-from finetune_api.run import EndpointConfig, EvaluateRun, ModelSource, NamedModel
-from finetune_api.termination_message import to_termination_message
+from finetune_api.model_usage import Budget
+from finetune_api.pod_contracts.outcome import Failure, parse_termination_message
+from finetune_api.pod_contracts.run import EndpointConfig, EvaluateRun, ModelSource, NamedModel
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_trainer.endpoints import endpoint as endpoint_module
 from finetune_trainer.evaluation.evaluate import evaluate
 from finetune_trainer.outputs import endpoint_outputs

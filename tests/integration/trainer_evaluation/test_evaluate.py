@@ -10,13 +10,11 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import Generation
-from finetune_api.evaluation_results import Score
+from finetune_api.evaluation import BASELINE, Generation, Score
 from finetune_api.graders import Grader
-from finetune_api.outcome import parse_termination_message
-from finetune_api.run import EvaluateRun, JobIdentity, ModelSource, NamedModel
-from finetune_api.termination_message import to_termination_message
+from finetune_api.pod_contracts.outcome import parse_termination_message
+from finetune_api.pod_contracts.run import EvaluateRun, JobIdentity, ModelSource, NamedModel
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_grading.statistics.intervals import wilson
 from finetune_trainer.evaluation.evaluate import evaluate, fetch_held_out
 from finetune_trainer.process.failures import DiagnosedError

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import EvaluationSpec
-from finetune_api.run import EndpointConfig, NamedModel
+from finetune_api.evaluation import BASELINE, EvaluationSpec
+from finetune_api.pod_contracts.run import EndpointConfig, NamedModel
 from finetune_trainer.evaluation.evaluate import evaluate
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.stub_api import grades, stub_api

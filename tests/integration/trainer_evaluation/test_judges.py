@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import Budget
+from finetune_api.evaluation import BASELINE
 from finetune_api.graders import Grader
-from finetune_api.outcome import EvaluationReport, parse_termination_message
-from finetune_api.run import EndpointConfig, EvaluateRun, JobIdentity, ModelSource
-from finetune_api.termination_message import to_termination_message
+from finetune_api.model_usage import Budget
+from finetune_api.pod_contracts.outcome import EvaluationReport, parse_termination_message
+from finetune_api.pod_contracts.run import EndpointConfig, EvaluateRun, JobIdentity, ModelSource
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_trainer.evaluation.evaluate import evaluate
 from finetune_trainer.evaluation.grading import CANARIES
 from finetune_trainer.process.failures import DiagnosedError

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import Generation
-from finetune_api.evaluation_progress import CandidateProgress
+from finetune_api.evaluation import CandidateProgress, Generation
 from finetune_api.graders import Grader
-from finetune_api.progress import TrainerStatus
-from finetune_api.run import EvaluateRun, JobIdentity, ModelSource, NamedModel
+from finetune_api.pod_contracts.progress import TrainerStatus
+from finetune_api.pod_contracts.run import EvaluateRun, JobIdentity, ModelSource, NamedModel
 from finetune_api.sources import parse_s3
 from finetune_grading.sample import Sample
 from finetune_trainer.evaluation.evaluate import evaluate

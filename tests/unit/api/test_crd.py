@@ -14,11 +14,12 @@ import pytest
 import yaml
 
 from finetune_api import reference
-from finetune_api.benchmarks import BENCHMARK_TASKS
 from finetune_api.conditions import METAV1_CONDITION
-from finetune_api.crd import FINE_TUNE_SWEEP, KINDS, MODEL_DEPLOYMENT, Kind, custom_resource_definition, write
+from finetune_api.crd import custom_resource_definition, write
+from finetune_api.evaluation.benchmarks import BENCHMARK_TASKS
 from finetune_api.finetunesweep import PATHS
-from finetune_api.run import ModelSource
+from finetune_api.kinds import FINE_TUNE_SWEEP, KINDS, MODEL_DEPLOYMENT, Kind
+from finetune_api.pod_contracts.run import ModelSource
 
 ROOT = Path(__file__).parents[3]
 IN_CHART = ROOT / "charts" / "finetune-operator" / "files" / "crds"

@@ -12,7 +12,14 @@ from pydantic import ValidationError
 
 from finetune_api.base import LONGEST_SECONDS
 from finetune_api.finetunejob import FineTuneJobStatus, Progress
-from finetune_api.progress import Metric, ProgressReport, TrainerStatus, carried, human_duration, to_progress
+from finetune_api.pod_contracts.progress import (
+    Metric,
+    ProgressReport,
+    TrainerStatus,
+    carried,
+    human_duration,
+    to_progress,
+)
 
 NOW = "2026-11-22T12:00:00.654321+00:00"
 """As the callback writes it: datetime.now(UTC).isoformat()."""

@@ -8,11 +8,12 @@ import pytest
 from pydantic import ValidationError
 
 from finetune_api.base import ApiModel
-from finetune_api.crd import KINDS, structural_schema
-from finetune_api.evaluation_gates import Gate
+from finetune_api.crd import structural_schema
+from finetune_api.evaluation import Gate
 from finetune_api.finetuneclass import ServerSideEncryption, Storage
 from finetune_api.finetunejob import Adapter, Limit, Method, Model, TrainingData, ValidationData
 from finetune_api.graders import Grader
+from finetune_api.kinds import KINDS
 from finetune_api.unions import OneOf, TypedUnion
 from tests.unit.api.test_crd import schemas
 

@@ -6,7 +6,7 @@ import re
 
 import yaml
 
-from finetune_api.run import METRICS_PORT, RENDEZVOUS_PORT, SERVING_PORT
+from finetune_api.pod_contracts.run import METRICS_PORT, RENDEZVOUS_PORT, SERVING_PORT
 from finetune_operator.modeldeployment.objects import SERVICE_PORT
 from tests.unit.docs.pages import ROOT, blocks
 

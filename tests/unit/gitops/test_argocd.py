@@ -9,10 +9,10 @@ import yaml
 
 from finetune_api.base import ApiModel
 from finetune_api.conditions import Reason
-from finetune_api.crd import KINDS
 from finetune_api.evaluation import EvaluationSpec
 from finetune_api.evaluation import Phase as EvaluationPhase
 from finetune_api.finetunejob import FineTuneJobSpec, Phase
+from finetune_api.kinds import KINDS
 from finetune_operator.core.conditions import Readiness, conditions, failed, progressing, ready, stalled
 from finetune_operator.evaluation.plan import FINISHED as FINISHED_EVALUATIONS
 from finetune_operator.finetunejob.plan import PHASES

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.evaluated_models import BASELINE
+from finetune_api.evaluation import BASELINE
 from finetune_api.graders import Grader, GraderErrorCode
 from finetune_grading.grade import Grade, GradeError, Scored
 from finetune_grading.grade_rows import grade_rows

@@ -7,8 +7,8 @@ from typing import Any
 
 from jsonschema import Draft4Validator
 
-from finetune_api.conditions import KindStatus
 from finetune_api.crd import structural_schema
+from finetune_api.lifecycle import KindStatus
 
 
 def assert_storable(status: KindStatus) -> None:

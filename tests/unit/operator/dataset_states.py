@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_api.dataset import DatasetSpec, DatasetStatus, Revision, SplitStatus
-from finetune_api.outcome import DatasetReport
+from finetune_api.pod_contracts.outcome import DatasetReport
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
 from finetune_operator.dataset.objects import build_job_name, run_digest

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_api.evaluation_results import Score
-from finetune_api.outcome import EvaluationReport
-from finetune_api.run import ModelSource, NamedModel
+from finetune_api.evaluation import EvaluationSpec, EvaluationStatus, Score
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.run import ModelSource, NamedModel
 from finetune_operator.core.conditions import Readiness, progressing
 from finetune_operator.core.ownership import Owner
 from finetune_operator.evaluation.objects import evaluate_job_name

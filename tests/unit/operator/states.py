@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason
+from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.finetunejob import (
     AttemptOutcome,
@@ -23,9 +23,10 @@ from finetune_api.finetunejob import (
     ResolvedHyperparameters,
     Result,
 )
-from finetune_api.outcome import AnyReport, Failure, PreflightReport, TrainReport
-from finetune_api.run import ModelSource
-from finetune_api.termination_message import to_termination_message
+from finetune_api.lifecycle import KindStatus
+from finetune_api.pod_contracts.outcome import AnyReport, Failure, PreflightReport, TrainReport
+from finetune_api.pod_contracts.run import ModelSource
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import Owner
 from finetune_operator.core.plan import Plan

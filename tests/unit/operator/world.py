@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
-from finetune_api.outcome import TrainReport
+from finetune_api.pod_contracts.outcome import TrainReport
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.digest import DIGEST_ANNOTATION
 from finetune_operator.finetuneclass.resolve import ResolvedClass

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from finetune_api.outcome import EXIT_DISRUPTED
+from finetune_api.pod_contracts.outcome import EXIT_DISRUPTED
 from finetune_trainer.__main__ import app
 
 EXAMPLE = {"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}

@@ -65,7 +65,7 @@ def preflight(file: RunFile) -> None:
     from finetune_trainer.supervision.supervisor import supervise
 
     def command() -> int:
-        from finetune_api.run import PreflightRun
+        from finetune_api.pod_contracts.run import PreflightRun
         from finetune_trainer.preflight.preflight import preflight
         from finetune_trainer.supervision.termination_messages import run_command
 
@@ -105,7 +105,7 @@ def evaluate(file: RunFile) -> None:
 
     def command() -> int:
         with gc_paused_for_imports():
-            from finetune_api.run import EvaluateRun
+            from finetune_api.pod_contracts.run import EvaluateRun
             from finetune_trainer.evaluation.nodes.pod import evaluate_in_pod
             from finetune_trainer.supervision.termination_messages import run_command
 
@@ -121,7 +121,7 @@ def build_dataset(file: RunFile) -> None:
     from finetune_trainer.supervision.supervisor import supervise
 
     def command() -> int:
-        from finetune_api.run import DatasetRun
+        from finetune_api.pod_contracts.run import DatasetRun
         from finetune_trainer.dataset.build import build
         from finetune_trainer.supervision.termination_messages import run_command
 
@@ -137,7 +137,7 @@ def fetch(file: RunFile) -> None:
     from finetune_trainer.supervision.supervisor import supervise
 
     def command() -> int:
-        from finetune_api.run import FetchRun
+        from finetune_api.pod_contracts.run import FetchRun
         from finetune_trainer.serving.fetch import fetch
         from finetune_trainer.supervision.termination_messages import run_command
 
@@ -151,7 +151,7 @@ def serve(file: RunFile) -> None:
     """Serve the model that `fetch` brought, over the OpenAI routes."""
     environment.prepare()
     with gc_paused_for_imports():
-        from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
+        from finetune_api.pod_contracts.run import SERVED_MODEL_DIRECTORY, FetchRun
         from finetune_trainer.serving.serve import serve
         from finetune_trainer.supervision.termination_messages import run_command
 
@@ -179,7 +179,7 @@ def delete(file: RunFile) -> None:
     from finetune_trainer.supervision.supervisor import supervise
 
     def command() -> int:
-        from finetune_api.run import DeleteRun
+        from finetune_api.pod_contracts.run import DeleteRun
         from finetune_trainer.storage.delete import delete
         from finetune_trainer.supervision.termination_messages import run_command
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import ApiModel, Line, Name, cel
+from finetune_api.graders import ModelName
 from finetune_api.kubernetes_types import SET, SubdomainName, keyed_by
-from finetune_api.model_graders import ModelName
 from finetune_api.sources import ModelUri
 from finetune_api.unions import OneOf
 

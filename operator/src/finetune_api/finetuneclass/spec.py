@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import LONGEST_SECONDS, ApiModel, cel
-from finetune_api.conditions import KindStatus
 from finetune_api.finetuneclass.models import ListedModel, OpenAIApi
 from finetune_api.finetuneclass.pods import (
     Accelerator,
@@ -22,6 +21,7 @@ from finetune_api.finetuneclass.pods import (
 from finetune_api.finetuneclass.scheduling import Scheduling
 from finetune_api.finetuneclass.storage import Storage
 from finetune_api.kubernetes_types import SET, keyed_by
+from finetune_api.lifecycle import KindStatus
 
 DEFAULT_CLASS_ANNOTATION = "finetune.dev/is-default-class"
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from finetune_api.base import ApiModel, Line, Name, Timestamp
-from finetune_api.failure import Disruption
+from finetune_api.lifecycle import Disruption
 
 
 class PreflightStatus(ApiModel):

@@ -8,13 +8,12 @@ from pydantic import Field, StringConstraints
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, Timestamp
 from finetune_api.dataset_reference import PinnedRevisions
-from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob.attempts import AttemptStatus, EndedAttempt, PreflightStatus
 from finetune_api.finetunejob.checkpoints import CheckpointStatus, CorruptCheckpoint
 from finetune_api.finetunejob.findings import DatasetFindings, MemoryEstimate, ModelStatus, RewardCalibration
 from finetune_api.finetunejob.hyperparameters import ResolvedHyperparameters
-from finetune_api.lifecycle import RunStatus
-from finetune_api.unreadable import UnreadableField, unknown_end
+from finetune_api.lifecycle import FailureStatus, RunStatus
+from finetune_api.lifecycle.unreadable import UnreadableField, unknown_end
 
 Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Succeeded", "Failed", "Cancelled"]
 

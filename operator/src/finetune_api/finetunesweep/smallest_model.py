@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from finetune_api.base import ApiModel, Line
-from finetune_api.evaluation_gates import Gate
+from finetune_api.evaluation import Gate
 from finetune_api.finetuneclass import Prices
+from finetune_api.graders import ModelName
 from finetune_api.kubernetes_types import SET
-from finetune_api.model_graders import ModelName
 
 MOST_SIZES = 16
 

@@ -7,13 +7,13 @@ from typing import Any, Literal, get_args
 from pydantic import Field, field_validator
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, Name, Timestamp
-from finetune_api.conditions import KindStatus
-from finetune_api.evaluation_results import OutputsStatus
+from finetune_api.evaluation import OutputsStatus
 from finetune_api.finetunesweep.learning_curve import CurveStatus
 from finetune_api.finetunesweep.smallest_model import MOST_SIZES, SizedModel
 from finetune_api.finetunesweep.spec import MOST_TRIALS
-from finetune_api.model_graders import ModelName
-from finetune_api.unreadable import UnreadableField, unknown_end
+from finetune_api.graders import ModelName
+from finetune_api.lifecycle import KindStatus
+from finetune_api.lifecycle.unreadable import UnreadableField, unknown_end
 
 Phase = Literal["Running", "Suspended", "Succeeded", "Failed", "Cancelled"]
 TrialState = Literal["Running", "Succeeded", "Pruned", "Failed", "Cancelled"]

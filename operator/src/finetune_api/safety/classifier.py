@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import ApiModel, Text, cel
+from finetune_api.graders import ModelName
 from finetune_api.kubernetes_types import SET
-from finetune_api.model_graders import ModelName
 
 ClassifierFormat = Literal["Qwen3Guard", "LlamaGuard", "GraniteGuardian", "OpenAIModeration", "Policy"]
 Category = Annotated[str, StringConstraints(min_length=1, max_length=32)]

@@ -7,9 +7,8 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import ApiModel, Line, cel
-from finetune_api.evaluation import Budget
-from finetune_api.evaluation_results import ModelUsage
 from finetune_api.kubernetes_types import SET
+from finetune_api.model_usage import Budget, ModelUsage
 from finetune_api.safety.classifier import Classifier
 
 ScreeningRule = Literal["EmailAddress", "PhoneNumber", "IBAN", "PaymentCard", "Secret", "IdentityShift", "AlwaysComply"]

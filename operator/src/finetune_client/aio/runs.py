@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_api.evaluation_results import Score
+from finetune_api.evaluation import EvaluationSpec, EvaluationStatus, Score
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Result
 from finetune_client.aio.objects import AsyncClusterObject
 from finetune_client.aio.requests import ask
@@ -111,7 +110,7 @@ class AsyncFineTuneJob(AsyncRun):
 
     @property
     def status(self) -> FineTuneJobStatus:
-        """The status. Raises UnreadableStatusError (finetune_api.conditions) for one of another version."""
+        """The status. Raises UnreadableStatusError (finetune_api.lifecycle) for one of another version."""
         return FineTuneJobStatus.read(self._view.status.value)
 
     @property
@@ -160,7 +159,7 @@ class AsyncEvaluation(AsyncRun):
 
     @property
     def status(self) -> EvaluationStatus:
-        """The status. Raises UnreadableStatusError (finetune_api.conditions) for one of another version."""
+        """The status. Raises UnreadableStatusError (finetune_api.lifecycle) for one of another version."""
         return EvaluationStatus.read(self._view.status.value)
 
     @property

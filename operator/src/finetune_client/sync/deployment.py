@@ -27,7 +27,7 @@ class ModelDeployment(ClusterObject):
 
     @property
     def status(self) -> ModelDeploymentStatus:
-        """The status. Raises UnreadableStatusError (finetune_api.conditions) for one of another version."""
+        """The status. Raises UnreadableStatusError (finetune_api.lifecycle) for one of another version."""
         return ModelDeploymentStatus.read(self._view.status.value)
 
     @property

@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_api.evaluation_results import Score
+from finetune_api.evaluation import EvaluationSpec, EvaluationStatus, Score
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Result
 from finetune_client.errors import FineTuneError, ForbiddenError, NoResultError, NotFoundError, StorageError
 from finetune_client.kinds import EVALUATIONS, FINE_TUNE_JOBS, Contract, class_path, core_path
@@ -112,7 +111,7 @@ class FineTuneJob(Run):
 
     @property
     def status(self) -> FineTuneJobStatus:
-        """The status. Raises UnreadableStatusError (finetune_api.conditions) for one of another version."""
+        """The status. Raises UnreadableStatusError (finetune_api.lifecycle) for one of another version."""
         return FineTuneJobStatus.read(self._view.status.value)
 
     @property
@@ -161,7 +160,7 @@ class Evaluation(Run):
 
     @property
     def status(self) -> EvaluationStatus:
-        """The status. Raises UnreadableStatusError (finetune_api.conditions) for one of another version."""
+        """The status. Raises UnreadableStatusError (finetune_api.lifecycle) for one of another version."""
         return EvaluationStatus.read(self._view.status.value)
 
     @property

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from finetune_api.graders import Grader, GraderErrorCode
-from finetune_api.model_graders import Pairwise
+from finetune_api.graders import Grader, GraderErrorCode, Pairwise
 from finetune_grading.grade import Grade, RowError, Scored
 from finetune_grading.graders.interface import AskingGrader, InvalidGraderError, item_variables
 from finetune_grading.graders.score_model import judge_of

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune_api.graders import Grader
-from finetune_api.model_graders import Message
+from finetune_api.graders import Grader, Message
 from finetune_grading.grade import Scored
 from finetune_grading.graders.interface import AskingGrader, InvalidGraderError, item_variables
 from finetune_grading.judge import Judge, ask_structured

@@ -14,7 +14,7 @@ from finetune_openai.auth.api_keys import KEY_PREFIX, account_of
 from finetune_openai.errors import RefusedError
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.resources import TOKEN_REVIEWS, Object, Resource
-from finetune_operator.progress.rate_limit import RateLimiter
+from finetune_operator.rate_limit import RateLimiter
 
 AUDIENCE = "finetune.dev/openai"
 LOCAL_SUBJECT_ACCESS_REVIEWS = Resource(

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from finetune_api.conditions import Reason, UnreadableStatusError
+from finetune_api.conditions import Reason
 from finetune_api.default_hyperparameters import DEFAULT_SEED
 from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.lifecycle import UnreadableStatusError
 from finetune_openai.jobs.finetunejob import CREATED_ANNOTATION, METHODS, automatic_rate, model_name, requested
 from finetune_openai.jobs.request import DpoHyperparameters, Hyperparameters, JobRequest
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from finetune_api.base import LONGEST_SECONDS, whole_seconds
 from finetune_api.lifecycle import RunStatus
-from finetune_api.progress import human_duration
+from finetune_api.pod_contracts.progress import human_duration
 
 MARGIN_SECONDS = 3600
 Status = TypeVar("Status", bound=RunStatus)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import DIAGNOSES, REASON_MEANINGS, Condition, ConditionType, Reason
-from finetune_api.failure import FailureStatus
+from finetune_api.lifecycle import FailureStatus
 
 MESSAGE_LENGTH = 4096
 UNREAD = (Reason.STATUS_UNREADABLE, Reason.INVALID_SPEC)

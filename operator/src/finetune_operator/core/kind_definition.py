@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from finetune_api.conditions import KindStatus
+from finetune_api.lifecycle import KindStatus
 from finetune_operator.core.held_statuses import HeldStatuses
 from finetune_operator.core.plan import DeletionPlan, Plan
 from finetune_operator.core.references import ObjectKey

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.base import API_VERSION
-from finetune_api.crd import FINE_TUNE_CLASS, FINE_TUNE_SWEEP
+from finetune_api.kinds import FINE_TUNE_CLASS, FINE_TUNE_SWEEP
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.resources import Object
 

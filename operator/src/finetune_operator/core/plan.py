@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
-from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason
+from finetune_api.conditions import Condition, ConditionType, Reason
+from finetune_api.lifecycle import KindStatus
 from finetune_operator.core.conditions import EventNote, Readiness, conditions, failed_end, is_known, transition_events
 from finetune_operator.kube.resources import Object, Resource
 

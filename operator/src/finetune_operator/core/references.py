@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from finetune_api.base import ApiModel
-from finetune_api.conditions import KindStatus
-from finetune_api.crd import DATASET, FINE_TUNE_CLASS, FINE_TUNE_JOB, FINE_TUNE_SWEEP
-from finetune_api.unreadable import fields_of, named
+from finetune_api.kinds import DATASET, FINE_TUNE_CLASS, FINE_TUNE_JOB, FINE_TUNE_SWEEP
+from finetune_api.lifecycle import KindStatus
+from finetune_api.lifecycle.unreadable import fields_of, named
 
 Spec = TypeVar("Spec", bound=ApiModel)
 Status = TypeVar("Status", bound=KindStatus)

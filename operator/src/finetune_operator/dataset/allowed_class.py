@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_api.dataset import SOURCE, DatasetPart, DatasetSpec
-from finetune_api.dataset_generation import PROMPTS
+from finetune_api.dataset import PROMPTS, SOURCE, DatasetPart, DatasetSpec
 from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.finetunejob import DatasetSource
 from finetune_operator.core.conditions import Readiness, first_missing

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from finetune_api.dataset import DatasetSpec, DatasetStatus
 from finetune_api.dataset_reference import PinnedRevision
-from finetune_api.outcome import DatasetReport
-from finetune_api.run import EndpointConfig
+from finetune_api.pod_contracts.outcome import DatasetReport
+from finetune_api.pod_contracts.run import EndpointConfig
 from finetune_api.sources import is_below
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.dataset.allowed_class import class_or_refusal

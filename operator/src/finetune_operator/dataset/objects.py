@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from finetune_api.dataset import DatasetSpec, DatasetStatus
 from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
-from finetune_api.run import PYTHON_SANDBOX_SOCKET, RUN_CONFIG_PATH, DatasetRun, EndpointConfig, JobIdentity
+from finetune_api.pod_contracts.run import (
+    PYTHON_SANDBOX_SOCKET,
+    RUN_CONFIG_PATH,
+    DatasetRun,
+    EndpointConfig,
+    JobIdentity,
+)
 from finetune_operator.core.active_deadline import try_seconds
 from finetune_operator.core.digest import digest, without
 from finetune_operator.core.ownership import Owner, child_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from finetune_api.dataset import DatasetSpec, DatasetStatus
-from finetune_api.run import EndpointConfig
+from finetune_api.pod_contracts.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.dataset.observed import ObservedDataset
 from finetune_operator.dataset.refusal import spec_refusal

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from finetune_api.dataset import DatasetSpec, DatasetStatus
 from finetune_api.dataset_reference import PinnedRevision
-from finetune_api.run import EndpointConfig
+from finetune_api.pod_contracts.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Decision, Plan
 from finetune_operator.retried_run.observed import ObservedRun

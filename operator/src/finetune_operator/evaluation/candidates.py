@@ -10,11 +10,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from finetune_api.base import LINE_LENGTH
 from finetune_api.conditions import Reason
 from finetune_api.dataset_reference import PinnedRevision
-from finetune_api.evaluated_models import ALL, BASELINE, MOST_CANDIDATES, Candidate, Endpoint, Outputs
-from finetune_api.evaluation import MOST_SCORES, MOST_SCORES_IN_A_MESSAGE, EvaluationSpec, EvaluationStatus
-from finetune_api.evaluation_gates import Gate
-from finetune_api.evaluation_results import BestCheckpoint, Score
-from finetune_api.run import NamedModel
+from finetune_api.evaluation import (
+    BASELINE,
+    MOST_CANDIDATES,
+    MOST_SCORES,
+    MOST_SCORES_IN_A_MESSAGE,
+    BestCheckpoint,
+    Candidate,
+    Endpoint,
+    EvaluationSpec,
+    EvaluationStatus,
+    Gate,
+    Outputs,
+    Score,
+)
+from finetune_api.evaluation.models import ALL
+from finetune_api.pod_contracts.run import NamedModel
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.evaluation.observed import Answering, ObservedEvaluation
 from finetune_operator.models.resolve import ResolvedModel, Undecided

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from finetune_api.evaluated_models import EvaluatedModel
-from finetune_api.run import EndpointConfig
-from finetune_api.safety.attack import PromptSet
+from finetune_api.evaluation import EvaluatedModel
+from finetune_api.evaluation.safety import PromptSet
+from finetune_api.pod_contracts.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness, first_missing
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import (

@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.dataset_reference import PinnedRevision
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_api.failure import FailureStatus
-from finetune_api.outcome import EvaluationReport
-from finetune_api.run import NamedModel
-from finetune_api.sent_report import digest_of, read_report
+from finetune_api.evaluation import BASELINE, EvaluationSpec, EvaluationStatus
+from finetune_api.lifecycle import FailureStatus
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.run import NamedModel
+from finetune_api.pod_contracts.sent_report import digest_of, read_report
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.candidates import candidate_digests, models_to_evaluate, names_in_results
 from finetune_operator.evaluation.class_limits import class_or_refusal, endpoints

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_api.dataset_reference import PinnedRevision
-from finetune_api.evaluation import Budget, EvaluationSpec
-from finetune_api.evaluation_results import GatedSlice
+from finetune_api.evaluation import EvaluationSpec, GatedSlice
 from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
-from finetune_api.run import (
+from finetune_api.model_usage import Budget
+from finetune_api.pod_contracts.run import (
     PYTHON_SANDBOX_SOCKET,
     RUN_CONFIG_PATH,
     EndpointConfig,

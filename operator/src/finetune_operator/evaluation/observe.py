@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from finetune_api.evaluated_models import ALL, Candidate, EvaluatedModel
-from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_api.run import EndpointConfig
+from finetune_api.evaluation import Candidate, EvaluatedModel, EvaluationSpec, EvaluationStatus
+from finetune_api.evaluation.models import ALL
+from finetune_api.pod_contracts.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.environment import Environment
 from finetune_operator.evaluation.candidates import checkpoint_name

@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api.dataset_reference import PinnedRevision
-from finetune_api.evaluated_models import Endpoint, Outputs
-from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_api.evaluation_progress import CandidateProgress
-from finetune_api.evaluation_results import SentReport
+from finetune_api.evaluation import CandidateProgress, Endpoint, EvaluationSpec, EvaluationStatus, Outputs, SentReport
 from finetune_api.finetunejob import Progress
-from finetune_api.run import EndpointConfig
+from finetune_api.pod_contracts.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Decision, Plan
 from finetune_operator.models.resolve import ResolvedModel

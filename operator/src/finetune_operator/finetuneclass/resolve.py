@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from finetune_api.conditions import Reason
 from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION, FineTuneClassSpec
-from finetune_api.run import StorageConfig, run_folder
+from finetune_api.pod_contracts.run import StorageConfig, run_folder
 from finetune_api.sources import StorageLocation, is_allowed
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import Owner

@@ -11,10 +11,10 @@ from datetime import datetime
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import AttemptStatus, EndedAttempt, FineTuneJobStatus, Progress, Result
-from finetune_api.outcome import TrainReport
-from finetune_api.progress import shown
+from finetune_api.lifecycle import FailureStatus
+from finetune_api.pod_contracts.outcome import TrainReport
+from finetune_api.pod_contracts.progress import shown
 from finetune_operator.core.conditions import Readiness, cancelled, failed, failure_message, ready, sentence
 from finetune_operator.core.ownership import Owner
 from finetune_operator.finetunejob.allowed_class import with_run_id_hint

@@ -20,8 +20,8 @@ from finetune_api.finetunejob import (
     ResolvedHyperparameters,
 )
 from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
-from finetune_api.outcome import EXIT_DISRUPTED, EXIT_SUCCEEDED
-from finetune_api.run import (
+from finetune_api.pod_contracts.outcome import EXIT_DISRUPTED, EXIT_SUCCEEDED
+from finetune_api.pod_contracts.run import (
     METRICS_PORT,
     RENDEZVOUS_PORT,
     RUN_CONFIG_PATH,

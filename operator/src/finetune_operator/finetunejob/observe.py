@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from finetune_api.conditions import Reason
 from finetune_api.dataset_reference import DatasetRef, PinnedRevision
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
-from finetune_api.run import EndpointConfig
+from finetune_api.pod_contracts.run import EndpointConfig
 from finetune_grading.rewards import reward_problem
 from finetune_operator.budgets.observe import observe_budget
 from finetune_operator.core.conditions import Readiness, stalled

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Progress
-from finetune_api.progress import CheckpointReport
-from finetune_api.run import EndpointConfig
+from finetune_api.pod_contracts.progress import CheckpointReport
+from finetune_api.pod_contracts.run import EndpointConfig
 from finetune_operator.budgets.observed import ObservedBudget
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from finetune_api.evaluation_results import OutputsStatus, Score
+from finetune_api.evaluation import OutputsStatus, Score
 from finetune_api.finetunejob import Phase
 from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, SizedModel
 from finetune_operator.core.conditions import Readiness

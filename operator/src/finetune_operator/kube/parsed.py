@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from finetune_api.base import ApiModel
-from finetune_api.conditions import KindStatus
+from finetune_api.lifecycle import KindStatus
 from finetune_operator.kube.resources import Object
 
 Value = TypeVar("Value")

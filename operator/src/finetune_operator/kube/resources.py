@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.base import API_VERSION
-from finetune_api.crd import DATASET, EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, FINE_TUNE_SWEEP, MODEL_DEPLOYMENT
+from finetune_api.kinds import DATASET, EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, FINE_TUNE_SWEEP, MODEL_DEPLOYMENT
 
 Object = dict[str, Any]
 FIELD_MANAGER = "finetune-operator"

@@ -12,7 +12,8 @@ from typing import TypeVar
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from finetune_api.conditions import ConditionType, KindStatus
+from finetune_api.conditions import ConditionType
+from finetune_api.lifecycle import KindStatus
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.metrics.operator_metrics import Declared, declare
 

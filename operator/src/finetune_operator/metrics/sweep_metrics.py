@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from finetune_api.conditions import KindStatus
 from finetune_api.finetunesweep import FineTuneSweepStatus
+from finetune_api.lifecycle import KindStatus
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.metrics.object_metrics import PhaseCounts
 from finetune_operator.metrics.operator_metrics import declare

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.conditions import Condition, ConditionType, Reason
-from finetune_api.evaluated_models import EvaluatedModel, ModelReference
+from finetune_api.evaluation import EvaluatedModel, ModelReference
 from finetune_operator.core.conditions import UNREAD, Readiness, progressing, sentence, stalled
 from finetune_operator.modeldeployment.observed import GateEvaluation, ObservedModelDeployment
 from finetune_operator.models.resolve import ResolvedModel

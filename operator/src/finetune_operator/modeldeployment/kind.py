@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from finetune_api.crd import EVALUATION
+from finetune_api.kinds import EVALUATION
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_operator.core.kind_definition import Body, Kind, OwnedResource
 from finetune_operator.core.references import ObjectKey, class_reference, model_references

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.modeldeployment import Rollout
-from finetune_api.run import (
+from finetune_api.pod_contracts.run import (
     RUN_CONFIG_DIRECTORY,
     RUN_CONFIG_PATH,
     SERVED_MODEL_DIRECTORY,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finetune_api.canary import TrafficReport
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
+from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus, TrafficReport
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import ROLE_LABEL, Owner
 from finetune_operator.finetuneclass.resolve import ResolvedClass

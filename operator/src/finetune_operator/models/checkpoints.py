@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from finetune_api.base import MOST_STEPS
 from finetune_api.conditions import Reason
 from finetune_api.default_hyperparameters import resolve_checkpoints
-from finetune_api.evaluated_models import ALL, CheckpointChoices
+from finetune_api.evaluation import CheckpointChoices
+from finetune_api.evaluation.models import ALL
 from finetune_api.finetunejob import Best, CheckpointStatus, FineTuneJobSpec, FineTuneJobStatus
-from finetune_api.run import CheckpointSource, ModelSource
+from finetune_api.pod_contracts.run import CheckpointSource, ModelSource
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.models.resolve import ResolvedModel, Undecided, trained_on, without_result
 

@@ -8,7 +8,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetuneclass import ListedModel
 from finetune_api.finetuneclass.models import CONCURRENCY, REQUESTS_PER_MINUTE, TIMEOUT_SECONDS
 from finetune_api.modeldeployment import UNKNOWN_REVISION, ModelDeploymentStatus
-from finetune_api.run import EndpointConfig
+from finetune_api.pod_contracts.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness, progressing, stalled
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 

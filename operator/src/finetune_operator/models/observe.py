@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from finetune_api.conditions import Reason
 from finetune_api.dataset import DatasetSpec, DatasetStatus
 from finetune_api.dataset_reference import DatasetRef, PinnedRevision
-from finetune_api.evaluated_models import CheckpointChoices, EvaluatedModel, ModelReference
+from finetune_api.evaluation import CheckpointChoices, EvaluatedModel, ModelReference
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model, Teacher
 from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_api.run import EndpointConfig, ModelSource
+from finetune_api.pod_contracts.run import EndpointConfig, ModelSource
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.references import Unreadable, read_referenced

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from finetune_api.conditions import Reason
 from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Result
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.core.conditions import Readiness, progressing, stalled
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from finetune_api.finetuneclass import FineTuneClassSpec, PodMetadata, Resources
 from finetune_api.finetunejob import ConfigMapKeys
-from finetune_api.outcome import TERMINATION_MESSAGE_PATH
-from finetune_api.progress import PROGRESS_AUDIENCE
-from finetune_api.run import (
+from finetune_api.pod_contracts.outcome import TERMINATION_MESSAGE_PATH
+from finetune_api.pod_contracts.progress import PROGRESS_AUDIENCE
+from finetune_api.pod_contracts.run import (
     DATASET_DIRECTORY,
     HUB_TOKEN_DIRECTORY,
     HUB_TOKEN_KEY,

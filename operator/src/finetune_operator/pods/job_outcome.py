@@ -15,13 +15,8 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
-from finetune_api.failure import Disruption, FailureStatus
-from finetune_api.outcome import (
-    EXIT_DISRUPTED,
-    AnyReport,
-    Failure,
-    parse_termination_message,
-)
+from finetune_api.lifecycle import Disruption, FailureStatus
+from finetune_api.pod_contracts.outcome import EXIT_DISRUPTED, AnyReport, Failure, parse_termination_message
 from finetune_operator.core.conditions import MESSAGE_LENGTH
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.roles import LIGHT_ROLES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.finetuneclass import FineTuneClassSpec
-from finetune_api.run import PYTHON_SANDBOX_DIRECTORY, PYTHON_SANDBOX_SOCKET
+from finetune_api.pod_contracts.run import PYTHON_SANDBOX_DIRECTORY, PYTHON_SANDBOX_SOCKET
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.builders import container_security_context
 from finetune_operator.pods.observed import SANDBOX_CONTAINER

@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Condition, Reason
-from finetune_api.failure import Disruption, FailureStatus
-from finetune_api.outcome import DatasetReport, EvaluationReport, Failure, PreflightReport, TrainReport
+from finetune_api.lifecycle import Disruption, FailureStatus
+from finetune_api.pod_contracts.outcome import DatasetReport, EvaluationReport, Failure, PreflightReport, TrainReport
 from finetune_operator.core.backoff import retry_delay_seconds
 from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing, sentence, stalled
 from finetune_operator.kube.resources import PODS

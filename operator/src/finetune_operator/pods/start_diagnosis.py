@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from finetune_api.conditions import Reason
-from finetune_api.run import MODEL_KEY
+from finetune_api.pod_contracts.run import MODEL_KEY
 from finetune_operator.core.conditions import Readiness, progressing, stalled
 from finetune_operator.pods.observed import MODEL_KEY_VOLUME, JobView, PodView
 from finetune_operator.pods.quantities import number_of

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from finetune_api.evaluation_results import SentReport
+from finetune_api.evaluation import SentReport
 
 _REPORTS_KEPT = 64
 

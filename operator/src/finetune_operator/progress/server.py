@@ -16,24 +16,20 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from finetune_api.base import whole_seconds
-from finetune_api.canary import TrafficReport
-from finetune_api.evaluation_results import SENT_REPORT_BYTES, SentReport
+from finetune_api.evaluation import SENT_REPORT_BYTES, SentReport
 from finetune_api.finetunejob import Progress
-from finetune_api.progress import (
-    PROGRESS_BODY_BYTES,
-    ProgressReport,
-    to_progress,
-)
-from finetune_api.sent_report import SENT_REPORT_PATH, SentReportAnswer, digest_of, read_report
+from finetune_api.modeldeployment import TrafficReport
+from finetune_api.pod_contracts.progress import PROGRESS_BODY_BYTES, ProgressReport, to_progress
+from finetune_api.pod_contracts.sent_report import SENT_REPORT_PATH, SentReportAnswer, digest_of, read_report
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import EVALUATIONS, MODEL_DEPLOYMENTS, Object
 from finetune_operator.progress.endpoint import REPORT_PATH, REPORTING, TRAFFIC_PATH
-from finetune_operator.progress.rate_limit import RateLimiter
 from finetune_operator.progress.sent_reports import SentReports
 from finetune_operator.progress.store import ProgressStore, ShownProgress
 from finetune_operator.progress.tokens import Reporter, TokenAuthenticator
 from finetune_operator.progress.traffic import TrafficStore
+from finetune_operator.rate_limit import RateLimiter
 
 REPORTS_PER_SECOND, REPORTS_BURST = 20.0, 100
 """Of one address. A Pod sends a report every few seconds."""

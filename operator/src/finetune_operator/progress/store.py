@@ -7,11 +7,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune_api.evaluation_progress import CandidateProgress
+from finetune_api.evaluation import CandidateProgress
 from finetune_api.finetunejob import Progress
-from finetune_api.progress import (
-    CheckpointReport,
-)
+from finetune_api.pod_contracts.progress import CheckpointReport
 
 STATUS_INTERVAL_SECONDS = 10.0
 _ATTEMPTS_KEPT = 10_000

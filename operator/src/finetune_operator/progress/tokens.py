@@ -10,7 +10,7 @@ from base64 import urlsafe_b64decode
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from finetune_api.progress import PROGRESS_AUDIENCE
+from finetune_api.pod_contracts.progress import PROGRESS_AUDIENCE
 from finetune_operator.core.ownership import OWNER_UID_LABEL, ROLE_LABEL, Controller, controller, owner_key
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
@@ -27,7 +27,7 @@ from finetune_operator.kube.resources import (
 )
 from finetune_operator.pods.roles import GATEWAY_ROLE
 from finetune_operator.progress.endpoint import REPORTING
-from finetune_operator.progress.rate_limit import RateLimiter
+from finetune_operator.rate_limit import RateLimiter
 
 REVIEWS_PER_SECOND, REVIEWS_BURST = 20.0, 100
 """The limit of TokenReviews, for all addresses together."""

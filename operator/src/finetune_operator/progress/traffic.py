@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from finetune_api.canary import MOST_SOURCES, CanaryStatus, TrafficReport
+from finetune_api.modeldeployment import MOST_SOURCES, CanaryStatus, TrafficReport
 from finetune_operator.core.references import ObjectKey
 
 COUNT_SECONDS = 3.0

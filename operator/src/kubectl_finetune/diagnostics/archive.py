@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finetune_api.run import RUN_ANNOTATIONS
+from finetune_api.pod_contracts.run import RUN_ANNOTATIONS
 from finetune_view import children
 from finetune_view.children import Pod
 from finetune_view.fields import Fields, Object

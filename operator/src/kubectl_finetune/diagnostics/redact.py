@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from finetune_api.run import RUN_ANNOTATIONS
+from finetune_api.pod_contracts.run import RUN_ANNOTATIONS
 
 REDACTED = "REDACTED"
 _DROPPED = frozenset({"managedFields", "kubectl.kubernetes.io/last-applied-configuration", *RUN_ANNOTATIONS.values()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from finetune_api.canary import Canary
+from finetune_api.modeldeployment import Canary
 from finetune_view.fields import Fields
 from finetune_view.object_view import ObjectView
 from kubectl_finetune.display.numbers import age, counted, figure

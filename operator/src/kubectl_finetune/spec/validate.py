@@ -67,10 +67,10 @@ def local_problems(document: Document) -> Iterator[str]:
     from pydantic import ValidationError
 
     from finetune_api.base import faults
-    from finetune_api.crd import KINDS
     from finetune_api.dataset import DatasetSpec
     from finetune_api.evaluation import EvaluationSpec
     from finetune_api.finetunejob import FineTuneJobSpec
+    from finetune_api.kinds import KINDS
     from finetune_grading.evaluation_check import dataset_problem, grading_problem
     from finetune_grading.rewards import reward_problem
 

@@ -12,8 +12,8 @@ import pytest
 from e2e.cluster.binaries import binaries
 from e2e.cluster.components.control_plane import ControlPlane
 from finetune_api.base import GROUP
-from finetune_api.crd import KINDS
 from finetune_api.finetuneclass import FineTuneClassSpec
+from finetune_api.kinds import KINDS
 from tests.integration.operator.admission.shortest_specs import CLASS, DRY_RUN, EVALUATION, JOB
 from tests.integration.operator.api import Api, Object, RefusedError
 

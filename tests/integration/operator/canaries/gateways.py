@@ -17,7 +17,7 @@ from aiohttp import ClientError, ClientSession, web
 
 from e2e.cluster.machine.children import with_parent
 from e2e.cluster.machine.ports import free_ports
-from finetune_api.progress import PROGRESS_AUDIENCE
+from finetune_api.pod_contracts.progress import PROGRESS_AUDIENCE
 from tests.integration.operator.api import Api, Object
 
 STABLE, CANARY = "127.0.0.1", "127.0.0.2"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.run import DatasetRun
+from finetune_api.pod_contracts.run import DatasetRun
 from finetune_trainer.dataset.build import build
 from finetune_trainer.process.failures import DiagnosedError
 from tests.integration.operator import played

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from finetune_api.outcome import EvaluationReport
+from finetune_api.pod_contracts.outcome import EvaluationReport
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, stalled
 from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, evaluation_report

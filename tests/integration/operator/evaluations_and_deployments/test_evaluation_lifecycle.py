@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from finetune_api.run import EvaluateRun
+from finetune_api.pod_contracts.run import EvaluateRun
 from tests.integration.operator import played
 from tests.integration.operator.api import WAIT_SECONDS, Api, Object, condition, wait_for
 from tests.integration.operator.conftest import CLASS

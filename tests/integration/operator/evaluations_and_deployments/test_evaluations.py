@@ -7,8 +7,8 @@ import secrets
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation_results import ModelUsage
-from finetune_api.outcome import Failure
+from finetune_api.model_usage import ModelUsage
+from finetune_api.pod_contracts.outcome import Failure
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
 from tests.integration.operator.conftest import CLASS

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.outcome import Failure
-from finetune_api.termination_message import to_termination_message
+from finetune_api.pod_contracts.outcome import Failure
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
 from tests.integration.operator.conftest import CLASS

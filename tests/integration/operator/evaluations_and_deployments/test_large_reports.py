@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from finetune_api.evaluation_results import GatedSliceStatus, Score, SliceScore
-from finetune_api.outcome import EvaluationReport
-from finetune_api.run import EvaluateRun
-from finetune_api.termination_message import to_termination_message
+from finetune_api.evaluation import GatedSliceStatus, Score, SliceScore
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.run import EvaluateRun
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_trainer.supervision.report_delivery import deliver
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.outcome import Failure
+from finetune_api.pod_contracts.outcome import Failure
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled
 from tests.integration.operator.jobs import EVALUATION

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import pytest
 import urllib3
 
-from finetune_api.progress import PROGRESS_AUDIENCE
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.progress import PROGRESS_AUDIENCE
+from finetune_api.pod_contracts.run import TrainRun
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object
 from tests.integration.operator.jobs import JOB, starts_training, trains

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from e2e.cluster.components.control_plane import ControlPlane
-from finetune_api.run import DeleteRun, TrainRun
+from finetune_api.pod_contracts.run import DeleteRun, TrainRun
 from finetune_trainer.storage.delete import delete
 from tests.integration.operator import played
 from tests.integration.operator.api import COLLECTED_SECONDS, Api, Object, condition, wait_for

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finetune_api.finetunejob import CheckpointStatus, FileStatistics
-from finetune_api.outcome import TrainReport
+from finetune_api.pod_contracts.outcome import TrainReport
 from tests.integration.operator import played
 from tests.integration.operator.api import WAIT_SECONDS, Api, Object, condition, wait_for
 from tests.integration.operator.forked_operator import ForkedOperator

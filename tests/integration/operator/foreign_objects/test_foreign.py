@@ -10,8 +10,8 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Progress
-from finetune_api.outcome import Failure
-from finetune_api.termination_message import to_termination_message
+from finetune_api.pod_contracts.outcome import Failure
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_operator.pods.job_outcome import SIDECAR_SECONDS
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, condition, stalled, wait_for

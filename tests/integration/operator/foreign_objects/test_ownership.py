@@ -12,8 +12,8 @@ from e2e.cluster.binaries import binaries
 from e2e.cluster.components.control_plane import ControlPlane
 from e2e.cluster.machine.commands import run
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_api.outcome import EvaluationReport, PreflightReport, TrainReport
-from finetune_api.termination_message import to_termination_message
+from finetune_api.pod_contracts.outcome import EvaluationReport, PreflightReport, TrainReport
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_operator.core.ownership import Owner
 from finetune_operator.finetunejob.objects import preflight_pod_name, run_key
 from tests.integration.crds import CRDS

@@ -16,7 +16,7 @@ import yaml
 from e2e.cluster.binaries import binaries
 from e2e.cluster.components.control_plane import ControlPlane
 from finetune_api.conditions import Reason
-from finetune_api.outcome import Failure
+from finetune_api.pod_contracts.outcome import Failure
 from kubectl_finetune.spec.validate import UNCHECKED
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object

@@ -11,7 +11,7 @@ import yaml
 from e2e.cluster.components.control_plane import ControlPlane
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobSpec
-from finetune_api.outcome import Failure
+from finetune_api.pod_contracts.outcome import Failure
 from finetune_client import (
     DeletedError,
     DifferentSpecError,

@@ -10,7 +10,7 @@ import pytest
 from e2e.cluster.components.control_plane import ControlPlane
 from e2e.s3 import S3, local_s3
 from finetune_api.finetunejob import Result
-from finetune_api.outcome import TrainReport
+from finetune_api.pod_contracts.outcome import TrainReport
 from finetune_client import ForbiddenError, NoResultError, StorageError, StorageOptions
 from tests.integration.operator import played
 from tests.integration.operator.api import Api

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from e2e.cluster.components.control_plane import ControlPlane
-from finetune_api.conditions import KindStatus
 from finetune_api.dataset import DatasetStatus
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.finetunesweep import FineTuneSweepStatus
+from finetune_api.lifecycle import KindStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.plan import Plan

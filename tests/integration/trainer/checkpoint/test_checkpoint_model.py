@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.manifest import CheckpointKey, Manifest
+from finetune_api.pod_contracts.manifest import CheckpointKey, Manifest
 from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.process.failures import DiagnosedError

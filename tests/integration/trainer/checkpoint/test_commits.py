@@ -11,8 +11,8 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Checkpoints
-from finetune_api.manifest import MANIFEST_NAME
-from finetune_api.outcome import EXIT_DISRUPTED
+from finetune_api.pod_contracts.manifest import MANIFEST_NAME
+from finetune_api.pod_contracts.outcome import EXIT_DISRUPTED
 from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.checkpoint import checkpoints, results
 from finetune_trainer.process.failures import DiagnosedError

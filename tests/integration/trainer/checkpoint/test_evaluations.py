@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from finetune_api.finetunejob import Adapter, Best, Checkpoints, EarlyStopping, LoRA, ValidationData
-from finetune_api.progress import CheckpointReport, TrainerStatus
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.progress import CheckpointReport, TrainerStatus
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.process.failures import DisruptedError

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.manifest import MANIFEST_NAME
-from finetune_api.run import StorageConfig
+from finetune_api.pod_contracts.manifest import MANIFEST_NAME
+from finetune_api.pod_contracts.run import StorageConfig
 from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.process.failures import DiagnosedError

@@ -12,8 +12,8 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import Generation
 from finetune_api.finetunejob import Adapter, CheckpointStatus, Freeze, Full, LoRA
 from finetune_api.graders import Grader
-from finetune_api.outcome import TrainReport
-from finetune_api.run import CheckpointSource, EvaluateRun, JobIdentity, ModelSource, NamedModel, TrainRun
+from finetune_api.pod_contracts.outcome import TrainReport
+from finetune_api.pod_contracts.run import CheckpointSource, EvaluateRun, JobIdentity, ModelSource, NamedModel, TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint.loadable import fetch_loadable, find_loadable
 from finetune_trainer.evaluation.evaluate import evaluate

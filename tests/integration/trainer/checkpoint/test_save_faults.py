@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from finetune_api.finetunejob import Adapter, Checkpoints, LoRA
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.checkpoint.saving import CheckpointWriter, Save

@@ -25,7 +25,7 @@ from finetune_api.finetunejob import (
     TrainingData,
     ValidationData,
 )
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.data.read.data_files import DataFile, fetch_files
 from finetune_trainer.data.select import choice

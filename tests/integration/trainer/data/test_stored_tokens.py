@@ -10,7 +10,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import SFT, Dataset, Method, TrainingData, ValidationData
-from finetune_api.run import ModelSource, TrainRun
+from finetune_api.pod_contracts.run import ModelSource, TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.data.select.dataset_record import DatasetRecord, find_record
 from finetune_trainer.data.select.token_record import TOKENS_NAME, TokenRecord

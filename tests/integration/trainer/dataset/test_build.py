@@ -13,10 +13,10 @@ from finetune_api.conditions import Reason
 from finetune_api.dataset import SOURCE, Cleaning, DatasetPart, DatasetSplit, Revision, RevisionContent
 from finetune_api.dataset_reference import SplitName
 from finetune_api.finetunejob import ConfigMapKeys, TrainingData, ValidationData
-from finetune_api.run import DatasetRun, JobIdentity
+from finetune_api.pod_contracts.run import DatasetRun, JobIdentity
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_api.safety.screening import Screening
 from finetune_api.sources import parse_s3
-from finetune_api.termination_message import to_termination_message
 from finetune_trainer.dataset import build as command
 from finetune_trainer.dataset import revision as revisions
 from finetune_trainer.preflight.preflight import preflight

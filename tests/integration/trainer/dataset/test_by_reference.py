@@ -12,7 +12,7 @@ from finetune_api.conditions import Reason
 from finetune_api.dataset import Cleaning, Revision
 from finetune_api.dataset_reference import DatasetRef, PinnedRevision, PinnedRevisions, SplitName
 from finetune_api.finetunejob import DPO, Dataset, Limit, Method, Prepare, TrainingData, ValidationData
-from finetune_api.outcome import PreflightReport
+from finetune_api.pod_contracts.outcome import PreflightReport
 from finetune_api.safety.screening import Screening
 from finetune_api.sources import parse_s3
 from finetune_trainer.data.revisions import fetch_split

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset import DatasetPart, DatasetSplit, Revision, RevisionContent
-from finetune_api.dataset_generation import PROMPTS, Generate
+from finetune_api.dataset import PROMPTS, DatasetPart, DatasetSplit, Generate, Revision, RevisionContent
 from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.finetuneclass import Prices
-from finetune_api.outcome import Failure
-from finetune_api.run import DatasetRun, EndpointConfig, JobIdentity
+from finetune_api.pod_contracts.outcome import Failure
+from finetune_api.pod_contracts.run import DatasetRun, EndpointConfig, JobIdentity
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_api.sources import parse_s3
-from finetune_api.termination_message import to_termination_message
 from finetune_trainer.dataset import build as command
 from finetune_trainer.endpoints import endpoint as endpoint_module
 from finetune_trainer.process.failures import DiagnosedError

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.run import DatasetRun
+from finetune_api.pod_contracts.run import DatasetRun
 from finetune_trainer.dataset import build as command
 from finetune_trainer.dataset import generation
 from finetune_trainer.generate.generation import Generator

@@ -16,8 +16,8 @@ import torch
 
 from e2e.cluster.machine.ports import free_ports
 from finetune_api.finetunejob import SFT, Adapter, LoRA, Method, Parallelism, TrainingData, ValidationData
-from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED
-from finetune_api.run import ModelSource, TrainRun
+from finetune_api.pod_contracts.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED
+from finetune_api.pod_contracts.run import ModelSource, TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.checkpoint.results import find_result

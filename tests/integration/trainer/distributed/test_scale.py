@@ -17,7 +17,7 @@ from datasets import Dataset, Features, List, Value
 from torch.utils.data import DataLoader
 
 from finetune_api.finetunejob import Adapter, LoRA, Method, Parallelism, TrainingData, ValidationData
-from finetune_api.outcome import EXIT_SUCCEEDED
+from finetune_api.pod_contracts.outcome import EXIT_SUCCEEDED
 from finetune_trainer.methods.method import method_of
 from finetune_trainer.methods.shared_batches import BlanksLast, filled
 from tests.integration.trainer.distributed.test_gang import exit_codes, nodes

@@ -13,10 +13,10 @@ import pytest
 
 from e2e.cluster.machine.ports import free_ports
 from finetune_api.conditions import Reason
-from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import Parallelism
-from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED
-from finetune_api.run import TrainRun
+from finetune_api.lifecycle import FailureStatus
+from finetune_api.pod_contracts.outcome import EXIT_DISRUPTED, EXIT_FAILED
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_operator.pods.job_outcome import failure, is_disruption
 from finetune_operator.pods.observed import PodView, pod_view
 from tests.integration.trainer.runs import Workplace

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from finetune_api.finetunejob import RFT, Adapter, Dataset, Method, TrainingData, ValidationData
-from finetune_api.outcome import TrainReport
+from finetune_api.pod_contracts.outcome import TrainReport
 from finetune_trainer.methods.rft.rollouts import Rollouts
 from tests.integration.trainer.runs import Workplace
 

@@ -28,8 +28,8 @@ from finetune_api.finetunejob import (
     TrainingData,
     ValidationData,
 )
-from finetune_api.outcome import TrainReport
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.outcome import TrainReport
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.methods.distillation.trainer import fit_vocabulary

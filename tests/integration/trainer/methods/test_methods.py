@@ -27,7 +27,7 @@ from finetune_api.finetunejob import (
     Result,
     TrainingData,
 )
-from finetune_api.run import ModelSource, TrainRun
+from finetune_api.pod_contracts.run import ModelSource, TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.distributed import batches
 from finetune_trainer.model import adapters, micro_batches

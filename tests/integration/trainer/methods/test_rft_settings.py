@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Adapter, Dataset, LoRA, TrainingData, ValidationData
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.process.failures import DiagnosedError

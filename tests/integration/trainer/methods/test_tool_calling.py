@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import Generation
+from finetune_api.evaluation import BASELINE, Generation
 from finetune_api.finetunejob import Adapter, TrainingData
 from finetune_api.graders import Grader
-from finetune_api.run import EvaluateRun, ModelSource, NamedModel
+from finetune_api.pod_contracts.run import EvaluateRun, ModelSource, NamedModel
 from finetune_trainer.evaluation.evaluate import evaluate
 from tests.integration.trainer.runs import JOB, Workplace, train_here
 from tests.integration.trainer_evaluation.tiny_models import make_tokenizer, save_model

@@ -16,11 +16,10 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import Generation
+from finetune_api.evaluation import BASELINE, Generation
 from finetune_api.finetunejob import Adapter, TrainingData, ValidationData
 from finetune_api.graders import Grader
-from finetune_api.run import EvaluateRun, ModelSource, NamedModel
+from finetune_api.pod_contracts.run import EvaluateRun, ModelSource, NamedModel
 from finetune_trainer.data.encode.tokenization import IGNORED
 from finetune_trainer.data.encode.vision import VisionCollator, to_record, to_rows, too_many_image_tokens
 from finetune_trainer.data.images.images import load

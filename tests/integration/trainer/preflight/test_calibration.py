@@ -10,7 +10,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import RFT, Dataset, Hyperparameters, Method, TrainingData, ValidationData
-from finetune_api.run import PreflightRun
+from finetune_api.pod_contracts.run import PreflightRun
 from finetune_trainer.generate import generation
 from finetune_trainer.methods.rft import calibration
 from finetune_trainer.preflight.preflight import preflight

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from trl import chat_template_utils as published
 
 from finetune_api.finetunejob import ResolvedHyperparameters
-from finetune_api.outcome import PreflightReport
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.outcome import PreflightReport
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_trainer.local.job_file import LocalJob, read_job
 from finetune_trainer.local.training import preflight_run, train_run
 from finetune_trainer.preflight.preflight import preflight

@@ -22,8 +22,8 @@ from finetune_api.finetunejob import (
     TrainingData,
     ValidationData,
 )
-from finetune_api.outcome import PreflightReport
-from finetune_api.run import ModelSource, StorageConfig
+from finetune_api.pod_contracts.outcome import PreflightReport
+from finetune_api.pod_contracts.run import ModelSource, StorageConfig
 from finetune_api.sources import parse_s3
 from finetune_trainer.preflight.preflight import preflight
 from finetune_trainer.process.failures import DiagnosedError

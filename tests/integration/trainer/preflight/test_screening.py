@@ -10,8 +10,8 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import TrainingData
-from finetune_api.outcome import PreflightReport
-from finetune_api.run import EndpointConfig, PreflightRun
+from finetune_api.pod_contracts.outcome import PreflightReport
+from finetune_api.pod_contracts.run import EndpointConfig, PreflightRun
 from finetune_api.safety.screening import Screening
 from finetune_trainer.data.select.dataset_record import DatasetRecord
 from finetune_trainer.preflight.preflight import preflight

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_api.conditions import Reason
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_trainer.model.loading import LocalModel, fetch_model, inspect_model, load_model
 from finetune_trainer.model.weight_headers import INDEX_NAME, LONGEST_INDEX_BYTES, files_to_load
 from finetune_trainer.preflight.model_checks import check_model

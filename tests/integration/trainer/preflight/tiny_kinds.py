@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Dataset, Method, TrainingData
-from finetune_api.run import ModelSource, PreflightRun, StorageConfig
+from finetune_api.pod_contracts.run import ModelSource, PreflightRun, StorageConfig
 from finetune_api.sources import ON_A_LAPTOP
 from finetune_trainer.model.loading import InspectedModel, inspect_model
 from finetune_trainer.preflight.model_checks import CheckedModel, check_model

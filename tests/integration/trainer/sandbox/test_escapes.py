@@ -115,7 +115,7 @@ def test_the_code_has_no_environment_and_none_of_our_modules(sandbox: RunningSan
             names = set(os.environ) - {"HOME", "TMPDIR", "LANG", "LC_CTYPE", "MPLCONFIGDIR"}
             assert all(name.endswith("_NUM_THREADS") for name in names), names
             assert not [name for name in sys.modules if "finetune" in name]
-            for module in ("finetune_trainer.sandbox.server", "finetune_operator", "finetune_api.run"):
+            for module in ("finetune_trainer.sandbox.server", "finetune_operator", "finetune_api.pod_contracts.run"):
                 try:
                     __import__(module)
                 except (ImportError, PermissionError):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.run import DeleteRun, JobIdentity
+from finetune_api.pod_contracts.run import DeleteRun, JobIdentity
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.delete import delete
 from finetune_trainer.storage.storage import Storage

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.outcome import Failure
+from finetune_api.pod_contracts.outcome import Failure
 from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage import transfers

@@ -12,7 +12,7 @@ import pytest
 
 from e2e.cluster.machine.ports import free_ports
 from finetune_api.conditions import Reason
-from finetune_api.run import StorageConfig
+from finetune_api.pod_contracts.run import StorageConfig
 from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage import transfers

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.run import StorageConfig
+from finetune_api.pod_contracts.run import StorageConfig
 from finetune_api.sources import StorageLocation, parse_location, parse_s3
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.commits import check_storage

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_api.outcome import Failure, parse_termination_message
+from finetune_api.pod_contracts.outcome import Failure, parse_termination_message
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.heartbeats import Beat
 from tests.integration import forked

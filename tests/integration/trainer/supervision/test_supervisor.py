@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED
+from finetune_api.pod_contracts.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.heartbeats import Phase
 from tests.integration.trainer.supervision.supervised import LIMITS, STEPS_OF_A_SHORT_RUN

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Adapter, Best, Checkpoints, Limit, LoRA, TrainingData, ValidationData
-from finetune_api.manifest import Manifest
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.manifest import Manifest
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.model.loading import fetch_model, load_model, load_tokenizer

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_api.benchmarks import BENCHMARK_TASKS
+from finetune_api.evaluation.benchmarks import BENCHMARK_TASKS
 from finetune_api.sources import parse_s3
 from finetune_trainer.benchmarks.mirroring import known_task, mirror_benchmark
 from finetune_trainer.storage.storage import Storage

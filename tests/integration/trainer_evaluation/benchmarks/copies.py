@@ -13,7 +13,7 @@ from typing import Any
 import datasets
 import yaml
 
-from finetune_api.benchmarks import BenchmarkTask
+from finetune_api.evaluation.benchmarks import BenchmarkTask
 
 Row = dict[str, Any]
 

@@ -12,14 +12,13 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finetune_api.benchmarks import BENCHMARK_TASKS, Benchmark
 from finetune_api.conditions import Reason
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation_results import Score
-from finetune_api.outcome import EvaluationReport, parse_termination_message
-from finetune_api.run import EvaluateRun, ModelSource
+from finetune_api.evaluation import BASELINE, Score
+from finetune_api.evaluation.benchmarks import BENCHMARK_TASKS, Benchmark
+from finetune_api.pod_contracts.outcome import EvaluationReport, parse_termination_message
+from finetune_api.pod_contracts.run import EvaluateRun, ModelSource
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_api.sources import parse_s3
-from finetune_api.termination_message import to_termination_message
 from finetune_grading.statistics.intervals import newcombe
 from finetune_trainer.benchmarks import kept, language_model
 from finetune_trainer.benchmarks.language_model import AskedModel

@@ -9,7 +9,7 @@ import datasets
 import pytest
 import yaml
 
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_api.sources import parse_s3
 from finetune_trainer.benchmarks.catalogue import definition_file
 from finetune_trainer.benchmarks.lm_eval_tasks import load_task

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from finetune_api.evaluation import Budget
 from finetune_api.graders import Grader, GraderErrorCode
-from finetune_api.run import EndpointConfig
+from finetune_api.model_usage import Budget
+from finetune_api.pod_contracts.run import EndpointConfig
 from finetune_api.sources import StorageLocation
 from finetune_grading.grade import Grade
 from finetune_grading.grade_rows import grade_rows

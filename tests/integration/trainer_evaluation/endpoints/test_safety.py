@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import Budget
-from finetune_api.evaluation_progress import CandidateProgress
-from finetune_api.outcome import EvaluationReport, parse_termination_message
-from finetune_api.progress import TrainerStatus, to_progress
-from finetune_api.run import EndpointConfig, EvaluateRun, ModelSource, NamedModel, ProgressTarget
-from finetune_api.safety.attack import Safety, SafetyGate
-from finetune_api.termination_message import to_termination_message
+from finetune_api.evaluation import BASELINE, CandidateProgress
+from finetune_api.evaluation.safety import Safety, SafetyGate
+from finetune_api.model_usage import Budget
+from finetune_api.pod_contracts.outcome import EvaluationReport, parse_termination_message
+from finetune_api.pod_contracts.progress import TrainerStatus, to_progress
+from finetune_api.pod_contracts.run import EndpointConfig, EvaluateRun, ModelSource, NamedModel, ProgressTarget
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_trainer.evaluation.evaluate import evaluate
 from finetune_trainer.outputs import loaded_outputs
 from finetune_trainer.process.failures import DiagnosedError

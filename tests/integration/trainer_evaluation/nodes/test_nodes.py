@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from e2e.cluster.machine.children import with_parent
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import Generation
-from finetune_api.outcome import EvaluationReport
-from finetune_api.run import EvaluateRun, ModelSource, NamedModel
+from finetune_api.evaluation import BASELINE, Generation
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.run import EvaluateRun, ModelSource, NamedModel
 from finetune_trainer.distributed.ranks import NODE_RANK
 from finetune_trainer.evaluation.evaluate import evaluate
 from finetune_trainer.evaluation.nodes import share as shares

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluated_models import BASELINE
+from finetune_api.evaluation import BASELINE
 from finetune_api.graders import Grader
-from finetune_api.outcome import Failure
-from finetune_api.run import EvaluateRun, NamedModel
+from finetune_api.pod_contracts.outcome import Failure
+from finetune_api.pod_contracts.run import EvaluateRun, NamedModel
 from finetune_trainer.evaluation.evaluate import evaluate
 from finetune_trainer.process.failures import DiagnosedError
 from tests.integration.trainer_evaluation.buckets import Bucket

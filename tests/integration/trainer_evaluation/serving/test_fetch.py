@@ -10,8 +10,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune_api.conditions import Reason
-from finetune_api.manifest import Manifest
-from finetune_api.run import FetchRun, ModelSource
+from finetune_api.pod_contracts.manifest import Manifest
+from finetune_api.pod_contracts.run import FetchRun, ModelSource
 from finetune_api.sources import parse_s3
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.serving.fetch import SCRATCH, fetch

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from finetune_api.conditions import Reason
 from finetune_api.default_hyperparameters import resolve_for
-from finetune_api.evaluation import EvaluationStatus
-from finetune_api.evaluation_results import GradingErrors, ModelUsage, Score, SliceScore
+from finetune_api.evaluation import EvaluationStatus, GradingErrors, Score, SliceScore
 from finetune_api.finetunejob import (
     CheckpointStatus,
     DatasetError,
@@ -23,14 +22,15 @@ from finetune_api.finetunejob import (
     Result,
 )
 from finetune_api.graders import GraderErrorCode
-from finetune_api.outcome import (
+from finetune_api.model_usage import ModelUsage
+from finetune_api.pod_contracts.outcome import (
     EvaluationReport,
     Failure,
     PreflightReport,
     TrainReport,
     parse_termination_message,
 )
-from finetune_api.termination_message import TERMINATION_MESSAGE_BYTES, to_termination_message
+from finetune_api.pod_contracts.termination_message import TERMINATION_MESSAGE_BYTES, to_termination_message
 
 FILE = FileStatistics(examples=1500, tokens=90_000, max_tokens=120)
 MODEL = ModelStatus(architecture="LlamaForCausalLM", context_length=512)

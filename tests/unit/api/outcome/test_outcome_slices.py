@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from finetune_api.evaluation_results import GatedSliceStatus, ModelUsage, Score, SliceScore
-from finetune_api.outcome import EvaluationReport, parse_termination_message
-from finetune_api.termination_message import to_termination_message
+from finetune_api.evaluation import GatedSliceStatus, Score, SliceScore
+from finetune_api.model_usage import ModelUsage
+from finetune_api.pod_contracts.outcome import EvaluationReport, parse_termination_message
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from tests.unit.api.outcome.test_outcome import SLICE
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetFindings, FileStatistics, ModelStatus
-from finetune_api.outcome import Failure, PreflightReport, parse_termination_message
+from finetune_api.pod_contracts.outcome import Failure, PreflightReport, parse_termination_message
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_api.safety.screening import MOST_FINDINGS, SHOWN_LINES, ScreeningFinding, ScreeningStatus
-from finetune_api.termination_message import to_termination_message
 
 FINDINGS = [
     ScreeningFinding(

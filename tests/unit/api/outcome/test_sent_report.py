@@ -6,11 +6,24 @@ import json
 
 import pytest
 
-from finetune_api.evaluation import MOST_SCORES, MOST_SLICE_SCORES
-from finetune_api.evaluation_results import SENT_REPORT_BYTES, GatedSliceStatus, Score, SliceScore
-from finetune_api.outcome import EvaluationReport, parse_termination_message
-from finetune_api.sent_report import STATUS_BYTES, bounded, bytes_in_status, digest_of, read_report, write_report
-from finetune_api.termination_message import to_termination_message
+from finetune_api.evaluation import (
+    MOST_SCORES,
+    MOST_SLICE_SCORES,
+    SENT_REPORT_BYTES,
+    GatedSliceStatus,
+    Score,
+    SliceScore,
+)
+from finetune_api.pod_contracts.outcome import EvaluationReport, parse_termination_message
+from finetune_api.pod_contracts.sent_report import (
+    STATUS_BYTES,
+    bounded,
+    bytes_in_status,
+    digest_of,
+    read_report,
+    write_report,
+)
+from finetune_api.pod_contracts.termination_message import to_termination_message
 
 BY = "{{item.language}}"
 CANDIDATES = tuple(f"c{at}" for at in range(4))

@@ -10,12 +10,12 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from finetune_api.base import ApiModel
-from finetune_api.conditions import KindStatus
 from finetune_api.dataset import DatasetStatus
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.finetunesweep import FineTuneSweepStatus
+from finetune_api.lifecycle import KindStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
 
 MOMENT = "2026-11-22T12:00:00Z"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from kubernetes.utils.quantity import parse_quantity
 from pydantic import TypeAdapter
 
-from finetune_api.crd import KINDS, Kind, structural_schema
+from finetune_api.crd import structural_schema
+from finetune_api.kinds import KINDS, Kind
 from finetune_api.kubernetes_types import Quantity
 from tests.unit.api.wire.test_versions import contains
 from tests.unit.api.wire.wire_objects import objects_of

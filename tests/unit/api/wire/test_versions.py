@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from finetune_api.conditions import KindStatus, UnreadableStatusError
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.finetunesweep import FineTuneSweepStatus
+from finetune_api.lifecycle import KindStatus, UnreadableStatusError
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from tests.unit.api.wire.full_statuses import KINDS, full_status, objects_within, replaced, with_unknown_fields, without
 from tests.unit.api.wire.full_statuses import UNKNOWN as LATER

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from finetune_api.conditions import KindStatus
 from finetune_api.dataset import DatasetStatus
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.finetunesweep import FineTuneSweepStatus
+from finetune_api.lifecycle import KindStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_view.next_step import next_steps
 from finetune_view.object_view import ObjectView, object_view

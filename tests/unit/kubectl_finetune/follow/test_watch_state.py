@@ -154,7 +154,7 @@ def test_a_curve_is_as_wide_as_it_may_be_and_falls_with_the_values() -> None:
 
 
 def test_durations_are_those_of_finetune_api() -> None:
-    from finetune_api.progress import human_duration
+    from finetune_api.pod_contracts.progress import human_duration
 
     for seconds in (0, 119, 120, 125, 599, 600, 3599, 3600, 7200, 10_799, 10_800, 12_000, 28_800, 30_000, 172_799):
         assert duration(seconds) == human_duration(seconds), seconds

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from finetune_api.conditions import Condition, ConditionType, Reason
-from finetune_api.failure import FailureStatus
-from finetune_api.outcome import Failure
+from finetune_api.lifecycle import FailureStatus
+from finetune_api.pod_contracts.outcome import Failure
 from finetune_operator.core.conditions import Readiness, conditions, failed, stalled
 from finetune_operator.evaluation.plan import plan as plan_evaluation
 from finetune_operator.finetunejob.plan import plan

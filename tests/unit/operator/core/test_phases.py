@@ -9,11 +9,11 @@ from typing import Any, get_args
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.crd import KINDS
 from finetune_api.dataset import Phase as DatasetPhase
 from finetune_api.evaluation import Phase as EvaluationPhase
 from finetune_api.finetunejob import AttemptState, Phase
 from finetune_api.finetunesweep import Phase as SweepPhase
+from finetune_api.kinds import KINDS
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_api.modeldeployment import Phase as DeploymentPhase
 from finetune_operator import reference

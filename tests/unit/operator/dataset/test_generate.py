@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset_generation import GeneratedStatus
+from finetune_api.dataset import GeneratedStatus
 from finetune_api.dataset_reference import PinnedRevision
-from finetune_api.evaluation_results import ModelUsage
 from finetune_api.finetuneclass import ListedModel
-from finetune_api.run import DatasetRun
+from finetune_api.model_usage import ModelUsage
+from finetune_api.pod_contracts.run import DatasetRun
 from finetune_operator.core.conditions import progressing, stalled
 from finetune_operator.dataset.kind import dataset
 from finetune_operator.dataset.observed import ObservedDataset

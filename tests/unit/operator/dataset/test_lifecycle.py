@@ -10,8 +10,8 @@ import pytest
 
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.dataset import DatasetStatus
-from finetune_api.failure import FailureStatus
-from finetune_api.run import DatasetRun
+from finetune_api.lifecycle import FailureStatus
+from finetune_api.pod_contracts.run import DatasetRun
 from finetune_operator.dataset.kind import dataset
 from finetune_operator.dataset.observed import ObservedDataset
 from finetune_operator.dataset.plan import plan

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import ConditionType, Reason
-from finetune_api.evaluation_results import ModelUsage, Score
+from finetune_api.evaluation import Score
 from finetune_api.finetuneclass import ListedModel
-from finetune_api.outcome import EvaluationReport, Failure
-from finetune_api.run import EndpointConfig, EvaluateRun, NamedModel
+from finetune_api.model_usage import ModelUsage
+from finetune_api.pod_contracts.outcome import EvaluationReport, Failure
+from finetune_api.pod_contracts.run import EndpointConfig, EvaluateRun, NamedModel
 from finetune_operator.core.conditions import Readiness, progressing
 from finetune_operator.core.digest import DIGEST_ANNOTATION
 from finetune_operator.evaluation.objects import evaluate_objects

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import ConditionType, Reason
-from finetune_api.evaluation import EvaluationStatus
-from finetune_api.evaluation_progress import CandidateProgress, EvaluationProgress
+from finetune_api.evaluation import CandidateProgress, EvaluationProgress, EvaluationStatus
 from finetune_api.finetunejob import Progress
-from finetune_api.outcome import Failure
-from finetune_api.run import EvaluateRun
+from finetune_api.pod_contracts.outcome import Failure
+from finetune_api.pod_contracts.run import EvaluateRun
 from finetune_operator.core.conditions import progressing as waits_for
 from finetune_operator.environment import Environment
 from finetune_operator.evaluation.kind import evaluation

@@ -8,12 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluated_models import Endpoint, Outputs
-from finetune_api.evaluation import EvaluationSpec
-from finetune_api.evaluation_results import OutputsStatus
+from finetune_api.evaluation import Endpoint, EvaluationSpec, Outputs, OutputsStatus
 from finetune_api.finetuneclass import ListedModel
-from finetune_api.outcome import EvaluationReport
-from finetune_api.run import EvaluateRun
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.run import EvaluateRun
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.environment import Environment
 from finetune_operator.evaluation.observe import observe

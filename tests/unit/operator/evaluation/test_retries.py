@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import EvaluationStatus
-from finetune_api.evaluation_progress import EvaluationProgress
+from finetune_api.evaluation import EvaluationProgress, EvaluationStatus
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.pods.observed import PodView
 from tests.unit.operator.evaluation.plans import EVALUATING, JOB, RETRY, RETRY_OBJECTS, decide, failed_once, is_over

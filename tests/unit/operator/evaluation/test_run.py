@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from finetune_api.evaluation_results import ModelUsage, OutputsStatus, SliceScore
+from finetune_api.evaluation import OutputsStatus, SliceScore
+from finetune_api.model_usage import ModelUsage
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.models.resolve import undecided

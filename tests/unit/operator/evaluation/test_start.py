@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.run import EvaluateRun, ModelSource
+from finetune_api.pod_contracts.run import EvaluateRun, ModelSource
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.models.resolve import ResolvedModel

@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation_gates import GateResult
-from finetune_api.evaluation_results import GradingErrors, Score
+from finetune_api.evaluation import BASELINE, GateResult, GradingErrors, Score
 from finetune_grading.statistics.estimates import estimate, estimate_difference
 from finetune_grading.ungraded import ungraded_outputs
 from finetune_operator.evaluation.scores.gates import evaluate_gates

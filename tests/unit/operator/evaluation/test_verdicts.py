@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import ConditionType
-from finetune_api.outcome import EvaluationReport
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.models.resolve import ResolvedModel
 from tests.unit.operator.evaluation.plans import JOB, decide

@@ -9,7 +9,7 @@ import pytest
 from finetune_api.base import LocalObjectReference
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, Model
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.finetuneclass.resolve import ResolvedClass, default_class, resolve_class, storage_config
 from finetune_operator.kube.resources import FINE_TUNE_JOBS

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_api.run import EndpointConfig, PreflightRun
+from finetune_api.pod_contracts.run import EndpointConfig, PreflightRun
 from finetune_operator.core.conditions import Readiness, progressing
 from finetune_operator.finetunejob.observe import observe_classifier
 from finetune_operator.finetunejob.plan import plan

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_operator.finetunejob.objects import (
     accelerator_memory,
     attempt_objects,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import FineTuneJobStatus, MemoryEstimate, StorageFolder
-from finetune_api.outcome import Failure
+from finetune_api.lifecycle import FailureStatus
+from finetune_api.pod_contracts.outcome import Failure
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from finetune_api.evaluation_results import Score
+from finetune_api.evaluation import Score
 from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, SizedModel, TrialStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from finetune_api.conditions import UnreadableStatusError
 from finetune_api.finetunesweep import FineTuneSweepStatus, has_values, with_values
+from finetune_api.lifecycle import UnreadableStatusError
 from tests.unit.operator.finetunesweep.sweeps import OBJECTIVE, SweepWorld, sweep_spec
 
 HOLDOUT = {**OBJECTIVE, "evaluation": {**OBJECTIVE["evaluation"], "holdout": {"uri": "s3://data/holdout.jsonl"}}}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from finetune_api.conditions import UnreadableStatusError
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.lifecycle import UnreadableStatusError
 from finetune_operator.kube.parsed import KEPT, SPECS_KEPT, Parsed, spec_of, status_of
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from finetune_api.evaluation import EvaluationStatus
-from finetune_api.evaluation_progress import EvaluationProgress
-from finetune_api.failure import FailureStatus
+from finetune_api.evaluation import EvaluationProgress, EvaluationStatus
+from finetune_api.lifecycle import FailureStatus
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.metrics.evaluation_metrics import EvaluationMetrics
 from tests.unit.operator.evaluation_states import evaluated_status, evaluation_status

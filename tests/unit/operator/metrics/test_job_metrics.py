@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import CollectorRegistry
 
-from finetune_api.conditions import Condition, KindStatus
+from finetune_api.conditions import Condition
 from finetune_api.finetunejob import AttemptOutcome, CheckpointStatus, EndedAttempt, FineTuneJobStatus, Progress, Usage
+from finetune_api.lifecycle import KindStatus
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.metrics.job_metrics import JobMetrics
 from finetune_operator.metrics.object_metrics import ObjectMetrics

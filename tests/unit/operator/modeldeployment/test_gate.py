@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_api.run import CheckpointSource, ModelSource
+from finetune_api.pod_contracts.run import CheckpointSource, ModelSource
 from finetune_operator.core.conditions import Readiness, conditions, failed, stalled
 from finetune_operator.modeldeployment.observed import GateEvaluation
 from finetune_operator.models.resolve import ResolvedModel, tuned_model

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_api.conditions import Reason
-from finetune_api.run import SERVING_DRAIN_SECONDS, SERVING_LINGER_SECONDS
+from finetune_api.pod_contracts.run import SERVING_DRAIN_SECONDS, SERVING_LINGER_SECONDS
 from finetune_operator.core.conditions import progressing, stalled
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.modeldeployment.plan import plan
 from finetune_operator.modeldeployment.serving.history import MOST_REVISIONS, with_rollout
 from finetune_operator.models.resolve import ResolvedModel

@@ -11,8 +11,13 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import DriftedField, ModelDeploymentStatus
-from finetune_api.outcome import Failure
-from finetune_api.run import SERVING_DRAIN_SECONDS, SERVING_LINGER_SECONDS, STORAGE_CREDENTIALS_DIRECTORY, ModelSource
+from finetune_api.pod_contracts.outcome import Failure
+from finetune_api.pod_contracts.run import (
+    SERVING_DRAIN_SECONDS,
+    SERVING_LINGER_SECONDS,
+    STORAGE_CREDENTIALS_DIRECTORY,
+    ModelSource,
+)
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.plan import plan
 from finetune_operator.models.resolve import ResolvedModel

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_api.evaluation_results import Score
+from finetune_api.evaluation import EvaluationSpec, EvaluationStatus, Score
 from finetune_api.finetunejob import CheckpointStatus, FineTuneJobStatus
 from finetune_api.finetunejob.status import StartingModel
-from finetune_api.outcome import EvaluationReport
-from finetune_api.run import CheckpointSource, EvaluateRun, ModelSource
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.run import CheckpointSource, EvaluateRun, ModelSource
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.environment import Environment
 from finetune_operator.evaluation.candidates import models_to_evaluate

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluated_models import ModelReference
+from finetune_api.evaluation import ModelReference
 from finetune_api.finetunejob import Result
 from finetune_api.finetunesweep import FineTuneSweepSpec
 from finetune_operator.core.conditions import Readiness

@@ -7,7 +7,7 @@ import pytest
 from finetune_api.dataset_reference import PinnedRevision, PinnedRevisions
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_api.outcome import EvaluationReport
+from finetune_api.pod_contracts.outcome import EvaluationReport
 from finetune_operator.models.checkpoints import checkpoint_models
 from finetune_operator.models.resolve import ResolvedModel, TrainedOn, tuned_model
 from tests.unit.operator.evaluation.plans import NEW, decide

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.run import (
+from finetune_api.pod_contracts.run import (
     METRICS_PORT,
     RUN_DIGEST_VARIABLE,
     CheckpointSource,

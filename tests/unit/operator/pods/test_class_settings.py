@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.run import NamedModel
+from finetune_api.pod_contracts.run import NamedModel
 from finetune_operator.evaluation.objects import evaluate_objects
 from finetune_operator.finetuneclass.resolve import ResolvedClass, resolve_class
 from finetune_operator.finetunejob.objects import attempt_objects

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.failure import Disruption
-from finetune_api.progress import CheckpointReport
+from finetune_api.lifecycle import Disruption
+from finetune_api.pod_contracts.progress import CheckpointReport
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pods.observed import PodView
 from finetune_operator.progress.endpoint import ProgressEndpoint

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.failure import FailureStatus
-from finetune_api.outcome import Failure
+from finetune_api.lifecycle import FailureStatus
+from finetune_api.pod_contracts.outcome import Failure
 from finetune_operator.core.conditions import failure_message
 from finetune_operator.pods.job_outcome import disruption_message, failed_by_itself, failure, is_disruption, outcome
 from finetune_operator.pods.observed import pod_view

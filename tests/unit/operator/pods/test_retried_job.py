@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.failure import Disruption, FailureStatus
-from finetune_api.outcome import Failure, PreflightReport
+from finetune_api.lifecycle import Disruption, FailureStatus
+from finetune_api.pod_contracts.outcome import Failure, PreflightReport
 from finetune_operator.evaluation.current_job import evaluation_job
 from finetune_operator.finetunejob.deletion.plan import DELETION
 from finetune_operator.finetunejob.plan import plan

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from finetune_api.finetunejob import CheckpointStatus, Progress
-from finetune_api.progress import PROGRESS_BODY_BYTES, CheckpointReport
+from finetune_api.pod_contracts.progress import PROGRESS_BODY_BYTES, CheckpointReport
 from finetune_operator.core.ownership import Owner
 from finetune_operator.progress import server
 from finetune_operator.progress.endpoint import ProgressEndpoint

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from finetune_api.evaluation_results import SENT_REPORT_BYTES, SentReport
-from finetune_api.sent_report import digest_of, write_report
+from finetune_api.evaluation import SENT_REPORT_BYTES, SentReport
+from finetune_api.pod_contracts.sent_report import digest_of, write_report
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.progress.sent_reports import SentReports
 from tests.unit.operator.evaluation_states import EVALUATION_REPORT

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from finetune_api.canary import MOST_SOURCES, CanaryStatus, TrafficReport, TrafficSource
-from finetune_api.run import ModelSource
+from finetune_api.modeldeployment import MOST_SOURCES, CanaryStatus, TrafficReport, TrafficSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.progress.traffic import COUNT_SECONDS, PublishedTraffic, TrafficStore
 from tests.unit.operator.pod_objects import controlled_by

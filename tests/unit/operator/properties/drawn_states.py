@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason
+from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.evaluation import EvaluationStatus
-from finetune_api.failure import FailureStatus
+from finetune_api.lifecycle import FailureStatus, KindStatus
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.plan import Plan
 from finetune_operator.dataset.observed import ObservedDataset

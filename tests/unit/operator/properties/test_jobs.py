@@ -9,7 +9,7 @@ from typing import get_args
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from finetune_api.conditions import ConditionType, KindStatus
+from finetune_api.conditions import ConditionType
 from finetune_api.finetunejob import (
     AttemptOutcome,
     AttemptState,
@@ -23,7 +23,8 @@ from finetune_api.finetunejob import (
     Progress,
     Usage,
 )
-from finetune_api.progress import CheckpointReport
+from finetune_api.lifecycle import KindStatus
+from finetune_api.pod_contracts.progress import CheckpointReport
 from finetune_operator.budgets.observed import ObservedBudget, PodTime
 from finetune_operator.core.plan import ENDED_UNSUCCESSFULLY
 from finetune_operator.evaluation.observed import ObservedEvaluation

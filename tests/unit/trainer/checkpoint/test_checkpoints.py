@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from finetune_api.finetunejob import Best, CorruptCheckpoint
-from finetune_api.manifest import CheckpointKey, Manifest, ManifestFile
+from finetune_api.pod_contracts.manifest import CheckpointKey, Manifest, ManifestFile
 from finetune_api.sources import StorageLocation
 from finetune_trainer.checkpoint.checkpoints import metrics_at, to_report, to_status
 from finetune_trainer.checkpoint.retention import best_of, outdated, ranked

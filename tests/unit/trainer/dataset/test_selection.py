@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.dataset_generation import NotKept
+from finetune_api.dataset import NotKept
 from finetune_api.graders import Grader, GraderErrorCode
 from finetune_grading.grade import Grade, GradeError, Scored
 from finetune_grading.registered_graders import check_graders

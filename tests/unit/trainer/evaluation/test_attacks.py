@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from finetune_api.safety.attack import OWN_CATEGORIES, Converter, SafetyScore
+from finetune_api.evaluation.safety import OWN_CATEGORIES, Converter, SafetyScore
 from finetune_api.safety.classifier import Classifier
 from finetune_grading.statistics.intervals import wilson
 from finetune_trainer.data.screen.texts import Exchange

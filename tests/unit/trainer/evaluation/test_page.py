@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finetune_api.evaluation import Generation
-from finetune_api.evaluation_results import Score
+from finetune_api.evaluation import Generation, Score
 from finetune_api.graders import Grader
-from finetune_api.outcome import EvaluationReport
-from finetune_api.run import CheckpointSource, EvaluateRun, JobIdentity, ModelSource, NamedModel, StorageConfig
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.run import (
+    CheckpointSource,
+    EvaluateRun,
+    JobIdentity,
+    ModelSource,
+    NamedModel,
+    StorageConfig,
+)
 from finetune_grading.grade import Grade, GradeError
 from finetune_grading.sample import Sample
 from finetune_trainer.evaluation.report import to_page

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import MOST_SLICE_SCORES
-from finetune_api.evaluation_results import GatedSlice, GatedSliceStatus
+from finetune_api.evaluation import BASELINE, MOST_SLICE_SCORES, GatedSlice, GatedSliceStatus
 from finetune_api.graders import GraderErrorCode
 from finetune_grading.grade import Grade, GradeError, Scored
 from finetune_grading.scores import Counting, Examples, Graded

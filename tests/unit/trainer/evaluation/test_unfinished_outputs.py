@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from finetune_api.evaluation import Generation
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_grading.sample import Sample
 from finetune_trainer.generate.generation import Generator
 from finetune_trainer.outputs.heldout import HeldOutExample, Prompt

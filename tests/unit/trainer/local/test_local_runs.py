@@ -8,8 +8,8 @@ import pytest
 
 from finetune_api.default_hyperparameters import resolve_for
 from finetune_api.finetunejob import DatasetFindings, FileStatistics, FineTuneJobSpec, ModelStatus, Parallelism
-from finetune_api.outcome import PreflightReport
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.outcome import PreflightReport
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_api.sources import ON_A_LAPTOP
 from finetune_trainer.local.job_file import LocalJob
 from finetune_trainer.local.storage_settings import storage_config

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.run import ModelSource, StorageConfig
+from finetune_api.pod_contracts.run import ModelSource, StorageConfig
 from finetune_trainer.local.model_source import model_source
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.open_storage import open_storage

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetError, DatasetFindings
-from finetune_api.outcome import Failure
-from finetune_api.progress import Metric, TrainerStatus
+from finetune_api.pod_contracts.outcome import Failure
+from finetune_api.pod_contracts.progress import Metric, TrainerStatus
 from finetune_trainer.local.screen import Screen, to_duration
 
 METRICS = {"current_step": "12", "total_steps": "300", "loss": "0.25", "eval_loss": "0.5"}

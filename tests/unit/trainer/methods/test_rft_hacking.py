@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import RewardStop
-from finetune_api.progress import hacking_signs
+from finetune_api.pod_contracts.progress import hacking_signs
 from finetune_trainer.methods.rft.hacking import WatchRewards, is_over, signs_at, signs_of
 from finetune_trainer.process.failures import DiagnosedError
 

@@ -20,7 +20,7 @@ from finetune_api.finetunejob import (
     ResolvedHyperparameters,
     TrainingData,
 )
-from finetune_api.run import JobIdentity, ModelSource, StorageConfig, TrainRun
+from finetune_api.pod_contracts.run import JobIdentity, ModelSource, StorageConfig, TrainRun
 from finetune_trainer.distributed.batches import BatchSplit
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.distributed.ranks import ranks_alone_on_node

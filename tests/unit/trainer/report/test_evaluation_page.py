@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.evaluation_results import OutputsStatus, Score
+from finetune_api.evaluation import OutputsStatus, Score
 from finetune_trainer.report.evaluation.page import (
     Answer,
     ComparedExample,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from finetune_api.evaluation_progress import CandidateProgress
-from finetune_api.progress import TrainerStatus, to_progress
+from finetune_api.evaluation import CandidateProgress
+from finetune_api.pod_contracts.progress import TrainerStatus, to_progress
 from finetune_trainer.report import evaluation_progress
 from finetune_trainer.report.evaluation_progress import EvaluationReporter, FurtherOutputs
 

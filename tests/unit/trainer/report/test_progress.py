@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from finetune_api.base import LONGEST_SECONDS
 from finetune_api.finetunejob import CheckpointStatus
-from finetune_api.progress import CheckpointReport, ProgressReport, TrainerStatus, to_progress
-from finetune_api.run import ProgressTarget
+from finetune_api.pod_contracts.progress import CheckpointReport, ProgressReport, TrainerStatus, to_progress
+from finetune_api.pod_contracts.run import ProgressTarget
 from finetune_trainer.report import progress
 from finetune_trainer.report.progress import CONNECT_TRIES, Clock, ProgressSender, to_trainer_status
 

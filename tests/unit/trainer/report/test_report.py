@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from finetune_api.finetunejob import Adapter, Checkpoints, Dataset, LoRA, Method, Parallelism, ResolvedHyperparameters
-from finetune_api.manifest import Manifest
-from finetune_api.run import JobIdentity, ModelSource, StorageConfig, TrainRun
+from finetune_api.pod_contracts.manifest import Manifest
+from finetune_api.pod_contracts.run import JobIdentity, ModelSource, StorageConfig, TrainRun
 from finetune_trainer.methods.rft.tally import MEASURES
 from finetune_trainer.report.charts import MOST_POINTS, line_chart
 from finetune_trainer.report.model_card import model_card

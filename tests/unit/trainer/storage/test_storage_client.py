@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_api.conditions import Reason
-from finetune_api.run import StorageConfig
+from finetune_api.pod_contracts.run import StorageConfig
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.client import open_client
 from finetune_trainer.storage.transfers import Part, split

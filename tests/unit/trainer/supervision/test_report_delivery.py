@@ -12,10 +12,10 @@ from threading import Thread
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation_results import Score
-from finetune_api.outcome import EvaluationReport
-from finetune_api.run import ProgressTarget
-from finetune_api.sent_report import digest_of, read_report, write_report
+from finetune_api.evaluation import Score
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.run import ProgressTarget
+from finetune_api.pod_contracts.sent_report import digest_of, read_report, write_report
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.supervision import report_delivery
 from finetune_trainer.supervision.report_delivery import deliver

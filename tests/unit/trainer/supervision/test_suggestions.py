@@ -13,7 +13,7 @@ from finetune_api.finetunejob import (
     ResolvedHyperparameters,
     TrainingData,
 )
-from finetune_api.run import JobIdentity, ModelSource, StorageConfig, TrainRun
+from finetune_api.pod_contracts.run import JobIdentity, ModelSource, StorageConfig, TrainRun
 from finetune_trainer.supervision.suggestions import more_accelerator_memory, more_memory
 
 

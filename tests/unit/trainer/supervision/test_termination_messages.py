@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetFindings, ModelStatus
-from finetune_api.outcome import (
+from finetune_api.pod_contracts.outcome import (
     EXIT_DISRUPTED,
     EXIT_FAILED,
     EXIT_SUCCEEDED,
@@ -17,8 +17,8 @@ from finetune_api.outcome import (
     PreflightReport,
     parse_termination_message,
 )
-from finetune_api.run import FetchRun
-from finetune_api.termination_message import TERMINATION_MESSAGE_BYTES, to_termination_message
+from finetune_api.pod_contracts.run import FetchRun
+from finetune_api.pod_contracts.termination_message import TERMINATION_MESSAGE_BYTES, to_termination_message
 from finetune_operator.pods.builders import pinned
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.supervision import termination_messages

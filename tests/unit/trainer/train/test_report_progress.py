@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from finetune_api.finetunejob import Progress
-from finetune_api.progress import CheckpointReport, TrainerStatus, to_progress
+from finetune_api.pod_contracts.progress import CheckpointReport, TrainerStatus, to_progress
 from finetune_trainer.train.callbacks import ReportProgress
 
 

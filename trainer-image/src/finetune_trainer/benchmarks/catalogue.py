@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from finetune_api.benchmarks import BenchmarkTask
+from finetune_api.evaluation.benchmarks import BenchmarkTask
 
 EXECUTES_CODE = ("cruxeval", "humaneval", "humaneval_infilling", "longproc", "mbpp")
 """Families of tasks that run what the model writes."""

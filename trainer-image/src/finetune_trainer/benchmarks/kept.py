@@ -16,7 +16,7 @@ import orjson
 from pydantic import Field, TypeAdapter
 
 from finetune_api.base import ApiModel
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_api.sources import StorageLocation
 from finetune_trainer.model.folders import model_version
 from finetune_trainer.storage.storage import Storage

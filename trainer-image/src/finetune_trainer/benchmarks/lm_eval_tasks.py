@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from finetune_api.benchmarks import BenchmarkTask
 from finetune_api.conditions import Reason
+from finetune_api.evaluation.benchmarks import BenchmarkTask
 from finetune_trainer.benchmarks.catalogue import BY_SUBJECT, CATALOGUE, definition_file
 from finetune_trainer.benchmarks.mirror import LocalDataset
 from finetune_trainer.process.failures import DiagnosedError, first_line, sentence

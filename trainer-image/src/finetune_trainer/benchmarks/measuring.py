@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
-from finetune_api.benchmarks import Benchmark
 from finetune_api.conditions import Reason
-from finetune_api.evaluation_results import Score
-from finetune_api.run import ModelSource
+from finetune_api.evaluation import Score
+from finetune_api.evaluation.benchmarks import Benchmark
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_api.sources import StorageLocation, parse_s3
 from finetune_grading.grade import Grade, Scored
 from finetune_grading.scores import Counting, Examples, scores_of

@@ -14,8 +14,8 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, StringConstraints, ValidationError
 
 from finetune_api.base import ApiModel, Line, problems
-from finetune_api.benchmarks import BenchmarkTask
 from finetune_api.conditions import Reason
+from finetune_api.evaluation.benchmarks import BenchmarkTask
 from finetune_api.sources import StorageLocation, is_allowed
 from finetune_trainer.benchmarks.catalogue import PublishedDataset, published_dataset
 from finetune_trainer.process.failures import DiagnosedError

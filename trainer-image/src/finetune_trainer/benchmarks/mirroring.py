@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from finetune_api.benchmarks import BENCHMARK_TASKS, BenchmarkTask
 from finetune_api.conditions import Reason
+from finetune_api.evaluation.benchmarks import BENCHMARK_TASKS, BenchmarkTask
 from finetune_api.sources import StorageLocation
 from finetune_trainer.benchmarks.catalogue import CATALOGUE, EXECUTES_CODE, PublishedDataset, published_dataset
 from finetune_trainer.benchmarks.lm_eval_tasks import count_examples, load_task

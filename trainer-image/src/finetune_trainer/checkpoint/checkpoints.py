@@ -16,8 +16,8 @@ import structlog
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Best, CheckpointStatus, CorruptCheckpoint
-from finetune_api.manifest import CheckpointKey, Manifest
-from finetune_api.progress import CheckpointReport
+from finetune_api.pod_contracts.manifest import CheckpointKey, Manifest
+from finetune_api.pod_contracts.progress import CheckpointReport
 from finetune_api.sources import StorageLocation
 from finetune_trainer.checkpoint import evaluation_records
 from finetune_trainer.checkpoint.evaluation_records import measured

@@ -15,7 +15,7 @@ from peft import PeftModel
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Adapter
-from finetune_api.run import CheckpointSource, ModelSource
+from finetune_api.pod_contracts.run import CheckpointSource, ModelSource
 from finetune_api.sources import parse_location
 from finetune_trainer.checkpoint import checkpoints, training_state
 from finetune_trainer.generate.generation import stored_dtype

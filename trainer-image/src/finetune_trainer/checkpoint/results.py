@@ -13,8 +13,8 @@ import structlog
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import CorruptCheckpoint, Result
-from finetune_api.manifest import MANIFEST_NAME, Manifest
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.manifest import MANIFEST_NAME, Manifest
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_api.sources import HubModel, StorageLocation, parse_location, parse_model_uri
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.checkpoint.checkpoints import LocalCheckpoint

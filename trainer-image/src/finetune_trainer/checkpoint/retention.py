@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import structlog
 
 from finetune_api.finetunejob import Best
-from finetune_api.manifest import MANIFEST_NAME
+from finetune_api.pod_contracts.manifest import MANIFEST_NAME
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.commits import Claim, Committed

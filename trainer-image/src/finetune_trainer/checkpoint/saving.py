@@ -23,8 +23,8 @@ import structlog
 import torch
 
 from finetune_api.finetunejob import Checkpoints, CorruptCheckpoint
-from finetune_api.manifest import CheckpointKey
-from finetune_api.progress import CheckpointReport
+from finetune_api.pod_contracts.manifest import CheckpointKey
+from finetune_api.pod_contracts.progress import CheckpointReport
 from finetune_api.sources import StorageLocation
 from finetune_trainer.checkpoint import checkpoints, evaluation_records, retention, training_state
 from finetune_trainer.checkpoint.checkpoints import Resumed

@@ -14,8 +14,8 @@ from finetune_api.base import LINE_LENGTH
 from finetune_api.conditions import Reason
 from finetune_api.dataset import MOST_ERRORS, MOST_WARNINGS, RevisionContent, SourceFile, SplitStatus
 from finetune_api.finetunejob import DatasetFindings
-from finetune_api.outcome import DatasetReport
-from finetune_api.run import DATASET_DIRECTORY, DatasetRun
+from finetune_api.pod_contracts.outcome import DatasetReport
+from finetune_api.pod_contracts.run import DATASET_DIRECTORY, DatasetRun
 from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.data.read.data_files import DataFile, corrected, fetch_files
 from finetune_trainer.data.read.reader import unread_keys

@@ -16,10 +16,10 @@ from typing import Any
 import orjson
 
 from finetune_api.conditions import Reason
-from finetune_api.dataset_generation import MOST_COMPLETIONS, Generate, GenerationContent
-from finetune_api.evaluation import Budget, Generation
-from finetune_api.evaluation_results import ModelUsage
-from finetune_api.run import DatasetRun, ModelSource
+from finetune_api.dataset import MOST_COMPLETIONS, Generate, GenerationContent
+from finetune_api.evaluation import Generation
+from finetune_api.model_usage import Budget, ModelUsage
+from finetune_api.pod_contracts.run import DatasetRun, ModelSource
 from finetune_api.sources import StorageLocation, parse_s3
 from finetune_grading.grade_rows import grade_rows
 from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError

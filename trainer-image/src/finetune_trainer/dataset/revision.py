@@ -21,13 +21,14 @@ from finetune_api.dataset import (
     MOST_SOURCES,
     REVISION_NAME,
     SPLIT_NAMES,
+    GeneratedStatus,
+    GenerationContent,
     Revision,
     RevisionContent,
     SplitStatus,
 )
-from finetune_api.dataset_generation import GeneratedStatus, GenerationContent
 from finetune_api.dataset_reference import SplitName, split_file
-from finetune_api.manifest import Manifest
+from finetune_api.pod_contracts.manifest import Manifest
 from finetune_api.sources import StorageLocation
 from finetune_trainer.data.select.near_duplicates import Positions
 from finetune_trainer.data.select.survey import Survey

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from finetune_api.dataset_generation import NotKept
+from finetune_api.dataset import NotKept
 from finetune_api.graders import GraderErrorCode
 from finetune_grading.grade import Grade, GradeError
 from finetune_grading.graders.interface import CompiledGrader

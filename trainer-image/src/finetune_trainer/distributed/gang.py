@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from finetune_api.conditions import Reason
-from finetune_api.outcome import Failure
+from finetune_api.pod_contracts.outcome import Failure
 from finetune_trainer.distributed.ranks import Ranks
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError, first_line
 from finetune_trainer.process.progress_log import log_progress

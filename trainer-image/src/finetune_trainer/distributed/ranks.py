@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune_api.finetunejob import Parallelism
-from finetune_api.run import RENDEZVOUS_PORT
+from finetune_api.pod_contracts.run import RENDEZVOUS_PORT
 
 NODE_RANK = "JOB_COMPLETION_INDEX"
 HOST = "RENDEZVOUS_HOST"

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
-from finetune_api.evaluation_results import ModelUsage
 from finetune_api.finetuneclass import Prices
+from finetune_api.model_usage import ModelUsage
 from finetune_grading.judge import StopGradingError
 from finetune_trainer.endpoints.asked_model import AskedModel
 from finetune_trainer.process.progress_log import log_progress

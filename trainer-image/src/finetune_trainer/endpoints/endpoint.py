@@ -13,9 +13,9 @@ from typing import Any, NoReturn, TypeVar
 import httpx2
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation_results import ModelUsage
 from finetune_api.graders import GraderErrorCode
-from finetune_api.run import MODEL_KEY, MODEL_KEYS_DIRECTORY, EndpointConfig
+from finetune_api.model_usage import ModelUsage
+from finetune_api.pod_contracts.run import MODEL_KEY, MODEL_KEYS_DIRECTORY, EndpointConfig
 from finetune_grading.grade import RowError
 from finetune_grading.judge import StopGradingError
 from finetune_trainer.endpoints.answer_cache import Answer, Answers, question_digest

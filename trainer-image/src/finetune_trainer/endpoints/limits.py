@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 
 import orjson
 
-from finetune_api.evaluation import Budget
 from finetune_api.graders import GraderErrorCode
+from finetune_api.model_usage import Budget
 from finetune_api.sources import StorageLocation
 from finetune_grading.grade import RowError
 from finetune_trainer.storage.storage import Storage

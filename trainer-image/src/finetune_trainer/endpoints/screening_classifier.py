@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from finetune_api.evaluation import Budget
-from finetune_api.run import DatasetRun, PreflightRun
+from finetune_api.model_usage import Budget
+from finetune_api.pod_contracts.run import DatasetRun, PreflightRun
 from finetune_api.safety.screening import Screening
 from finetune_api.sources import parse_s3
 from finetune_trainer.endpoints.answer_cache import Answers

@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation_results import CalibrationStatus
+from finetune_api.evaluation import CalibrationStatus
 from finetune_api.finetunejob import DatasetSource
 from finetune_api.graders import Grader, GraderErrorCode
-from finetune_api.run import EvaluateRun
+from finetune_api.pod_contracts.run import EvaluateRun
 from finetune_grading.grade import Grade, reaches
 from finetune_grading.graders.interface import CompiledGrader, RowsGrader
 from finetune_grading.sample import MissingVariableError, Row, Sample

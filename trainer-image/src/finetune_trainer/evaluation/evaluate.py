@@ -10,10 +10,10 @@ from pathlib import Path
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import MOST_WARNINGS
+from finetune_api.evaluation.safety import MOST_SAFETY_SCORES
 from finetune_api.finetunejob import DatasetSource
-from finetune_api.outcome import EvaluationReport
-from finetune_api.run import EvaluateRun, ModelSource
-from finetune_api.safety.attack import MOST_SAFETY_SCORES
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.run import EvaluateRun, ModelSource
 from finetune_api.sources import parse_s3
 from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
 from finetune_grading.registered_graders import compile_graders, load_graders

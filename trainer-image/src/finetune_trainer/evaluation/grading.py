@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluated_models import BASELINE
+from finetune_api.evaluation import BASELINE
 from finetune_api.graders import GraderErrorCode
-from finetune_api.run import EvaluateRun
+from finetune_api.pod_contracts.run import EvaluateRun
 from finetune_api.sources import parse_s3
 from finetune_grading.grade import Grade, GradeError
 from finetune_grading.grade_rows import grade_rows

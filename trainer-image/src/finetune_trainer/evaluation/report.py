@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.outcome import EvaluationReport
-from finetune_api.run import EndpointConfig, EvaluateRun
-from finetune_api.safety.attack import SafetyScore
+from finetune_api.evaluation import BASELINE
+from finetune_api.evaluation.safety import SafetyScore
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.run import EndpointConfig, EvaluateRun
 from finetune_grading.exact_json import write_json
 from finetune_grading.grade import Grade
 from finetune_grading.graders.pairwise import tally

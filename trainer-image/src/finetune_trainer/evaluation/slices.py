@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_api.base import LINE_LENGTH
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation import MOST_SLICE_SCORES
-from finetune_api.evaluation_results import GatedSlice, GatedSliceStatus, Score, SliceScore
-from finetune_api.outcome import gated_by
+from finetune_api.evaluation import BASELINE, MOST_SLICE_SCORES, GatedSlice, GatedSliceStatus, Score, SliceScore
+from finetune_api.pod_contracts.outcome import gated_by
 from finetune_grading.grade import Grade
 from finetune_grading.sample import Sample
 from finetune_grading.scores import OF_THE_OUTPUT, Counting, Examples, Graded, Thresholds, scores_of

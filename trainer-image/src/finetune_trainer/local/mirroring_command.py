@@ -8,8 +8,8 @@ from pathlib import Path
 
 import typer
 
-from finetune_api.benchmarks import BENCHMARK_TASKS
 from finetune_api.conditions import Reason
+from finetune_api.evaluation.benchmarks import BENCHMARK_TASKS
 from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.benchmarks.mirroring import known_task, mirror_benchmark
 from finetune_trainer.local.storage_settings import storage_config

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from finetune_api.conditions import Reason
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_trainer.model.folders import ADAPTER_CONFIG, is_adapter, open_folder
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage

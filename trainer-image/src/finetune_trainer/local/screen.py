@@ -10,8 +10,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from finetune_api.outcome import Failure
-from finetune_api.progress import CheckpointReport, TrainerStatus
+from finetune_api.pod_contracts.outcome import Failure
+from finetune_api.pod_contracts.progress import CheckpointReport, TrainerStatus
 
 _KEPT = frozenset({"started", "resumed", "corrupt", "checkpoint", "back_pressure", "early_stopping"})
 """The events that stay on the screen; the others pass by in the line below."""

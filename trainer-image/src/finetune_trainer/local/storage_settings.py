@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finetune_api.run import StorageConfig
+from finetune_api.pod_contracts.run import StorageConfig
 
 
 def storage_config(variables: Mapping[str, str]) -> StorageConfig:

@@ -22,8 +22,8 @@ from typing import Any
 from finetune_api.conditions import Reason
 from finetune_api.default_hyperparameters import DEFAULT_SEED, resolve_checkpoints, resolve_for
 from finetune_api.finetunejob import FineTuneJobSpec, Parallelism
-from finetune_api.outcome import EXIT_FAILED, EXIT_SUCCEEDED, PreflightReport, TrainReport
-from finetune_api.run import JobIdentity, ModelSource, PreflightRun, TrainRun
+from finetune_api.pod_contracts.outcome import EXIT_FAILED, EXIT_SUCCEEDED, PreflightReport, TrainReport
+from finetune_api.pod_contracts.run import JobIdentity, ModelSource, PreflightRun, TrainRun
 from finetune_trainer.local.job_file import LocalJob, read_job
 from finetune_trainer.local.model_source import model_source
 from finetune_trainer.local.screen import Screen

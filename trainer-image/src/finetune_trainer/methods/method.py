@@ -17,7 +17,7 @@ from finetune_trainer.report.measures import LOSSES, Measure
 if TYPE_CHECKING:
     from finetune_api import finetunejob as api
     from finetune_api.finetunejob import Adapter, ResolvedHyperparameters, RewardCalibration
-    from finetune_api.outcome import Failure
+    from finetune_api.pod_contracts.outcome import Failure
     from finetune_trainer.data.encode import tokenization
     from finetune_trainer.data.read.examples import Example
     from finetune_trainer.model.loading import LocalModel

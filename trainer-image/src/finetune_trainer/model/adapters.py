@@ -21,7 +21,7 @@ from transformers import BitsAndBytesConfig, set_seed
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Adapter, Freeze
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_trainer.model.loading import Device, LocalModel, load_model
 from finetune_trainer.model.target_modules import lora_config, refuse_unknown_targets
 from finetune_trainer.process.failures import DiagnosedError, first_line

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from finetune_api.conditions import Reason
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_api.sources import HubModel, StorageLocation, parse_model_uri
 from finetune_trainer.model.weight_headers import Tensor, Tensors, end_of_weights, read_tensors
 from finetune_trainer.process.failures import DiagnosedError, first_line, sentence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import ModelStatus
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_trainer.model.folders import (
     ADAPTER_CONFIG,
     PICKLE_PATTERNS,

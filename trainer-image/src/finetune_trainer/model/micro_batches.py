@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 import torch
 
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_trainer.distributed.batches import BatchSplit, micro_batch_sizes, split_batch
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.model.adapters import add_lora, trained_shapes

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 from finetune_api.conditions import Reason
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_trainer.model.folders import weight_files
 from finetune_trainer.model.loading import LocalModel
 from finetune_trainer.process.failures import DiagnosedError

@@ -9,8 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune_api.base import problems
-from finetune_api.evaluated_models import Candidate
-from finetune_api.evaluation import EvaluationSpec, Generation
+from finetune_api.evaluation import Candidate, EvaluationSpec, Generation
 from finetune_api.graders import Grader
 from finetune_grading.openai_graders.criteria import reference_of, shown, translate_criteria
 from finetune_grading.openai_graders.documents import Message, Sampling

@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter
 
 from finetune_api.base import LONGEST_SECONDS, MOST_EXAMPLES, ApiModel
 from finetune_api.evaluation import Generation
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_api.sources import parse_s3
 from finetune_grading.sample import Sample
 from finetune_grading.tool_calls import ToolCall

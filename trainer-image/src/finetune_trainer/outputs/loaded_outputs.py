@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_grading.sample import Sample
 from finetune_trainer.checkpoint.loadable import fetch_loadable, fetched_uri
 from finetune_trainer.data.images.images import ImageStore

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from finetune_api.evaluation_results import OutputsStatus
+from finetune_api.evaluation import OutputsStatus
 from finetune_grading.grade import GradeError
 from finetune_grading.sample import Sample
 from finetune_grading.statistics.medians import median

@@ -11,9 +11,9 @@ from pydantic import Field, ValidationError
 
 from finetune_api.base import RunFile
 from finetune_api.finetunejob import RewardCalibration
-from finetune_api.manifest import Sha256
-from finetune_api.outcome import Failure
-from finetune_api.run import PreflightRun
+from finetune_api.pod_contracts.manifest import Sha256
+from finetune_api.pod_contracts.outcome import Failure
+from finetune_api.pod_contracts.run import PreflightRun
 from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.data.encode.token_files import read_rows
 from finetune_trainer.data.select.choice import Chosen

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from finetune_api.conditions import Reason
-from finetune_api.run import PreflightRun
+from finetune_api.pod_contracts.run import PreflightRun
 from finetune_trainer.data.encode.chat_template import reads_images, text_tokenizer
 from finetune_trainer.model.loading import InspectedModel, Shapes
 from finetune_trainer.process.failures import DiagnosedError

@@ -6,7 +6,7 @@ import structlog
 
 from finetune_api.default_hyperparameters import packs_by_default, sequence_length
 from finetune_api.finetunejob import DatasetFindings
-from finetune_api.run import PreflightRun
+from finetune_api.pod_contracts.run import PreflightRun
 from finetune_trainer.data.encode.packed_rows import packed_rows
 from finetune_trainer.data.select.choice import Chosen
 from finetune_trainer.methods.method import packs_rows

@@ -20,8 +20,8 @@ from finetune_api.finetunejob import (
     ModelStatus,
     ResolvedHyperparameters,
 )
-from finetune_api.outcome import PREFLIGHT_REPORT_NAME, Failure, PreflightReport
-from finetune_api.run import PreflightRun
+from finetune_api.pod_contracts.outcome import PREFLIGHT_REPORT_NAME, Failure, PreflightReport
+from finetune_api.pod_contracts.run import PreflightRun
 from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.data.encode.chat_template import reads_images
 from finetune_trainer.data.encode.vision import NO_SHARDED_VISION

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.conditions import Reason
-from finetune_api.run import ModelSource, PreflightRun
+from finetune_api.pod_contracts.run import ModelSource, PreflightRun
 from finetune_trainer.data.encode.chat_template import reads_images, text_tokenizer
 from finetune_trainer.model.loading import InspectedModel, inspect_model
 from finetune_trainer.preflight.model_checks import CheckedModel, refuse_tokens_beyond

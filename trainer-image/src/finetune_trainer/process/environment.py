@@ -12,7 +12,7 @@ from types import FrameType
 
 from finetune_trainer.process.cpu import available_cpus
 
-EXIT_ON_SIGTERM = 143  # finetune_api.outcome.EXIT_DISRUPTED, which is not imported for its weight
+EXIT_ON_SIGTERM = 143  # finetune_api.pod_contracts.outcome.EXIT_DISRUPTED, which is not imported for its weight
 
 QUIET = {
     "DISABLE_KUBEFLOW_INTEGRATION": "TRUE",  # progress.py speaks its protocol

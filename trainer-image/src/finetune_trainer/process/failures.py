@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetFindings
-from finetune_api.outcome import Failure
+from finetune_api.pod_contracts.outcome import Failure
 
 MESSAGE_LENGTH = 4096
 

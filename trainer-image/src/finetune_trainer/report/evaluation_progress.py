@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from finetune_api.evaluation_progress import CandidateProgress
-from finetune_api.progress import TrainerStatus
-from finetune_api.run import ProgressTarget
+from finetune_api.evaluation import CandidateProgress
+from finetune_api.pod_contracts.progress import TrainerStatus
+from finetune_api.pod_contracts.run import ProgressTarget
 from finetune_trainer.report.progress import ProgressSender, to_trainer_status
 
 STEPS_OF_OUTPUT = 99

@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from huggingface_hub import ModelCardData
 
 from finetune_api.dataset_reference import PinnedRevisions
-from finetune_api.manifest import Manifest
-from finetune_api.run import ModelSource, TrainRun
+from finetune_api.pod_contracts.manifest import Manifest
+from finetune_api.pod_contracts.run import ModelSource, TrainRun
 from finetune_api.sources import HubModel, parse_model_uri
 
 PACKAGES = ("finetune-operator", "torch", "transformers", "peft", "trl", "accelerate", "datasets")

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune_api.finetunejob import Adapter, CorruptCheckpoint, RewardCalibration
-from finetune_api.manifest import Manifest
-from finetune_api.outcome import PREFLIGHT_REPORT_NAME
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.manifest import Manifest
+from finetune_api.pod_contracts.outcome import PREFLIGHT_REPORT_NAME
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_api.sources import parse_location
 from finetune_trainer.model.export import MODEL_CARD
 from finetune_trainer.report.measures import Measure

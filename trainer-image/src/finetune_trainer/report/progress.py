@@ -1,6 +1,6 @@
 """Progress reports of rank 0 to the operator, in the protocol of transformers' KubeflowCallback.
 
-A separate thread sends the newest report at most every PROGRESS_INTERVAL_SECONDS (finetune_api.progress).
+A separate thread sends the newest report at most every PROGRESS_INTERVAL_SECONDS (finetune_api.pod_contracts.progress).
 Training never waits for it, and never fails because of it.
 """
 
@@ -17,15 +17,15 @@ import structlog
 import urllib3
 
 from finetune_api.base import LONGEST_SECONDS
-from finetune_api.evaluation_progress import CandidateProgress
-from finetune_api.progress import (
+from finetune_api.evaluation import CandidateProgress
+from finetune_api.pod_contracts.progress import (
     PROGRESS_INTERVAL_SECONDS,
     CheckpointReport,
     Metric,
     ProgressReport,
     TrainerStatus,
 )
-from finetune_api.run import PROGRESS_CA_PATH, PROGRESS_TOKEN_PATH, ProgressTarget
+from finetune_api.pod_contracts.run import PROGRESS_CA_PATH, PROGRESS_TOKEN_PATH, ProgressTarget
 
 POST_SECONDS = 5.0
 LAST_POST_SECONDS = 6.0

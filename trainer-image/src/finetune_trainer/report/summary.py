@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from finetune_api.manifest import Manifest
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.manifest import Manifest
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_api.sources import parse_location
 from finetune_trainer.report.measures import LOSSES, Measure
 from finetune_trainer.report.report import Samples, Summary, readable

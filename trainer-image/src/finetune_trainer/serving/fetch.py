@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
+from finetune_api.pod_contracts.run import SERVED_MODEL_DIRECTORY, FetchRun
 from finetune_trainer.model.export import write_model
 from finetune_trainer.model.loading import LocalModel, load_model, load_processor
 from finetune_trainer.process.progress_log import log_progress

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from transformers.cli.serving.utils import get_response_template
 
-from finetune_api.run import SERVING_DRAIN_SECONDS, SERVING_LINGER_SECONDS, SERVING_PORT
+from finetune_api.pod_contracts.run import SERVING_DRAIN_SECONDS, SERVING_LINGER_SECONDS, SERVING_PORT
 from finetune_trainer.generate.generation import Generator, load_generator
 from finetune_trainer.generate.tool_calls import response_template
 from finetune_trainer.model.loading import LocalModel

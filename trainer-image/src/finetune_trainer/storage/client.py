@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.loaders import Loader, create_loader
 from botocore.session import Session
 
-from finetune_api.run import StorageConfig
+from finetune_api.pod_contracts.run import StorageConfig
 from finetune_trainer.storage.credentials import give_credentials, hide_credentials
 from finetune_trainer.storage.errors import NO_CREDENTIALS, no_credentials
 

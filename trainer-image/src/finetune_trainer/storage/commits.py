@@ -47,7 +47,14 @@ from pydantic import ValidationError
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import CorruptCheckpoint
-from finetune_api.manifest import MANIFEST_NAME, CheckpointKey, ClaimRecord, Manifest, ManifestFile, digest
+from finetune_api.pod_contracts.manifest import (
+    MANIFEST_NAME,
+    CheckpointKey,
+    ClaimRecord,
+    Manifest,
+    ManifestFile,
+    digest,
+)
 from finetune_api.sources import StorageLocation
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.storage.storage import MismatchError, Storage, in_parallel

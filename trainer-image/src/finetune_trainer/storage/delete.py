@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from finetune_api.conditions import Reason
-from finetune_api.run import DeleteRun, JobIdentity, is_run_folder
+from finetune_api.pod_contracts.run import DeleteRun, JobIdentity, is_run_folder
 from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress

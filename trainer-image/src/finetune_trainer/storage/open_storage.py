@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_api.run import StorageConfig
+from finetune_api.pod_contracts.run import StorageConfig
 from finetune_trainer.storage.s3_and_local import S3AndLocalStorage
 from finetune_trainer.storage.storage import Storage
 

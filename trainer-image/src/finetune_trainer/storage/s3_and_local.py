@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from finetune_api.conditions import Reason
-from finetune_api.run import StorageConfig
+from finetune_api.pod_contracts.run import StorageConfig
 from finetune_api.sources import StorageLocation
 from finetune_trainer.storage.local_folders import LocalFolders
 from finetune_trainer.storage.storage import Storage, StoredFile, StoredObject

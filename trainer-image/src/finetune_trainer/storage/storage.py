@@ -14,7 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from finetune_api.conditions import Reason
-from finetune_api.run import STORAGE_CREDENTIALS_DIRECTORY, StorageConfig
+from finetune_api.pod_contracts.run import STORAGE_CREDENTIALS_DIRECTORY, StorageConfig
 from finetune_api.sources import StorageLocation
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.client import open_client

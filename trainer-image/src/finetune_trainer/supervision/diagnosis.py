@@ -9,8 +9,8 @@ from __future__ import annotations
 import traceback
 
 from finetune_api.conditions import Reason
-from finetune_api.outcome import Failure
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.outcome import Failure
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_trainer.process.failures import DiagnosedError, first_line
 from finetune_trainer.supervision.suggestions import more_accelerator_memory, more_memory
 

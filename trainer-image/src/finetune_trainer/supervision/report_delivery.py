@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import MOST_SCORES_IN_A_MESSAGE
-from finetune_api.outcome import EvaluationReport
-from finetune_api.run import PROGRESS_CA_PATH, PROGRESS_TOKEN_PATH, ProgressTarget
-from finetune_api.sent_report import SENT_REPORT_PATH, SentReportAnswer, bounded, digest_of, write_report
-from finetune_api.termination_message import TERMINATION_MESSAGE_BYTES
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.run import PROGRESS_CA_PATH, PROGRESS_TOKEN_PATH, ProgressTarget
+from finetune_api.pod_contracts.sent_report import SENT_REPORT_PATH, SentReportAnswer, bounded, digest_of, write_report
+from finetune_api.pod_contracts.termination_message import TERMINATION_MESSAGE_BYTES
 from finetune_trainer.process.failures import DiagnosedError
 
 DELIVERY_SECONDS = 600.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_trainer.distributed.batches import split_batch
 
 SHORTEST_LENGTH = 128

@@ -27,8 +27,8 @@ from typing import NoReturn
 
 import structlog
 
-from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED, Failure
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED, Failure
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_trainer.process import heartbeats
 from finetune_trainer.supervision.diagnosis import diagnose_end, diagnose_oom_kill
 from finetune_trainer.supervision.oom import count_oom_kills

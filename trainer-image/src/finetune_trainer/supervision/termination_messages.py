@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from finetune_api.base import STORED, ApiModel
 from finetune_api.conditions import Reason
-from finetune_api.outcome import (
+from finetune_api.pod_contracts.outcome import (
     EXIT_DISRUPTED,
     EXIT_FAILED,
     EXIT_SUCCEEDED,
@@ -31,8 +31,8 @@ from finetune_api.outcome import (
     TrainReport,
     parse_termination_message,
 )
-from finetune_api.run import RUN_DIGEST_VARIABLE, TrainRun
-from finetune_api.termination_message import to_termination_message
+from finetune_api.pod_contracts.run import RUN_DIGEST_VARIABLE, TrainRun
+from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.supervision.diagnosis import diagnose
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune_api.conditions import Reason
-from finetune_api.outcome import Failure
+from finetune_api.pod_contracts.outcome import Failure
 from finetune_trainer.process.heartbeats import Beat, Phase
 
 ENDED = ("", "Z", "X")

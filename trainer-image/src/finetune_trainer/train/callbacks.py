@@ -13,7 +13,7 @@ import structlog
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune_api.conditions import Reason
-from finetune_api.progress import CheckpointReport
+from finetune_api.pod_contracts.progress import CheckpointReport
 from finetune_trainer.checkpoint.evaluation_records import is_evaluation
 from finetune_trainer.checkpoint.saving import BackgroundSaves
 from finetune_trainer.checkpoint.training_state import Training

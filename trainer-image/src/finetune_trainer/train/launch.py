@@ -17,8 +17,8 @@ from pathlib import Path
 import structlog
 
 from finetune_api.base import STORED
-from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED, TrainReport
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED, TrainReport
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_trainer.distributed.ranks import Ranks, node_rank, ranks_alone_on_node, ranks_under_agent, rendezvous
 from finetune_trainer.process import environment, heartbeats
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.conditions import Reason
-from finetune_api.run import ModelSource, TrainRun
+from finetune_api.pod_contracts.run import ModelSource, TrainRun
 from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.checkpoint.checkpoints import LocalCheckpoint, Resumed

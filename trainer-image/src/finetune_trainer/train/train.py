@@ -16,9 +16,9 @@ from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
 
 from finetune_api.finetunejob import CorruptCheckpoint, Result
-from finetune_api.outcome import TrainReport
-from finetune_api.progress import CheckpointReport
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.outcome import TrainReport
+from finetune_api.pod_contracts.progress import CheckpointReport
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_trainer.checkpoint import checkpoints, results, training_state
 from finetune_trainer.checkpoint.saving import RunIsOverError
 from finetune_trainer.distributed.gang import Gang

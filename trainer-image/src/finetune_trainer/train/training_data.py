@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api.conditions import Reason
 from finetune_api.dataset_reference import PinnedRevisions
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_api.sources import parse_location
 from finetune_trainer.data.encode.chat_template import TemplateError, template_clock
 from finetune_trainer.data.encode.token_files import expand, mapped_rows

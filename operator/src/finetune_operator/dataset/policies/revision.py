@@ -6,7 +6,7 @@ from datetime import datetime
 
 from finetune_api.base import whole_seconds
 from finetune_api.dataset import DatasetStatus
-from finetune_api.outcome import DatasetReport
+from finetune_api.pod_contracts.outcome import DatasetReport
 from finetune_operator.dataset.current_job import try_result, try_to_watch
 from finetune_operator.dataset.ends import end_run, succeeded
 from finetune_operator.dataset.observed import DatasetDecision, ObservedDataset

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation_progress import EvaluationProgress
-from finetune_api.progress import human_duration
+from finetune_api.evaluation import BASELINE, EvaluationProgress
+from finetune_api.pod_contracts.progress import human_duration
 from finetune_operator.core.plan import earliest
 from finetune_operator.evaluation.candidates import names_in_results
 from finetune_operator.evaluation.current_job import current_job

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from finetune_api.base import whole_seconds
 from finetune_api.evaluation import EvaluationStatus
-from finetune_api.outcome import EvaluationReport
-from finetune_api.safety.attack import SafetyStatus
+from finetune_api.evaluation.safety import SafetyStatus
+from finetune_api.pod_contracts.outcome import EvaluationReport
 from finetune_operator.evaluation.candidates import ANOTHER_REVISION
 from finetune_operator.evaluation.current_job import try_result, try_to_watch
 from finetune_operator.evaluation.ends import complete, end_with_verdict

@@ -6,9 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation_gates import Gate, GateResult
-from finetune_api.evaluation_results import CalibrationStatus, GatedSlice, GatedSliceStatus, Score, SliceScore
+from finetune_api.evaluation import (
+    BASELINE,
+    CalibrationStatus,
+    Gate,
+    GatedSlice,
+    GatedSliceStatus,
+    GateResult,
+    Score,
+    SliceScore,
+)
 from finetune_grading.grade import reaches
 from finetune_grading.statistics.power import examples_to_decide, examples_to_detect
 from finetune_grading.ungraded import Ungraded

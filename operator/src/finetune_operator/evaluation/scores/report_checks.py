@@ -10,8 +10,9 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import get_args
 
-from finetune_api.evaluation_results import CalibrationStatus, ModelUsage, OutputsStatus, Score, SliceScore
-from finetune_api.safety.attack import Measure, SafetyScore
+from finetune_api.evaluation import CalibrationStatus, OutputsStatus, Score, SliceScore
+from finetune_api.evaluation.safety import Measure, SafetyScore
+from finetune_api.model_usage import ModelUsage
 from finetune_api.sources import is_below
 
 

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import MOST_WARNINGS, EvaluationSpec, EvaluationStatus
-from finetune_api.evaluation_gates import GateResult
-from finetune_api.evaluation_results import BestCheckpoint
-from finetune_api.safety.attack import SafetyGateResult
+from finetune_api.evaluation import MOST_WARNINGS, BestCheckpoint, EvaluationSpec, EvaluationStatus, GateResult
+from finetune_api.evaluation.safety import SafetyGateResult
 from finetune_grading.safety_gates import evaluate_safety_gates
 from finetune_grading.ungraded import ungraded_in_slice, ungraded_outputs
 from finetune_operator.core.conditions import Readiness, ready, stalled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_api.run import RUN_CONFIG_PATH, DeleteRun, JobIdentity
+from finetune_api.pod_contracts.run import RUN_CONFIG_PATH, DeleteRun, JobIdentity
 from finetune_operator.core.ownership import Owner, child_name, controlled_by_class
 from finetune_operator.finetuneclass.resolve import ResolvedClass, storage_config
 from finetune_operator.kube.resources import Object

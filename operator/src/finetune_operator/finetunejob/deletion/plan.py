@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_api.run import run_folder
+from finetune_api.pod_contracts.run import run_folder
 from finetune_operator.core.conditions import EventNote, Readiness, failure_message, progressing, sentence
 from finetune_operator.core.plan import Child, DeletionPlan, LeftBehind, earliest, planned
 from finetune_operator.finetunejob.deletion.objects import STORAGE_DEADLINE_SECONDS, delete_job

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import AttemptStatus, EndedAttempt, FineTuneJobStatus
-from finetune_api.progress import human_duration
+from finetune_api.pod_contracts.progress import human_duration
 from finetune_operator.core.active_deadline import deadline_of, shorter, with_suspended_time
 from finetune_operator.core.plan import earliest
 from finetune_operator.finetunejob.allowed_class import class_deadline_seconds, over_budget

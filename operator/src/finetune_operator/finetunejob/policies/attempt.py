@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus, Result
-from finetune_api.outcome import TrainReport
-from finetune_api.progress import hacking_signs
+from finetune_api.lifecycle import Disruption, FailureStatus
+from finetune_api.pod_contracts.outcome import TrainReport
+from finetune_api.pod_contracts.progress import hacking_signs
 from finetune_api.sources import is_below
 from finetune_operator.core.conditions import Readiness, progressing
 from finetune_operator.core.plan import earliest

@@ -12,7 +12,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.default_hyperparameters import resolve_for
 from finetune_api.finetunejob import FineTuneJobStatus, PreflightStatus
-from finetune_api.outcome import PreflightReport
+from finetune_api.pod_contracts.outcome import PreflightReport
 from finetune_operator.core.backoff import waits
 from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing
 from finetune_operator.finetuneclass.resolve import ResolvedClass

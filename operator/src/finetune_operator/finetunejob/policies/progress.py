@@ -7,7 +7,7 @@ from datetime import datetime
 
 from finetune_api.base import whole_seconds
 from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus
-from finetune_api.progress import carried
+from finetune_api.pod_contracts.progress import carried
 from finetune_operator.core.plan import earliest
 from finetune_operator.finetunejob.attempt_state import (
     FINISHED,

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus
-from finetune_api.outcome import Failure
+from finetune_api.pod_contracts.outcome import Failure
 from finetune_operator.core.backoff import retry_delay_seconds, waits
 from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing
 from finetune_operator.finetunejob.attempt_state import (

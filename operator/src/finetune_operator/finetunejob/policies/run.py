@@ -19,7 +19,7 @@ from finetune_api.base import LINE_LENGTH, whole_seconds
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.dataset_reference import PinnedRevision, PinnedRevisions
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.core.conditions import Readiness, first_missing, progressing, stalled
 from finetune_operator.finetunejob.allowed_class import with_run_id_hint
 from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision, JobPlan, stopped

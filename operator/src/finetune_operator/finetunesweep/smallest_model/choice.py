@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finetune_api.evaluation_results import OutputsStatus
+from finetune_api.evaluation import OutputsStatus
 from finetune_api.finetunesweep import FineTuneSweepStatus, SizedModel, SmallestModel, TrialStatus
 
 PASSED, INCONCLUSIVE = "Passed", "Inconclusive"

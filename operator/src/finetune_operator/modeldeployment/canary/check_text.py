@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finetune_api.canary import CheckResult
+from finetune_api.modeldeployment import CheckResult
 
 _SHARES = {"Refused": "requests refused (4xx)", "Left": "requests left by their client before an answer"}
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
 
-from finetune_api.canary import (
+from finetune_api.modeldeployment import (
     CanaryCheck,
     CheckMetric,
     CheckResult,

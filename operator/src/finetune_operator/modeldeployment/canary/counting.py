@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from finetune_api.canary import (
+from finetune_api.modeldeployment import (
     MOST_BUCKETS,
     MOST_COUNT,
     MOST_SOURCES,

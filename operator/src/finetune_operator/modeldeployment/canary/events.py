@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finetune_api.canary import Canary, CanaryStatus
 from finetune_api.conditions import Reason
-from finetune_api.modeldeployment import ModelDeploymentStatus
+from finetune_api.modeldeployment import Canary, CanaryStatus, ModelDeploymentStatus
 from finetune_operator.core.conditions import EventNote
 from finetune_operator.modeldeployment.canary.check_text import passed
 from finetune_operator.modeldeployment.canary.readiness import rolled_back

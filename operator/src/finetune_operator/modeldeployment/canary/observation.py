@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.canary import CanaryStatus, TrafficReport
+from finetune_api.modeldeployment import CanaryStatus, TrafficReport
 from finetune_operator.modeldeployment.gateway.readiness import ready_gateways, role_behind_service
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.crash import crash_of, is_crashing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_api.canary import Canary, CanaryStatus, RequestCounts, RequestShare
+from finetune_api.modeldeployment import Canary, CanaryStatus, RequestCounts, RequestShare
 from finetune_operator.modeldeployment.canary.checks import SHARES, margin_of, share_is_above
 from finetune_operator.modeldeployment.canary.statistics import quantile_of_normal
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from finetune_api.canary import AbortedRevision, Canary, CanaryStatus, CanaryStep
 from finetune_api.conditions import Reason
-from finetune_api.run import ModelSource
+from finetune_api.modeldeployment import AbortedRevision, Canary, CanaryStatus, CanaryStep
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.core.conditions import Readiness, progressing, stalled
 from finetune_operator.modeldeployment.canary.check_text import undecided
 from finetune_operator.modeldeployment.canary.steps import ordered

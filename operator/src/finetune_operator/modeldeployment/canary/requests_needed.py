@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from statistics import NormalDist
 
-from finetune_api.canary import CanaryCheck, TrafficCounts
+from finetune_api.modeldeployment import CanaryCheck, TrafficCounts
 from finetune_operator.modeldeployment.canary.checks import passes
 from finetune_operator.modeldeployment.canary.statistics import GROWTH
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from finetune_api.base import LINE_LENGTH, whole_seconds
-from finetune_api.canary import Canary, CanaryOutcome, CanaryPhase, CanaryStatus, CanaryStep
-from finetune_api.run import ModelSource
+from finetune_api.modeldeployment import Canary, CanaryOutcome, CanaryPhase, CanaryStatus, CanaryStep
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.core.digest import digest
 from finetune_operator.core.plan import earliest
 from finetune_operator.modeldeployment.canary.check_text import passed, worse

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.modeldeployment import Gateway
-from finetune_api.run import (
+from finetune_api.pod_contracts.run import (
     METRICS_PORT,
     PROGRESS_TOKEN_PATH,
     SERVING_DRAIN_SECONDS,

@@ -7,9 +7,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.base import LINE_LENGTH, whole_seconds
-from finetune_api.canary import MOST_ABORTED, AbortedRevision, Canary, CanaryStatus
 from finetune_api.conditions import Reason
-from finetune_api.modeldeployment import ModelDeploymentStatus
+from finetune_api.modeldeployment import MOST_ABORTED, AbortedRevision, Canary, CanaryStatus, ModelDeploymentStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.digest import digest, without
 from finetune_operator.core.plan import Plan, earliest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_api.run import CheckpointSource, ModelSource
+from finetune_api.pod_contracts.run import CheckpointSource, ModelSource
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.canary import Canary
 from finetune_api.finetuneclass import FineTuneClassSpec
-from finetune_api.run import ModelSource
+from finetune_api.modeldeployment import Canary
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.resources import Object

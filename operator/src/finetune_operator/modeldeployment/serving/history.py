@@ -7,7 +7,7 @@ from datetime import datetime
 
 from finetune_api.base import whole_seconds
 from finetune_api.modeldeployment import RolledOutRevision
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.modeldeployment.serving.revisions import name_of
 
 MOST_REVISIONS = 10

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import ModelDeploymentStatus, ServingRevision
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.plan import Decision, earliest

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from finetune_api.modeldeployment import UNKNOWN_REVISION
-from finetune_api.run import FetchRun, ModelSource
+from finetune_api.pod_contracts.run import FetchRun, ModelSource
 from finetune_operator.core.ownership import Owner, child_name
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.observed import PodView

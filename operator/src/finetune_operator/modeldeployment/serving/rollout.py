@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from finetune_api.conditions import REASON_MEANINGS, Reason
-from finetune_api.run import ModelSource
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.core.conditions import Readiness, progressing, ready, stalled
 from finetune_operator.modeldeployment.gateway.readiness import gateway_readiness, is_reachable
 from finetune_operator.modeldeployment.objects import service_url

@@ -13,7 +13,7 @@ import structlog
 from pydantic import ValidationError
 
 from finetune_api.base import API_VERSION
-from finetune_api.conditions import KindStatus
+from finetune_api.lifecycle import KindStatus
 from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.ownership import owner_key
 from finetune_operator.core.plan import Child, DeletionPlan, Plan, earliest

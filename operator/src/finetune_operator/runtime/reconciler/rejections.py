@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from pydantic import ValidationError
 
 from finetune_api.base import problems
-from finetune_api.conditions import ConditionType, KindStatus, Reason
+from finetune_api.conditions import ConditionType, Reason
+from finetune_api.lifecycle import KindStatus
 from finetune_operator.core.conditions import EventNote, Readiness, progressing, sentence, stalled
 from finetune_operator.core.plan import Child, Plan, planned
 from finetune_operator.kube.errors import NAME_CONFLICT, ApiError

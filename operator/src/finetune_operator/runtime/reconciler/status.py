@@ -9,7 +9,8 @@ import structlog
 from pydantic import BaseModel
 
 from finetune_api.base import whole_seconds
-from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason, UnreadableStatusError
+from finetune_api.conditions import Condition, ConditionType, Reason
+from finetune_api.lifecycle import KindStatus, UnreadableStatusError
 from finetune_operator.core.conditions import EventNote
 from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.managed_fields import has_only_our_status

@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from finetune_api.benchmarks import BENCHMARK_TASKS
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_api.run import EvaluateRun
+from finetune_api.evaluation.benchmarks import BENCHMARK_TASKS
+from finetune_api.pod_contracts.run import EvaluateRun
 from finetune_operator.evaluation.plan import plan
 from tests.unit.operator.evaluation.plans import JOB, decide
 from tests.unit.operator.evaluation_states import (

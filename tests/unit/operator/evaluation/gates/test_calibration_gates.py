@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.evaluation_gates import Gate, GateResult
-from finetune_api.evaluation_results import CalibrationStatus
+from finetune_api.evaluation import CalibrationStatus, Gate, GateResult
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.evaluation.refusal import grading_refusal
 from finetune_operator.evaluation.scores.gates import evaluate_gates

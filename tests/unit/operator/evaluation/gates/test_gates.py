@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from finetune_api.evaluation import EvaluationStatus
-from finetune_api.evaluation_gates import Gate, GateResult
-from finetune_api.evaluation_results import Score
+from finetune_api.evaluation import EvaluationStatus, Gate, GateResult, Score
 from finetune_grading.statistics.estimates import estimate, estimate_difference
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.evaluation.scores.gates import evaluate_gates, too_few_examples

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.safety.attack import SafetyGate, SafetyScore
+from finetune_api.evaluation.safety import SafetyGate, SafetyScore
 from finetune_grading.safety_gates import evaluate_safety_gates, reported
 
 CELL = {"category": "All", "converter": "All"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.safety.attack import SafetyScore, SafetyStatus
+from finetune_api.evaluation.safety import SafetyScore, SafetyStatus
 from finetune_operator.evaluation.scores.report_checks import safety_refusal
 from finetune_operator.evaluation.scores.verdict import decide_verdict
 from tests.unit.operator.evaluation_states import evaluated_status, evaluation_spec

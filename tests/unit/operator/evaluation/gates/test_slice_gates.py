@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from finetune_api.evaluation import EvaluationSpec
-from finetune_api.evaluation_gates import GateResult
-from finetune_api.evaluation_results import GatedSlice, GatedSliceStatus, SliceReference, SliceScore
-from finetune_api.run import EvaluateRun
+from finetune_api.evaluation import EvaluationSpec, GatedSlice, GatedSliceStatus, GateResult, SliceReference, SliceScore
+from finetune_api.pod_contracts.run import EvaluateRun
 from finetune_operator.evaluation.plan import plan
 from tests.unit.operator.evaluation.plans import JOB, NEW, decide
 from tests.unit.operator.evaluation_states import (

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluated_models import Outputs
-from finetune_api.run import EvaluateRun
+from finetune_api.evaluation import Outputs
+from finetune_api.pod_contracts.run import EvaluateRun
 from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.pods.observed import PodView

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.run import PYTHON_SANDBOX_SOCKET, EvaluateRun, NamedModel
+from finetune_api.pod_contracts.run import PYTHON_SANDBOX_SOCKET, EvaluateRun, NamedModel
 from finetune_operator.evaluation.objects import evaluate_objects
 from finetune_operator.evaluation.refusal import grading_refusal
 from finetune_operator.kube.resources import Object

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation_results import SentReport
-from finetune_api.outcome import EvaluationReport
-from finetune_api.sent_report import digest_of, write_report
+from finetune_api.evaluation import SentReport
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.sent_report import digest_of, write_report
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from tests.unit.operator.evaluation.plans import JOB, RETRY, decide
 from tests.unit.operator.evaluation_states import (

@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Progress
-from finetune_api.outcome import Failure
+from finetune_api.pod_contracts.outcome import Failure
 from finetune_operator.pods.observed import PodView
 from tests.unit.operator.finetunejob.attempts.attempt_states import (
     EXIT_1,

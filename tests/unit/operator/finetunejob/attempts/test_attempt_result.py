@@ -9,8 +9,8 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import CorruptCheckpoint
-from finetune_api.outcome import Failure, TrainReport
-from finetune_api.progress import CheckpointReport
+from finetune_api.pod_contracts.outcome import Failure, TrainReport
+from finetune_api.pod_contracts.progress import CheckpointReport
 from finetune_operator.finetunejob.plan import plan
 from tests.unit.operator.finetunejob.attempts.attempt_states import (
     EXIT_1,

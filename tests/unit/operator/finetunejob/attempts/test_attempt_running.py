@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from finetune_api.finetunejob import CorruptCheckpoint
-from finetune_api.progress import CheckpointReport
+from finetune_api.pod_contracts.progress import CheckpointReport
 from finetune_operator.pods.observed import PodView
 from tests.unit.operator.finetunejob.attempts.attempt_states import (
     PROGRESS,

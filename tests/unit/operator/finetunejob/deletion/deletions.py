@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from finetune_api.run import DeleteRun
+from finetune_api.pod_contracts.run import DeleteRun
 from finetune_operator.core.ownership import child_name
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion

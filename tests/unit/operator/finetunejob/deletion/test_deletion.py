@@ -12,8 +12,8 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.finetunejob.status import StorageFolder
-from finetune_api.outcome import Failure
-from finetune_api.run import DeleteRun
+from finetune_api.pod_contracts.outcome import Failure
+from finetune_api.pod_contracts.run import DeleteRun
 from finetune_operator.finetunejob.deletion.objects import STORAGE_DEADLINE_SECONDS
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.deletion.plan import FINALIZER, MOST_JOBS, holds_storage, plan

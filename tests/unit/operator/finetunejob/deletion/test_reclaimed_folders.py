@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StorageFolder
-from finetune_api.run import is_run_folder, run_folder
+from finetune_api.pod_contracts.run import is_run_folder, run_folder
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import child_name
 from finetune_operator.finetuneclass.resolve import ResolvedClass

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import ConditionType, Reason
-from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
+from finetune_api.lifecycle import FailureStatus
 from finetune_operator.environment import Environment
 from finetune_operator.finetunejob.kind import finetunejob
 from finetune_operator.finetunejob.objects import preflight_pod_name, run_digest

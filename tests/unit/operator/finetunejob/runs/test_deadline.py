@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import CheckpointStatus, EndedRun, FineTuneJobStatus
+from finetune_api.lifecycle import FailureStatus
 from finetune_operator.environment import Environment
 from finetune_operator.finetunejob.objects import run_digest
 from finetune_operator.finetunejob.observe import observe

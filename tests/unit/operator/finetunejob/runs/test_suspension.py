@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_api.progress import CheckpointReport
+from finetune_api.pod_contracts.progress import CheckpointReport
 from finetune_operator.finetunejob.plan import plan
 from tests.unit.operator.finetunejob.runs.runs import (
     IN_PREFLIGHT,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.evaluation_results import OutputsStatus
+from finetune_api.evaluation import OutputsStatus
 from finetune_api.finetuneclass import FineTuneClassSpec, Prices
 from finetune_api.finetunesweep import FineTuneSweepSpec, SizedModel
 from finetune_operator.core.conditions import Readiness

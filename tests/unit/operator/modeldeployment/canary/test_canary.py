@@ -6,10 +6,15 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from finetune_api.canary import AbortedRevision, TrafficBatch, TrafficCounts, TrafficReport
 from finetune_api.conditions import Reason
-from finetune_api.modeldeployment import ModelDeploymentStatus
-from finetune_api.run import ModelSource
+from finetune_api.modeldeployment import (
+    AbortedRevision,
+    ModelDeploymentStatus,
+    TrafficBatch,
+    TrafficCounts,
+    TrafficReport,
+)
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.core.conditions import progressing
 from finetune_operator.core.plan import Plan
 from finetune_operator.kube.resources import Object

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from finetune_api.canary import TrafficBatch, TrafficCounts, TrafficReport
 from finetune_api.conditions import Reason
-from finetune_api.run import ModelSource
+from finetune_api.modeldeployment import TrafficBatch, TrafficCounts, TrafficReport
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.core.conditions import EventNote, progressing
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.plan import plan

@@ -10,15 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.canary import (
-    MOST_SOURCES,
-    Canary,
-    CanaryStatus,
-    TrafficBatch,
-    TrafficCounts,
-    TrafficReport,
-)
-from finetune_api.run import ModelSource
+from finetune_api.modeldeployment import MOST_SOURCES, Canary, CanaryStatus, TrafficBatch, TrafficCounts, TrafficReport
+from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.modeldeployment.canary.counting import counted
 from finetune_operator.modeldeployment.canary.observation import CanaryObservation
 from finetune_operator.modeldeployment.canary.steps import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_api.canary import Canary, CanaryCheck, CanaryStatus, CheckResult, TrafficCounts
+from finetune_api.modeldeployment import Canary, CanaryCheck, CanaryStatus, CheckResult, TrafficCounts
 from finetune_operator import reference
 from finetune_operator.modeldeployment.canary.check_text import undecided, worse
 from finetune_operator.modeldeployment.canary.checks import check_results

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from finetune_api.conditions import ConditionType, KindStatus
+from finetune_api.conditions import ConditionType
 from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.lifecycle import KindStatus
 from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.plan import Plan
 from finetune_operator.core.references import ObjectKey

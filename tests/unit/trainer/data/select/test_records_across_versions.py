@@ -14,8 +14,8 @@ from pydantic.alias_generators import to_camel
 
 from finetune_api.base import RunFile
 from finetune_api.conditions import Reason
-from finetune_api.manifest import ClaimRecord, Manifest
-from finetune_api.run import StorageConfig
+from finetune_api.pod_contracts.manifest import ClaimRecord, Manifest
+from finetune_api.pod_contracts.run import StorageConfig
 from finetune_api.sources import parse_location
 from finetune_trainer.data.read.data_files import DataFile
 from finetune_trainer.data.select.dataset_record import DatasetRecord, RecordedSet, find_record, store_record

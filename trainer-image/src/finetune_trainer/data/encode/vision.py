@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from finetune_api.conditions import Reason
-from finetune_api.outcome import Failure
+from finetune_api.pod_contracts.outcome import Failure
 from finetune_trainer.data.encode.chat_template import TemplateError, reads_images
 from finetune_trainer.data.encode.tokenization import IGNORED, TokenizedExample, render_turns
 from finetune_trainer.data.encode.turns import RenderedChat

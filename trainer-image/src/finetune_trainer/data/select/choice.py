@@ -17,7 +17,7 @@ import structlog
 from finetune_api.dataset import RevisionContent
 from finetune_api.dataset_reference import PinnedRevisions
 from finetune_api.finetunejob import Dataset, DatasetFindings, DatasetSource, FileStatistics
-from finetune_api.run import DATASET_DIRECTORY
+from finetune_api.pod_contracts.run import DATASET_DIRECTORY
 from finetune_trainer.data.encode.token_files import TokenWriter
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import DataFile, fetch_files

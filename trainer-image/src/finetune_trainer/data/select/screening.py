@@ -11,9 +11,9 @@ import numpy as np
 import structlog
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation_results import ModelUsage
 from finetune_api.finetunejob import DatasetFindings
 from finetune_api.graders import GraderErrorCode
+from finetune_api.model_usage import ModelUsage
 from finetune_api.safety.classifier import Classifier
 from finetune_api.safety.screening import (
     MOST_FINDINGS,

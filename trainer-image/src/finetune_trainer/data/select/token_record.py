@@ -17,8 +17,8 @@ from pydantic import Field, ValidationError
 
 from finetune_api.base import RunFile
 from finetune_api.conditions import Reason
-from finetune_api.manifest import Sha256
-from finetune_api.run import TrainRun
+from finetune_api.pod_contracts.manifest import Sha256
+from finetune_api.pod_contracts.run import TrainRun
 from finetune_api.sources import StorageLocation, parse_location
 from finetune_trainer.data.encode.chat_template import text_tokenizer
 from finetune_trainer.data.select.dataset_record import not_as_written

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 from finetune_api.conditions import Reason
-from finetune_api.outcome import EvaluationReport
-from finetune_api.run import EvaluateRun
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.run import EvaluateRun
 from finetune_grading.graders.interface import InvalidGraderError
 from finetune_grading.registered_graders import compile_graders
 from finetune_trainer.benchmarks.measuring import prepare

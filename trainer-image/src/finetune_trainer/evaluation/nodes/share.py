@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from finetune_api.run import EvaluateRun
+from finetune_api.pod_contracts.run import EvaluateRun
 from finetune_api.sources import StorageLocation, parse_s3
 from finetune_trainer.distributed.ranks import NODE_RANK
 from finetune_trainer.outputs.share import ALONE, Share

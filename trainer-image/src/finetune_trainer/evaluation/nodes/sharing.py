@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finetune_api.run import EvaluateRun
+from finetune_api.pod_contracts.run import EvaluateRun
 from finetune_trainer.benchmarks.measuring import PreparedBenchmark, measure_all
 from finetune_trainer.evaluation.nodes.share import wait_for_others
 from finetune_trainer.evaluation.safety.attacking import Attacks

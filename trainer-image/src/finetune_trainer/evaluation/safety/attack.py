@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from finetune_api.evaluation import Generation
-from finetune_api.safety.attack import Safety, SafetyScore
+from finetune_api.evaluation.safety import Safety, SafetyScore
 from finetune_api.safety.classifier import CONTROVERSIAL, Classifier
 from finetune_grading.grade import RowError
 from finetune_trainer.data.screen.classifier import harmful_categories, refuses

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from finetune_api.run import EvaluateRun, ModelSource
-from finetune_api.safety.attack import Safety
+from finetune_api.evaluation.safety import Safety
+from finetune_api.pod_contracts.run import EvaluateRun, ModelSource
 from finetune_trainer.data.screen.classifier import try_classifier
 from finetune_trainer.endpoints.asked_model import AskedModel
 from finetune_trainer.endpoints.asking import ask_all

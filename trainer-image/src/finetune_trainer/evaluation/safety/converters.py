@@ -6,7 +6,7 @@ import base64
 import codecs
 from collections.abc import Callable, Mapping
 
-from finetune_api.safety.attack import Converter
+from finetune_api.evaluation.safety import Converter
 
 _LEET = str.maketrans("aeiostAEIOST", "431057431057")
 

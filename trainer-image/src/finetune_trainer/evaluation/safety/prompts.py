@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_api.conditions import Reason
+from finetune_api.evaluation.safety import ALL, Converter, PromptSet, Safety
 from finetune_api.finetunejob import DatasetSource
-from finetune_api.safety.attack import ALL, Converter, PromptSet, Safety
 from finetune_trainer.data.read.data_files import corrected, fetch_files
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.evaluation.safety.converters import CONVERTERS

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.safety.attack import ALL, SafetyScore
+from finetune_api.evaluation import BASELINE
+from finetune_api.evaluation.safety import ALL, SafetyScore
 from finetune_grading.statistics.estimates import estimate, estimate_difference
 from finetune_grading.statistics.intervals import Estimate
 from finetune_trainer.evaluation.safety.prompts import Attempt

@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import RewardStop
-from finetune_api.progress import hacking_signs
+from finetune_api.pod_contracts.progress import hacking_signs
 from finetune_trainer.methods.rft.tally import REWARD, TOKENS
 from finetune_trainer.process.failures import DiagnosedError
 

@@ -15,8 +15,7 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from finetune_api.evaluated_models import BASELINE
-from finetune_api.evaluation_results import OutputsStatus, Score
+from finetune_api.evaluation import BASELINE, OutputsStatus, Score
 from finetune_trainer.report.evaluation.safety_matrix import AttackMatrix
 
 PAGE_NAME = "report.html"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune_api.safety.attack import ALL, SafetyScore
+from finetune_api.evaluation.safety import ALL, SafetyScore
 
 
 @dataclass(frozen=True)

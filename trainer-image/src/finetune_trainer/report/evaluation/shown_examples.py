@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from finetune_api.evaluated_models import BASELINE
+from finetune_api.evaluation import BASELINE
 from finetune_trainer.report.evaluation.page import ComparedExample
 
 MOST_OF_A_KIND = 5

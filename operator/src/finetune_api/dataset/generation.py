@@ -6,11 +6,11 @@ from pydantic import ConfigDict, Field
 
 from finetune_api.base import MOST_EXAMPLES, ApiModel, Line, cel
 from finetune_api.dataset_reference import DatasetRef, PinnedRevision
-from finetune_api.evaluated_models import Endpoint
-from finetune_api.evaluation import MOST_GRADERS, Budget
+from finetune_api.evaluation import MOST_GRADERS, Endpoint
 from finetune_api.finetunejob import DatasetSource
 from finetune_api.graders import Grader, ShortName
 from finetune_api.kubernetes_types import keyed_by
+from finetune_api.model_usage import Budget
 from finetune_api.sources import ModelUri
 from finetune_api.unions import OneOf
 

@@ -1,15 +1,14 @@
-"""Graders in specs: the settings of each type, and the codes of what can't be graded."""
+"""Graders in specs: the settings of each type."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import ApiModel, Line, Text, cel
+from finetune_api.graders.model_graders import Calibration, LabelModel, ModelName, Pairwise, ScoreModel
 from finetune_api.kubernetes_types import SET
-from finetune_api.model_graders import Calibration, LabelModel, ModelName, Pairwise, ScoreModel
 from finetune_api.unions import TypedUnion
 
 ShortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=32)]
@@ -21,23 +20,6 @@ GraderType = Literal[
 
 MOST_SOURCE_BYTES = 256 * 1024
 """Of a Python grader, as with OpenAI."""
-
-
-class GraderErrorCode(StrEnum):
-    """Why an output could not be graded, in OpenAI's terms; the last two are our own."""
-
-    FORMULA_PARSE_ERROR = "formula_parse_error"
-    SAMPLE_PARSE_ERROR = "sample_parse_error"
-    INVALID_VARIABLE_ERROR = "invalid_variable_error"
-    PYTHON_GRADER_SERVER_ERROR = "python_grader_server_error"
-    PYTHON_GRADER_RUNTIME_ERROR = "python_grader_runtime_error"
-    MODEL_GRADER_PARSE_ERROR = "model_grader_parse_error"
-    MODEL_GRADER_REFUSAL_ERROR = "model_grader_refusal_error"
-    MODEL_GRADER_SERVER_ERROR = "model_grader_server_error"
-    MODEL_GRADER_EXCEEDED_MAX_TOKENS_ERROR = "model_grader_exceeded_max_tokens_error"
-    OTHER_ERROR = "other_error"
-    BUDGET_EXCEEDED = "BudgetExceeded"
-    NO_OUTPUT = "NoOutput"
 
 
 class StringCheck(ApiModel):

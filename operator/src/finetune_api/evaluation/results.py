@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import Field, ValidationInfo, model_validator
 
 from finetune_api.base import ANOTHER_VERSION, REPORT, ApiModel, FiniteNumber, Line, Name
-from finetune_api.graders import ShortName
-from finetune_api.model_graders import Template
+from finetune_api.graders import ShortName, Template
 
 SENT_REPORT_BYTES = 256 * 1024
 
@@ -122,17 +121,6 @@ class GradingErrors(ApiModel):
     code: Line = Field(description="OpenAI's error code, such as sample_parse_error or invalid_variable_error.")
     count: int = Field(description="Number of outputs.")
     first_line: int = Field(description="Line of the dataset for the first of them.")
-
-
-class ModelUsage(ApiModel):
-    """What one model of the class was asked during the last try."""
-
-    model: Line = Field(description="Name of the model in spec.models of the FineTuneClass.")
-    requests: int = Field(0, description="Number of requests, including those that were repeated.")
-    cached: int = Field(0, description="Number of answers from the cache, which cost nothing.")
-    prompt_tokens: int = Field(0, description="Number of tokens of prompts.")
-    completion_tokens: int = Field(0, description="Number of tokens of replies.")
-    cost: FiniteNumber = Field(None, description="Cost of the tokens by the class's prices, if it has any.")
 
 
 class OutputsStatus(ApiModel):

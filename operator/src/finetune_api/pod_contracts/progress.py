@@ -16,8 +16,7 @@ from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from finetune_api.base import LONGEST_SECONDS, MOST_STEPS, ApiModel, FiniteNumber, whole_seconds
-from finetune_api.evaluation import MOST_MODELS
-from finetune_api.evaluation_progress import CandidateProgress
+from finetune_api.evaluation import MOST_MODELS, CandidateProgress
 from finetune_api.finetunejob import CheckpointStatus, CorruptCheckpoint, Progress
 
 PROGRESS_AUDIENCE = "finetune.dev/progress"

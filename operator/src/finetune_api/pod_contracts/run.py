@@ -11,12 +11,11 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from finetune_api.base import ApiModel, Line, Name
-from finetune_api.benchmarks import Benchmark
-from finetune_api.dataset import Cleaning, DatasetPart, DatasetSplit
-from finetune_api.dataset_generation import Generate
+from finetune_api.dataset import Cleaning, DatasetPart, DatasetSplit, Generate
 from finetune_api.dataset_reference import PinnedRevision, PinnedRevisions
-from finetune_api.evaluation import Budget, Generation, OnError
-from finetune_api.evaluation_results import GatedSlice
+from finetune_api.evaluation import GatedSlice, Generation, OnError
+from finetune_api.evaluation.benchmarks import Benchmark
+from finetune_api.evaluation.safety import Safety, SafetyGate
 from finetune_api.finetuneclass import Prices, ServerSideEncryption
 from finetune_api.finetuneclass.models import CONCURRENCY, REQUESTS_PER_MINUTE, TIMEOUT_SECONDS
 from finetune_api.finetunejob import (
@@ -30,7 +29,7 @@ from finetune_api.finetunejob import (
     ResolvedHyperparameters,
 )
 from finetune_api.graders import Grader
-from finetune_api.safety.attack import Safety, SafetyGate
+from finetune_api.model_usage import Budget
 from finetune_api.safety.screening import Screening
 from finetune_api.unions import OneOf
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pydantic import ValidationError
 
 from finetune_api.base import REPORT, ApiModel
-from finetune_api.evaluation_results import SENT_REPORT_BYTES
-from finetune_api.outcome import EvaluationReport
-from finetune_api.termination_message import without_last_slice
+from finetune_api.evaluation import SENT_REPORT_BYTES
+from finetune_api.pod_contracts.outcome import EvaluationReport
+from finetune_api.pod_contracts.termination_message import without_last_slice
 
 STATUS_BYTES = 256 * 1024
 """Of everything that a report adds to a status, so that etcd takes it and the operator can hold many of them."""

@@ -25,23 +25,21 @@ from finetune_api.conditions import Reason
 from finetune_api.dataset import Revision
 from finetune_api.evaluation import (
     MOST_ASKED,
+    MOST_GATES,
     MOST_GRADERS,
     MOST_MODELS,
     MOST_SCORES,
     MOST_SLICE_SCORES,
     MOST_WARNINGS,
-)
-from finetune_api.evaluation_gates import MOST_GATES
-from finetune_api.evaluation_results import (
     CalibrationStatus,
     GatedSlice,
     GatedSliceStatus,
     GradingErrors,
-    ModelUsage,
     OutputsStatus,
     Score,
     SliceScore,
 )
+from finetune_api.evaluation.safety import MOST_SAFETY_SCORES, SafetyScore
 from finetune_api.finetunejob import (
     CheckpointStatus,
     CorruptCheckpoint,
@@ -51,7 +49,7 @@ from finetune_api.finetunejob import (
     Result,
     RewardCalibration,
 )
-from finetune_api.safety.attack import MOST_SAFETY_SCORES, SafetyScore
+from finetune_api.model_usage import ModelUsage
 
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 PREFLIGHT_REPORT_NAME = "preflight.json"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, cel
-from finetune_api.evaluated_models import MOST_CANDIDATES
+from finetune_api.evaluation.models import MOST_CANDIDATES
 from finetune_api.graders import ShortName
 from finetune_api.kubernetes_types import SET, keyed_by
 from finetune_api.safety.classifier import CONTROVERSIAL, Classifier

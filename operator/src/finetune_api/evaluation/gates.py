@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import ApiModel, Line, cel
-from finetune_api.evaluation_results import SliceReference
+from finetune_api.evaluation.results import SliceReference
 from finetune_api.graders import ShortName
 from finetune_api.unions import OneOf
 

@@ -1,4 +1,4 @@
-"""Evaluation: compares tuned models with a baseline on a held-out dataset, and applies gates."""
+"""spec of an Evaluation: which models are compared, on which data, by which graders and gates."""
 
 from __future__ import annotations
 
@@ -6,54 +6,22 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import (
-    LARGEST_SEED,
-    MOST_EXAMPLES,
-    ApiModel,
-    Line,
-    Name,
-    cel,
-)
-from finetune_api.benchmarks import MOST_BENCHMARKS, Benchmark
-from finetune_api.dataset_reference import DatasetRef, PinnedRevision
-from finetune_api.evaluated_models import MOST_CANDIDATES, Baseline, Candidate
-from finetune_api.evaluation_gates import MOST_GATES, Gate, GateResult
-from finetune_api.evaluation_progress import EvaluationProgress
-from finetune_api.evaluation_results import (
-    BestCheckpoint,
-    CalibrationStatus,
-    GatedSliceStatus,
-    GradingErrors,
-    ModelUsage,
-    OutputsStatus,
-    Score,
-    SentReport,
-    SliceScore,
-)
-from finetune_api.graders import Grader
+from finetune_api.base import LARGEST_SEED, MOST_EXAMPLES, ApiModel, Name, cel
+from finetune_api.dataset_reference import DatasetRef
+from finetune_api.evaluation.benchmarks import MOST_BENCHMARKS, Benchmark
+from finetune_api.evaluation.gates import MOST_GATES, Gate
+from finetune_api.evaluation.models import MOST_CANDIDATES, Baseline, Candidate
+from finetune_api.evaluation.safety import MOST_SAFETY_GATES, SAFETY_RULES, Safety, SafetyGate
+from finetune_api.graders import Grader, Template
 from finetune_api.kubernetes_types import SET, keyed_by
-from finetune_api.lifecycle import RetriedRunStatus, RunId, RunLimits, RunSpec
-from finetune_api.model_graders import Template
-from finetune_api.safety.attack import MOST_SAFETY_GATES, SAFETY_RULES, Safety, SafetyGate, SafetyStatus
+from finetune_api.lifecycle import RunId, RunLimits, RunSpec
+from finetune_api.model_usage import Budget
 from finetune_api.sources import DatasetUri
 from finetune_api.unions import OneOf
 
-Phase = Literal[
-    "Waiting", "Evaluating", "Retrying", "Suspended", "Passed", "GateFailed", "Inconclusive", "Failed", "Cancelled"
-]
 OnError = Literal["Zero", "Exclude", "Fail"]
 Reducer = Literal["Mean", "Median", "Max", "Min", "Majority", "PassAtK", "PassK"]
 MOST_GRADERS = 8
-MOST_MODELS = MOST_CANDIDATES + 1
-"""With the baseline."""
-MOST_SCORES = MOST_MODELS * (MOST_GRADERS + MOST_BENCHMARKS)
-MOST_SCORES_IN_A_MESSAGE = 32
-"""As many fit into a termination message; if there are more, the Pod must reach the operator."""
-MOST_ASKED = MOST_GRADERS + 5
-"""Models of the class in one evaluation."""
-MOST_WARNINGS = 16
-MOST_SLICE_SCORES = 512
-"""In the status."""
 
 
 class EvaluationDataset(OneOf):
@@ -106,22 +74,6 @@ class Generation(ApiModel):
         "Mean",
         description="How the scores of an example's outputs become one: Mean, Median, Max or Min; Majority: 1 if more "
         "than half of them pass; PassAtK: 1 if any passes; PassK: 1 if all pass.",
-    )
-
-
-class Budget(ApiModel):
-    """How much the models of the class may be asked in all tries of the run together, as candidates and by graders.
-
-    Every request counts, answered or not; answers that are in the cache cost nothing. At the limit, what is not graded
-    yet is Errored with BudgetExceeded. Another runId has a budget of its own.
-    """
-
-    requests: int | None = Field(None, ge=1, le=MOST_EXAMPLES, description="Maximum number of requests.")
-    tokens: int | None = Field(
-        None,
-        ge=1,
-        le=2**53,
-        description="No request is sent once so many tokens were used; those that are being answered then are added.",
     )
 
 
@@ -262,71 +214,3 @@ class EvaluationSpec(MeasuringSpec, ComparingSpec):
         max_length=MOST_SAFETY_GATES,
         description="Rates that no candidate may exceed. They may be changed during a run, too.",
     )
-
-
-class EvaluationStatus(RetriedRunStatus):
-    """State and results of the evaluation."""
-
-    phase: Phase | None = Field(None, description="Current phase of the run.")
-    run_digest: Line | None = Field(
-        None, description="Digest of what the run measures, which tells runs with the same runId apart."
-    )
-    progress: EvaluationProgress | None = None
-    storage_uri: Line | None = Field(None, description="Folder with the reports and samples of this run.")
-    dataset_revision: PinnedRevision | None = None
-    candidate_digests: dict[str, Line] = Field(
-        default={},
-        max_length=MOST_CANDIDATES,
-        description="Digest of the evaluated model, by candidate (NAME-step-N with checkpoint All).",
-    )
-    best_checkpoints: list[BestCheckpoint] = Field(
-        default=[],
-        max_length=MOST_CANDIDATES,
-        json_schema_extra=keyed_by("candidate"),
-        description="For each candidate with checkpoint All.",
-    )
-    results: list[Score] = Field(
-        default=[], max_length=MOST_SCORES, description="Scores of every model from every grader and benchmark."
-    )
-    slices: list[SliceScore] = Field(
-        default=[],
-        max_length=MOST_SLICE_SCORES,
-        description="Scores of the candidates on the slices that gates are about, then on the largest; report.json "
-        "has all of them.",
-    )
-    gated_slices: list[GatedSliceStatus] = Field(
-        default=[],
-        max_length=MOST_GATES,
-        description="Slices that gates were about when the run began. Omitted: none, or not known.",
-    )
-    errors: list[GradingErrors] = Field(
-        default=[], max_length=20, description="What could not be graded; samples.jsonl has every output."
-    )
-    usage: list[ModelUsage] = Field(
-        default=[],
-        max_length=MOST_ASKED,
-        json_schema_extra=keyed_by("model"),
-        description="Usage of the class's models.",
-    )
-    outputs: list[OutputsStatus] = Field(
-        default=[],
-        max_length=MOST_MODELS,
-        json_schema_extra=keyed_by("candidate"),
-        description="Latency, tokens and cost of each model's outputs.",
-    )
-    calibrations: list[CalibrationStatus] = Field(
-        default=[],
-        max_length=MOST_GRADERS,
-        json_schema_extra=keyed_by("grader"),
-        description="How far the models that grade agree with people.",
-    )
-    safety: SafetyStatus | None = None
-    warnings: list[Line] = Field(default=[], max_length=MOST_WARNINGS, description="What makes the scores doubtful.")
-    gates: list[GateResult] = Field(
-        default=[], max_length=MOST_CANDIDATES * MOST_GATES, description="Result of every gate for every candidate."
-    )
-    sent_report: SentReport | None = None
-    summary: Line | None = Field(
-        None, description="First candidate compared with the baseline by the first grader, for `kubectl get`."
-    )
-    report_uri: Line | None = Field(None, description="URI of the JSON report.")

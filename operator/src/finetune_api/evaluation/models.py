@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from finetune_api.base import MOST_STEPS, ApiModel, LocalObjectReference, cel
-from finetune_api.graders import ShortName
-from finetune_api.model_graders import ModelName
+from finetune_api.graders import ModelName, ShortName
 from finetune_api.sources import DatasetUri, ModelUri
 from finetune_api.unions import OneOf
 

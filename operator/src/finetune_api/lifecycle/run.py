@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from finetune_api.base import LONGEST_SECONDS, ApiModel, Line, Name, Timestamp
-from finetune_api.conditions import KindStatus
-from finetune_api.failure import Disruption, FailureStatus
+from finetune_api.lifecycle.failure import Disruption, FailureStatus
+from finetune_api.lifecycle.kind_status import KindStatus
 
 CHANGEABLE_WITHIN_A_RUN = frozenset(
     {"suspend", "cancel", "retryLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "runId"}

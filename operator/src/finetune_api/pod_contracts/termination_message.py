@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TypeVar
 
 from finetune_api.base import ApiModel
-from finetune_api.evaluation_results import Score, SliceScore
-from finetune_api.outcome import (
+from finetune_api.evaluation import Score, SliceScore
+from finetune_api.evaluation.safety import SafetyScore
+from finetune_api.pod_contracts.outcome import (
     AnyReport,
     DatasetReport,
     EvaluationReport,
@@ -18,7 +19,6 @@ from finetune_api.outcome import (
     TrainReport,
     gated_by,
 )
-from finetune_api.safety.attack import SafetyScore
 from finetune_api.safety.screening import ScreeningStatus
 
 TERMINATION_MESSAGE_BYTES = 4096
