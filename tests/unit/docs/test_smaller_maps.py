@@ -13,6 +13,7 @@ PAGE = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="u
 SECTION = PAGE.partition("## The smaller packages\n")[2].partition("\n## ")[0]
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
 LAYERS = {
+    "finetune_api": "The contracts build upon each other",
     "finetune_client": "The client's packages build upon each other",
     "finetune_gateway": "The gateway's modules build upon each other",
     "finetune_http": "The limits of clients build upon each other",
