@@ -91,7 +91,7 @@ def answered(model: Model, chance: random.Random) -> Answered:
 def simulated(kind: Kind, seed: int) -> tuple[str, int]:
     """How one canary ended, and after how many of its requests."""
     chance, now = random.Random(f"{kind.name} {seed}"), START
-    canary: CanaryStatus = new_canary(ModelSource(uri="s3://models/next", digest="sha256:next"), now)
+    canary: CanaryStatus = new_canary(ModelSource(uri="s3://models/next", digest="sha256:next"), SPEC, now)
     traffic = Traffic()
     total = 0
     while total < kind.requests:

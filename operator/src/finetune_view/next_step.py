@@ -128,10 +128,14 @@ def _of_canary(view: ObjectView, spell: Spelling) -> list[str]:
     found = f"kubectl -n {view.namespace} get mdep/{view.name} -o jsonpath='{{.status.canary}}'"
     reason = view.condition("Ready").reason
     if reason == "WaitingForApproval":
-        field = {"approvedRevision": view.status.text("canary", "revision")}
+        is_ignored = view.status.at("canary", "ignoresApproval").value is True
+        field = {"approvedRevision": None if is_ignored else view.status.text("canary", "revision")}
         approved = json.dumps({"spec": {"rollout": {"canary": field}}})
+        patch = f"kubectl -n {view.namespace} patch mdep/{view.name} --type merge -p '{approved}'"
+        if is_ignored:
+            return [f"Remove the approval that an earlier canary left, then look again for how to approve: {patch}"]
         return [
-            f"Approve the canary: kubectl -n {view.namespace} patch mdep/{view.name} --type merge -p '{approved}'",
+            f"Approve the canary: {patch}",
             f"What was found: {found}",
         ]
     if reason == "CanaryRunning":

@@ -106,7 +106,9 @@ class Canary(ApiModel):
         "Automatic", description="Manual: after the last step, the model waits for approvedRevision."
     )
     approved_revision: Line | None = Field(
-        None, description="status.canary.revision that may replace what serves, with approval Manual."
+        None,
+        description="status.canary.revision that may replace what serves, with approval Manual. One that named it "
+        "before the canary began approves nothing.",
     )
 
 
@@ -137,6 +139,9 @@ class CanaryStatus(ApiModel):
     )
     phase_time: Timestamp = Field(description="Since when.")
     outcome: CanaryOutcome | None = Field(None, description="How it ended.")
+    ignores_approval: bool = Field(
+        False, description="Whether approvedRevision named it when it began, and so approves nothing until it changes."
+    )
     step: int = Field(1, ge=1, description="Number of the step, from 1.")
     percent: int = Field(0, ge=0, le=99, description="Share of the requests that it gets.")
     split: Line = Field("", description="Name of what is being counted.")

@@ -9,6 +9,15 @@ from finetune_view.object_view import object_view
 from tests.unit.kubectl_finetune.cluster_objects import condition
 
 
+def test_an_approval_of_an_earlier_canary_has_to_be_removed_first() -> None:
+    ready = condition("Ready", "True", "WaitingForApproval", "Model 'router' is served.")
+    canary = {"revision": "sha256:bb", "ignoresApproval": True}
+    metadata = {"name": "router", "namespace": "team-a", "generation": 1, "uid": "u"}
+    status = {"observedGeneration": 1, "phase": "Canary", "conditions": [ready], "canary": canary}
+    found = object_view({"kind": "ModelDeployment", "metadata": metadata, "spec": {"replicas": 1}, "status": status})
+    assert '{"spec": {"rollout": {"canary": {"approvedRevision": null}}}}' in next_steps(found)[0]
+
+
 @pytest.mark.parametrize(
     ("reason", "advice"),
     [

@@ -212,6 +212,22 @@ def test_scaled_to_zero_it_says_that_nobody_answers() -> None:
     assert "`kubectl scale mdep`" in result.message
 
 
+def test_one_that_begins_with_no_replicas_is_available_at_once() -> None:
+    first = decide(observed_deployment(spec=deployment_spec(replicas=0)))
+    assert "Deployment/router" in first.decision.writes
+    assert first.decision.reason == Reason.AVAILABLE
+    assert first.decision.event == "Normal Available"
+    assert "Scaled to zero" in first.message
+
+
+@pytest.mark.parametrize("replicas", [1, 0])
+def test_scaled_down_it_says_that_pods_end_and_not_that_they_start(replicas: int) -> None:
+    observed = replace(serving(spec=deployment_spec(replicas=2)), spec=deployment_spec(replicas=replicas))
+    result = decide(observed)
+    assert result.decision.reason == Reason.ROLLING_OUT
+    assert result.message.startswith("Scaled down: the Pods that are not needed any more end.")
+
+
 def test_no_more_replicas_than_the_class_allows() -> None:
     observed = replace(serving(), spec=deployment_spec(replicas=9))
     result = decide(observed)

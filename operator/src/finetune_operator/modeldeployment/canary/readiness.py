@@ -8,7 +8,7 @@ from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import AbortedRevision, Canary, CanaryStatus, CanaryStep
 from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.core.conditions import Readiness, progressing, stalled
-from finetune_operator.modeldeployment.canary.check_text import undecided
+from finetune_operator.modeldeployment.canary.check_text import passed, undecided
 from finetune_operator.modeldeployment.canary.steps import ordered
 from finetune_operator.modeldeployment.serving.health import UNAVAILABLE_SECONDS
 
@@ -28,8 +28,8 @@ def canary_readiness(canary: CanaryStatus, spec: Canary, failing: str, now: date
         message = f"Pods of the canary {name} start for step {canary.step} of {len(steps)}, {step.percent} %."
         return progressing(Reason.CANARY_RUNNING, f"{message} {failing}".strip())
     if canary.phase == "WaitingForApproval":
-        message = f"The canary {name} passed its last step. Set spec.rollout.canary.approvedRevision to it."
-        return progressing(Reason.WAITING_FOR_APPROVAL, message)
+        message = f"The canary {name} passed its last step. {_approval(canary, spec)} {passed(canary.checks)}"
+        return progressing(Reason.WAITING_FOR_APPROVAL, f"{message} {failing}".strip())
     return progressing(Reason.CANARY_RUNNING, f"{_counted(canary, step, len(steps), now)} {failing}".strip())
 
 
@@ -45,6 +45,16 @@ def _counted(canary: CanaryStatus, step: CanaryStep, steps: int, now: datetime) 
         + (f" {lacks}" if (lacks := undecided(canary.checks)) else "")
         + (_no_report(canary) if unreported is not None and now >= unreported else "")
     )
+
+
+def _approval(canary: CanaryStatus, spec: Canary) -> str:
+    """What the approval lacks."""
+    field = "spec.rollout.canary.approvedRevision"
+    if canary.ignores_approval:
+        return f"{field} named it before this canary began, which approves nothing: remove it, then set it again."
+    if spec.approved_revision:
+        return f"Set {field} to it, which is {spec.approved_revision!r}."
+    return f"Set {field} to it."
 
 
 def rolled_back(aborted: AbortedRevision) -> Readiness:

@@ -46,9 +46,15 @@ class Advance:
     rolled_back: str | None = None
 
 
-def new_canary(model: ModelSource, now: datetime) -> CanaryStatus:
-    """A canary of this model."""
-    return CanaryStatus(revision=model.revision, model=model, phase="Starting", phase_time=whole_seconds(now))
+def new_canary(model: ModelSource, spec: Canary, now: datetime) -> CanaryStatus:
+    """A canary of this model. An approval that is there already is one of an earlier canary."""
+    return CanaryStatus(
+        revision=model.revision,
+        model=model,
+        phase="Starting",
+        phase_time=whole_seconds(now),
+        ignores_approval=spec.approved_revision == model.revision,
+    )
 
 
 def ending(canary: CanaryStatus, outcome: CanaryOutcome, now: datetime) -> CanaryStatus:
@@ -60,8 +66,13 @@ def is_proved(canary: CanaryStatus, spec: Canary) -> bool:
     """Whether it has passed everything, and may replace what serves as soon as nothing else holds that back."""
     if canary.step < len(spec.steps) or canary.phase not in ("Analysing", "WaitingForApproval"):
         return False
-    is_approved = spec.approval == "Automatic" or spec.approved_revision == canary.revision
-    return is_approved and (canary.phase == "WaitingForApproval" or canary.verdict == "Pass")
+    return _is_approved(canary, spec) and (canary.phase == "WaitingForApproval" or canary.verdict == "Pass")
+
+
+def _is_approved(canary: CanaryStatus, spec: Canary) -> bool:
+    if spec.approval == "Automatic":
+        return True
+    return spec.approved_revision == canary.revision and not canary.ignores_approval
 
 
 def promoting(canary: CanaryStatus, now: datetime) -> CanaryStatus:
@@ -95,7 +106,7 @@ def advance(canary: CanaryStatus, spec: Canary, replicas: int, observed: CanaryO
         return Advance(None if observed.is_gone and is_drained(canary, now) else canary)
     if canary.phase == "Promoting":
         return Advance(canary)
-    canary = counted(_with_readiness(canary, observed, now), observed.reports)
+    canary = counted(_with_readiness(_with_approval(canary, spec), observed, now), observed.reports)
     needed = replicas_of(canary, spec, replicas)
     fault = _fault(canary, observed, needed, now)
     if fault is not None:
@@ -125,6 +136,12 @@ def due(canary: CanaryStatus, spec: Canary, now: datetime) -> datetime | None:
         deadline = canary.overdue_time + timedelta(seconds=REPORT_SECONDS)
     moments = (start, deadline, *_gone(canary))
     return earliest(moment for moment in moments if moment is None or moment > now)
+
+
+def _with_approval(canary: CanaryStatus, spec: Canary) -> CanaryStatus:
+    """Once an earlier approval is gone, the next one counts."""
+    ignores = canary.ignores_approval and spec.approved_revision == canary.revision
+    return canary.model_copy(update={"ignores_approval": ignores})
 
 
 def _with_readiness(canary: CanaryStatus, observed: CanaryObservation, now: datetime) -> CanaryStatus:
@@ -224,7 +241,7 @@ def _passed(canary: CanaryStatus, spec: Canary, steps: int, now: datetime) -> Ad
     if canary.step < steps:
         update = {"step": canary.step + 1, "passed": passed(canary.checks)[:LINE_LENGTH]}
         return Advance(_in_phase(canary, "Starting", now).model_copy(update=update))
-    if spec.approval == "Manual" and spec.approved_revision != canary.revision:
+    if not _is_approved(canary, spec):
         is_new = canary.phase != "WaitingForApproval"
         return Advance(_in_phase(canary, "WaitingForApproval", now) if is_new else canary)
     return Advance(canary)  # What rolls it out decides when (is_proved).

@@ -152,7 +152,7 @@ def run_canary(observed: ObservedModelDeployment, status: ModelDeploymentStatus,
     """Begin the canary, or keep it up until it has passed."""
     canary = status.canary
     if canary is None:
-        canary = new_canary(observed.resolved_model.source, now)
+        canary = new_canary(observed.resolved_model.source, _spec(observed), now)
     elif is_proved(canary, _spec(observed)):
         canary = promoting(canary, now)
     failing = observation_of(observed, canary, now).failing

@@ -44,9 +44,9 @@ def rollout_of(
     complete = writes.is_nothing and _is_complete(observed.deployment or {}, replicas) and all_answer and is_alone
     contest = contested_readiness(observed.status.drift, observed.owner.name, observed.status.drift_rounds)
     gateway, reachable = gateway_readiness(observed, now), is_reachable(observed)
-    serving = _readiness(observed, replicas, complete, now)
+    serving = _readiness(observed, replicas, now, complete=complete, is_alone=is_alone)
     # What serves comes first, without which the gateway has nothing to pass on to, unless it only starts.
-    is_gateways = complete or not (reachable or serving.stalled)
+    is_gateways = complete or serving.ready or not (reachable or serving.stalled)
     readiness = contest or (gateway if is_gateways else None) or serving
     complete = complete and gateway is None
     summary = serving_message(found, applied, replicas, reachable=reachable)
@@ -71,8 +71,10 @@ def _is_complete(deployment: dict[str, object], replicas: int) -> bool:
     return everywhere and counts.get("observedGeneration") == meta["generation"]
 
 
-def _readiness(observed: ObservedModelDeployment, replicas: int, complete: bool, now: datetime) -> Readiness:
-    if complete and replicas == 0:
+def _readiness(
+    observed: ObservedModelDeployment, replicas: int, now: datetime, *, complete: bool, is_alone: bool
+) -> Readiness:
+    if replicas == 0 and (complete or not _has_pods(observed)):
         # As for a Deployment: what was asked for is there.
         return ready(Reason.AVAILABLE, "Scaled to zero: no Pod is serving. Scale up with `kubectl scale mdep`.")
     if complete:
@@ -92,8 +94,21 @@ def _readiness(observed: ObservedModelDeployment, replicas: int, complete: bool,
     crashed = crash_of(newest)
     if crashed is not None:
         return crashed
+    if is_alone and _has_surplus(observed.pods, replicas):
+        return progressing(Reason.ROLLING_OUT, "Scaled down: the Pods that are not needed any more end.")
     early = early_message(None, newest, observed.warnings, now)
     return progressing(Reason.ROLLING_OUT, REASON_MEANINGS[Reason.ROLLING_OUT] + early)
+
+
+def _has_pods(observed: ObservedModelDeployment) -> bool:
+    counts = (observed.deployment or {}).get("status", {})
+    return bool(observed.pods) or counts.get("replicas", 0) > 0
+
+
+def _has_surplus(pods: tuple[PodView, ...], replicas: int) -> bool:
+    """Whether only the number of Pods is to fall: all are of one revision, and enough of them answer."""
+    is_one = len({pod.job_uid for pod in pods}) == 1
+    return is_one and len(pods) > replicas and sum(pod.ready for pod in pods) >= replicas
 
 
 def _of_newest_revision(pods: tuple[PodView, ...]) -> tuple[PodView, ...]:

@@ -14,6 +14,7 @@ from finetune_api.modeldeployment import MOST_SOURCES, Canary, CanaryStatus, Tra
 from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.modeldeployment.canary.counting import counted
 from finetune_operator.modeldeployment.canary.observation import CanaryObservation
+from finetune_operator.modeldeployment.canary.readiness import canary_readiness
 from finetune_operator.modeldeployment.canary.steps import (
     CRASH_SECONDS,
     DRAIN_SECONDS,
@@ -66,7 +67,7 @@ def looked(canary: CanaryStatus, *reports: TrafficReport, spec: Canary = SPEC, a
 
 
 def analysing(spec: Canary = SPEC) -> CanaryStatus:
-    found = advance(new_canary(NEXT, NOW), spec, 1, READY, NOW).canary
+    found = advance(new_canary(NEXT, SPEC, NOW), spec, 1, READY, NOW).canary
     assert found is not None and found.phase == "Analysing"
     return found
 
@@ -77,7 +78,7 @@ def known(found: Advance) -> CanaryStatus:
 
 
 def test_it_gets_requests_once_its_pods_answer_behind_a_gateway() -> None:
-    canary = new_canary(NEXT, NOW)
+    canary = new_canary(NEXT, SPEC, NOW)
     for waits in (CanaryObservation(0, True), CanaryObservation(1, False)):
         assert advance(canary, SPEC, 1, waits, NOW) == Advance(advance(canary, SPEC, 1, waits, NOW).canary)
         assert known(advance(canary, SPEC, 1, waits, NOW)).percent == 0
@@ -87,7 +88,7 @@ def test_it_gets_requests_once_its_pods_answer_behind_a_gateway() -> None:
 
 @pytest.mark.parametrize(("replicas", "step", "number"), [(1, 1, 1), (4, 1, 1), (4, 2, 2), (11, 1, 2)])
 def test_it_has_as_many_pods_as_its_share_needs(replicas: int, step: int, number: int) -> None:
-    assert replicas_of(new_canary(NEXT, NOW).model_copy(update={"step": step}), SPEC, replicas) == number
+    assert replicas_of(new_canary(NEXT, SPEC, NOW).model_copy(update={"step": step}), SPEC, replicas) == number
 
 
 def test_it_goes_from_step_to_step_and_is_promoted() -> None:
@@ -219,7 +220,11 @@ def test_an_outage_of_both_does_not_end_it() -> None:
 
 def test_pods_that_never_start_or_are_gone_end_it() -> None:
     never = advance(
-        new_canary(NEXT, NOW), SPEC, 1, CanaryObservation(0, True, failing="No node has room."), later(START_SECONDS)
+        new_canary(NEXT, SPEC, NOW),
+        SPEC,
+        1,
+        CanaryObservation(0, True, failing="No node has room."),
+        later(START_SECONDS),
     )
     assert never.rolled_back == "Its Pods were not ready within 30 minutes. No node has room."
     gone = known(looked(analysing(), ready=0, at=0))
@@ -236,7 +241,7 @@ CRASHES = CanaryObservation(0, True, failing="No model.", is_its_fault=True)
 
 
 def test_a_model_whose_pods_crash_before_they_had_requests_is_rolled_back_after_five_minutes_of_it() -> None:
-    loading = known(advance(new_canary(NEXT, NOW), SPEC, 1, CanaryObservation(0, True), NOW))
+    loading = known(advance(new_canary(NEXT, SPEC, NOW), SPEC, 1, CanaryObservation(0, True), NOW))
     failing = known(advance(loading, SPEC, 1, CRASHES, later(400)))
     assert due(failing, SPEC, later(400)) == later(400 + CRASH_SECONDS)
     assert known(advance(failing, SPEC, 1, CanaryObservation(0, True), later(410))).failing_time is None, "it loads"
@@ -246,7 +251,7 @@ def test_a_model_whose_pods_crash_before_they_had_requests_is_rolled_back_after_
 
 def test_a_pod_that_waits_for_a_node_or_loads_again_is_waited_for_before_it_had_requests_and_after() -> None:
     waits = {"ready": 0, "failing": "No node has room."}
-    started = known(advance(new_canary(NEXT, NOW), SPEC, 1, CanaryObservation(splits=True, **waits), NOW))
+    started = known(advance(new_canary(NEXT, SPEC, NOW), SPEC, 1, CanaryObservation(splits=True, **waits), NOW))
     late = advance(started, SPEC, 1, CanaryObservation(splits=True, **waits), later(START_SECONDS - 1))
     assert late.rolled_back is None
     gone = known(looked(analysing(), ready=0, at=0))
@@ -262,9 +267,9 @@ def test_a_pod_that_is_replaced_is_waited_for_as_one_that_starts() -> None:
 
 
 def test_that_no_gateway_answers_or_the_operator_was_away_is_not_its_fault() -> None:
-    waits = advance(new_canary(NEXT, NOW), SPEC, 1, CanaryObservation(1, splits=False), later(START_SECONDS + 1))
+    waits = advance(new_canary(NEXT, SPEC, NOW), SPEC, 1, CanaryObservation(1, splits=False), later(START_SECONDS + 1))
     assert (waits.rolled_back, known(waits).phase) == (None, "Starting")
-    assert known(advance(new_canary(NEXT, NOW), SPEC, 1, READY, later(START_SECONDS + 1))).phase == "Analysing"
+    assert known(advance(new_canary(NEXT, SPEC, NOW), SPEC, 1, READY, later(START_SECONDS + 1))).phase == "Analysing"
 
 
 @pytest.mark.parametrize(("then", "ends"), [("Wait", False), ("Abort", True)])
@@ -288,11 +293,37 @@ def test_with_manual_approval_it_waits_for_its_revision_and_is_still_watched() -
     spec = Canary.from_wire(wire)
     waiting = known(looked(analysing(spec), report(analysing(spec), 300), spec=spec))
     assert waiting.phase == "WaitingForApproval"
-    assert waiting.phase == "WaitingForApproval"
     for revision in (None, "sha256:x", "sha256:next"):
         approved = Canary.from_wire({**wire, **({"approvedRevision": revision} if revision else {})})
         assert is_proved(known(looked(waiting, spec=approved)), approved) == (revision == "sha256:next")
     assert looked(waiting, report(waiting, 300, errors=90), spec=spec).rolled_back is not None
+
+
+def test_an_approval_that_an_earlier_canary_left_approves_nothing_until_it_is_given_again() -> None:
+    wire = {"steps": [{"percent": 50, "minimumRequests": 100}], "approval": "Manual"}
+    left = Canary.from_wire({**wire, "approvedRevision": "sha256:next"})
+    none = Canary.from_wire(wire)
+    begun = known(advance(new_canary(NEXT, left, NOW), left, 1, READY, NOW))
+    waiting = known(looked(begun, report(begun, 300), spec=left))
+    assert waiting.phase == "WaitingForApproval"
+    assert not is_proved(waiting, left)
+    told = canary_readiness(waiting, left, "", NOW).message
+    assert "named it before this canary began, which approves nothing: remove it, then set it again." in told
+    removed = known(looked(waiting, spec=none))
+    assert not is_proved(removed, none)
+    assert is_proved(known(looked(removed, spec=left)), left)
+    automatic = left.model_copy(update={"approval": "Automatic"})
+    assert is_proved(waiting, automatic)
+
+
+def test_while_it_waits_for_approval_it_says_what_was_found_and_what_an_approval_names_instead() -> None:
+    wire = {"steps": [{"percent": 50, "minimumRequests": 100}], "approval": "Manual"}
+    spec, other = Canary.from_wire(wire), Canary.from_wire({**wire, "approvedRevision": "sha256:x"})
+    waiting = known(looked(analysing(spec), report(analysing(spec), 300), spec=spec))
+    told = canary_readiness(waiting, spec, "", NOW).message
+    assert "Set spec.rollout.canary.approvedRevision to it. ErrorRate was 0; that of the model that serves, 0 (" in told
+    told = canary_readiness(waiting, other, "", NOW).message
+    assert "Set spec.rollout.canary.approvedRevision to it, which is 'sha256:x'. " in told
 
 
 def test_what_was_ended_stays_ended() -> None:
