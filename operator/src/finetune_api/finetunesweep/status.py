@@ -60,7 +60,9 @@ class TrialStatus(ApiModel):
         None, description="`seconds`, multiplied by its accelerators; absent if its class could not be read."
     )
     reason: Line | None = Field(
-        None, description="Failed: the diagnosis. Cancelled by the sweep itself: SmallerModelPassed."
+        None,
+        description="Failed: the diagnosis. Cancelled by the sweep itself: SmallerModelPassed. Pruned: Stopping until "
+        "its FineTuneJob is known to be cancelled.",
     )
 
     @field_validator("rungs", mode="before")

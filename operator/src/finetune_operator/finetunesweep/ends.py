@@ -13,8 +13,10 @@ from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, Swee
 from finetune_operator.finetunesweep.trials import (
     counted,
     ended,
+    have_stopped,
     replaced,
     running,
+    stopping,
 )
 
 
@@ -23,10 +25,11 @@ def end_sweep(
 ) -> SweepDecision:
     accelerators = observed.accelerators if isinstance(observed.accelerators, int) else None
     alive = [(trial, observed.jobs.get(trial.fine_tune_job_name)) for trial in running(status)]
-    status = replaced(status, *(ended(trial, job, accelerators, "Cancelled") for trial, job in alive))
+    over = [ended(trial, job, accelerators, "Cancelled") for trial, job in alive]
+    status = replaced(status, *over, *have_stopped(*stopping(status)))  # those are cancelled by this very plan
     status = counted(observed.spec, status, is_over=True)
     final = observed.holdout
-    stopping = [final] if final is not None and is_pending(observed.spec, status) else []
+    unmeasured = [final] if final is not None and is_pending(observed.spec, status) else []
     return SweepDecision(
         status.model_copy(update={"completion_time": whole_seconds(now)}),
         end,
@@ -35,7 +38,7 @@ def end_sweep(
             for trial, job in alive
             if job is not None and job.may_be_changed
         ]
-        + [cancelled_job(observed.owner, "", job) for job in stopping],
+        + [cancelled_job(observed.owner, "", job) for job in unmeasured],
     )
 
 

@@ -21,7 +21,7 @@ from finetune_operator.finetunesweep.objects import CANDIDATE, evaluation_name
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, TrialJob
 from finetune_operator.finetunesweep.refusal import search_refusal
 from finetune_operator.finetunesweep.smallest_model.candidates import candidates
-from finetune_operator.finetunesweep.trials import running
+from finetune_operator.finetunesweep.trials import running, stopping
 from finetune_operator.kube.parsed import spec_of, status_of
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, Object
@@ -67,7 +67,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
 async def _jobs(
     reader: Reader, owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSweepStatus
 ) -> Mapping[str, TrialJob]:
-    trials = {trial.fine_tune_job_name: trial for trial in running(status)}
+    trials = {trial.fine_tune_job_name: trial for trial in (*running(status), *stopping(status))}
     found = await asyncio.gather(*(reader.get(FINE_TUNE_JOBS, owner.namespace, name) for name in trials))
     ours = {job["metadata"]["name"]: job for job in found if job is not None and is_controlled_by(job, owner.uid)}
     jobs = {name: view(job, trials[name], datetime.now(UTC)) for name, job in ours.items()}

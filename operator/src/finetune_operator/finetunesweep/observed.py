@@ -20,7 +20,7 @@ SweepDecision = Decision[FineTuneSweepStatus]
 
 @dataclass(frozen=True)
 class TrialJob:
-    """The FineTuneJob of a trial that has not ended."""
+    """The FineTuneJob of a trial that has not ended, or of a pruned one that is to be cancelled."""
 
     resource_version: str
     phase: Phase | Literal["Evaluating"] | None
@@ -69,7 +69,7 @@ class TrialJob:
 
 @dataclass(frozen=True)
 class ObservedFineTuneSweep:
-    """The object, and the FineTuneJobs of the trials that its status has as running."""
+    """The object, and the FineTuneJobs of the trials that its status has as running or pruned just now."""
 
     owner: Owner
     generation: int

@@ -18,7 +18,7 @@ from finetune_operator.finetunesweep.policies.run_id import begin_run
 from finetune_operator.finetunesweep.policies.search import refuse, search
 from finetune_operator.finetunesweep.policies.smallest_model import end_larger, record_models
 from finetune_operator.finetunesweep.policies.suspend import cancel, suspend
-from finetune_operator.finetunesweep.policies.trials import record_trials
+from finetune_operator.finetunesweep.policies.trials import cancel_pruned, record_trials
 
 SweepMutator = Mutator[ObservedFineTuneSweep, FineTuneSweepStatus]
 SweepDecider = Decider[ObservedFineTuneSweep, FineTuneSweepStatus]
@@ -27,6 +27,7 @@ POLICIES: tuple[SweepMutator | SweepDecider, ...] = (
     Decider(keep_finished),  # a finished sweep, until runId changes
     Mutator(begin_run),  # another runId: the trials of the previous run are cancelled
     Mutator(record_models),  # mode SmallestModel: its candidates, the smallest first
+    Mutator(cancel_pruned),  # those that the status has as pruned are cancelled
     Mutator(record_trials),  # which trials have ended or are pruned, and which ones follow them
     Mutator(end_larger),  # mode SmallestModel: those that a smaller one makes needless
     Mutator(record_holdout),  # how good the best is on examples that its choice did not depend on

@@ -19,10 +19,12 @@ from finetune_operator.finetunesweep.objects import trial_evaluation, trial_job
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
 from finetune_operator.finetunesweep.trials import (
     HOUR_SECONDS,
+    are_pruned_now,
     counted,
     ended_in_order,
     has_room,
     running,
+    to_be_cancelled,
     used_by_running,
     with_next_trials,
     with_rungs,
@@ -56,12 +58,13 @@ def go_on(
         bodies += [trial_evaluation(observed.owner, observed.spec, measured, trial, number) for trial in trained]
         bodies += missing_evaluation(observed, status)
     known = observed.status
-    is_changed = bool(merge) or (status.run_id, status.trials, status.holdout) != (
+    # While one creation is refused, nothing of its plan is written but the status.
+    is_changed = bool(merge or to_be_cancelled(observed, known)) or (status.run_id, status.trials, status.holdout) != (
         known.run_id,
         known.trials,
         known.holdout,
     )
-    more = now if may_start(observed) and has_room(observed, status) else None
+    more = now if are_pruned_now(status, known) or (may_start(observed) and has_room(observed, status)) else None
     waiting = sum(job is not None and job.phase == "Suspended" for _, job in alive)
     used = used_by_running(observed, status)
     status = counted(observed.spec, status, suspended=waiting if suspend else 0, used=used)

@@ -22,10 +22,12 @@ from finetune_operator.finetunesweep.search.best import as_best, best_trial
 from finetune_operator.finetunesweep.search.pruning import Runner, losers, rung_step, rungs_at
 from finetune_operator.finetunesweep.search.suggest import combinations, suggest
 from finetune_operator.finetunesweep.smallest_model.candidates import MODEL
-from finetune_operator.finetunesweep.smallest_model.choice import smallest
+from finetune_operator.finetunesweep.smallest_model.choice import SMALLER_PASSED, larger, smallest
 
 ENDED: Mapping[str, TrialState] = {"Succeeded": "Succeeded", "Failed": "Failed", "Cancelled": "Cancelled"}
 NO_LOSS, NO_SCORE = "NoValidationLoss", "NoScore"
+STOPPING = "Stopping"
+"""The reason of a pruned trial until its job is known to be cancelled."""
 HOUR_SECONDS = 3600
 MOST_SUGGESTED_AT_ONCE = 4
 """A suggestion takes tens of milliseconds with many trials, in which other objects wait."""
@@ -36,6 +38,35 @@ NOT_SUGGESTED = 10
 def running(status: FineTuneSweepStatus) -> list[TrialStatus]:
     """The trials that have not ended."""
     return [trial for trial in status.trials if trial.state == "Running"]
+
+
+def stopping(status: FineTuneSweepStatus) -> list[TrialStatus]:
+    """The trials that are pruned, and whose jobs are to be cancelled.
+
+    That they are is in the status before their jobs are cancelled: else an operator that was killed in between would
+    find a cancelled job, and could not tell whether a person had cancelled it.
+    """
+    return [trial for trial in status.trials if trial.state == "Pruned" and trial.reason == STOPPING]
+
+
+def to_be_cancelled(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> dict[str, TrialJob]:
+    """The jobs of these trials that go on, by name."""
+    seen = {trial.fine_tune_job_name: observed.jobs.get(trial.fine_tune_job_name) for trial in stopping(status)}
+    return {
+        name: job
+        for name, job in seen.items()
+        if job is not None and job.may_be_changed and not job.is_cancelled and job.phase not in ENDED
+    }
+
+
+def are_pruned_now(status: FineTuneSweepStatus, known: FineTuneSweepStatus) -> bool:
+    """Whether there are such trials that the known status does not have: it is written before anything is cancelled."""
+    return any(trial not in stopping(known) for trial in stopping(status))
+
+
+def have_stopped(*trials: TrialStatus) -> list[TrialStatus]:
+    """The same pruned trials, with nothing left to do."""
+    return [trial.model_copy(update={"reason": None}) for trial in trials]
 
 
 def failures(status: FineTuneSweepStatus) -> int:
@@ -73,8 +104,8 @@ def with_end(
     """The status in which the trial has ended as its job has."""
     state, reason = ENDED[job.phase or ""], None
     score = _score(spec, job) if state == "Succeeded" else None
-    if state == "Cancelled" and trial in pruned(spec, status):
-        state = "Pruned"  # by an operator that was killed before it could say so
+    if state == "Cancelled" and spec.smallest_model is not None and trial in larger(status):
+        reason = SMALLER_PASSED  # by an operator that was killed before it could say so
     if state == "Succeeded" and score is None:
         state, reason = "Failed", NO_LOSS if spec.measured is None else NO_SCORE
     elif state == "Failed":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.operator.api import condition, stalled
+from tests.integration.operator.api import Api, condition, stalled
 from tests.integration.operator.finetunesweeps.trials import SWEEP, Searched, has_ended, trials
 from tests.unit.operator.finetunesweep.sweeps import TEMPLATE
 
@@ -29,8 +29,12 @@ def test_of_nine_trials_at_ten_steps_only_three_go_on(searched: Searched) -> Non
         api.put_status("FineTuneJob", trial["fineTuneJobName"], status)
     searched.wait(lambda: [one["state"] for one in trials(api)].count("Pruned") == 6, "six pruned trials")
     assert [one["state"] for one in trials(api)[:3]] == ["Running"] * 3, "those with the lowest losses"
-    cancelled = {job["metadata"]["name"]: job["spec"]["cancel"] for job in api.items("FineTuneJob")}
-    assert [cancelled[one["fineTuneJobName"]] for one in trials(api)] == [False] * 3 + [True] * 6
+    names = {one["fineTuneJobName"] for one in trials(api) if one["state"] == "Pruned"}
+    searched.wait(lambda: cancelled(api) == names, "their jobs to be cancelled, and no others")
+
+
+def cancelled(api: Api) -> set[str]:
+    return {job["metadata"]["name"] for job in api.items("FineTuneJob") if job["spec"]["cancel"]}
 
 
 def test_three_failed_trials_end_the_search(searched: Searched) -> None:

@@ -16,6 +16,7 @@ from finetune_operator.finetunesweep.objects import CANDIDATE
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepPlan, TrialJob
 from finetune_operator.finetunesweep.plan import plan
 from finetune_operator.finetunesweep.refusal import search_refusal
+from finetune_operator.finetunesweep.trials import running, stopping
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 OWNER = Owner("FineTuneSweep", "team-a", "router", "5a3c")
@@ -74,13 +75,13 @@ class SweepWorld:
     """The numbers of trials whose jobs a webhook refuses."""
 
     def observed(self) -> ObservedFineTuneSweep:
-        running = [trial.fine_tune_job_name for trial in self.status.trials if trial.state == "Running"]
+        seen = [one.fine_tune_job_name for one in (*running(self.status), *stopping(self.status))]
         return ObservedFineTuneSweep(
             OWNER,
             1,
             self.spec,
             self.status,
-            {name: self.jobs[name] for name in running if name in self.jobs},
+            {name: self.jobs[name] for name in seen if name in self.jobs},
             self._holdout(),
             self.models if not self.status.models else None,
             self._refusal(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -114,14 +115,81 @@ def test_a_pruned_trial_makes_room_for_the_next() -> None:
     assert world.states() == ["Running", "Pruned", "Pruned", "Running"]
 
 
-@pytest.mark.parametrize("killed_after", range(4))
-def test_a_trial_is_pruned_though_the_operator_was_killed_in_between(killed_after: int) -> None:
+KILLS = range(4)
+"""After so many writes of a reconciliation, of which there are three at most: two cancelled jobs and the status."""
+
+
+@pytest.mark.parametrize(("first", "second"), [*itertools.product(KILLS, KILLS)])
+def test_whatever_is_known_later_a_job_is_cancelled_exactly_if_its_trial_is_pruned(first: int, second: int) -> None:
+    """The operator is killed twice. Then others are worse still, so that trial 2 would not lose any more."""
+    world = started(parallel=6, budget={"trials": 6}, prune={"asha": {"minimumSteps": 10}})
+    for number in (1, 2, 3):
+        world.reports(number, eval_step=10, eval_loss=number / 10)
+    world.reconcile(killed_after=first)
+    world.reconcile(killed_after=second)
+    for number in (4, 5, 6):
+        world.reports(number, eval_step=10, eval_loss=number / 10)
+    world.settle()
+    pruned = [trial for trial in world.status.trials if trial.state == "Pruned"]
+    is_cancelled = {name for name, job in world.jobs.items() if job.is_cancelled}
+    assert is_cancelled == {trial.fine_tune_job_name for trial in pruned}
+    assert world.states()[0] == "Running"
+    assert world.states()[3:] == ["Pruned"] * 3
+    assert "Cancelled" not in world.states()
+
+
+@pytest.mark.parametrize("killed_after", range(6))
+def test_a_search_whose_last_trials_are_pruned_does_not_end_before_they_are_cancelled(killed_after: int) -> None:
     world = started(parallel=3, budget={"trials": 3}, prune={"asha": {"minimumSteps": 10}})
     for number in (1, 2, 3):
         world.reports(number, eval_step=10, eval_loss=number / 10)
+    world.ends(1, eval_loss=0.05, eval_step=10)
+    world.reconcile(killed_after=killed_after)
     world.reconcile(killed_after=killed_after)
     world.settle()
-    assert world.states() == ["Running", "Pruned", "Pruned"]
+    assert (world.status.phase, world.states()) == ("Succeeded", ["Succeeded", "Pruned", "Pruned"])
+    assert [world.jobs[trial.fine_tune_job_name].is_cancelled for trial in world.status.trials] == [False, True, True]
+    assert [trial.reason for trial in world.status.trials] == [None] * 3, "nothing is left to do"
+
+
+def test_a_pruned_trial_is_stopping_until_its_job_is_cancelled() -> None:
+    world = started(parallel=3, budget={"trials": 4}, prune={"asha": {"minimumSteps": 10}})
+    for number in (1, 2, 3):
+        world.reports(number, eval_step=10, eval_loss=number / 10)
+    recorded = world.reconcile()
+    assert recorded.merge == ()
+    assert [trial.reason for trial in world.status.trials] == [None, "Stopping", "Stopping", None]
+    assert recorded.requeue_at == world.now
+    cancelled = world.reconcile()
+    assert [body["metadata"]["name"] for body in cancelled.merge] == [
+        world.trial(number).fine_tune_job_name for number in (2, 3)
+    ]
+    assert world.reconcile().merge == ()
+    world.ends(1)
+    world.settle()
+    assert [trial.reason for trial in world.status.trials[:3]] == [None] * 3
+
+
+@pytest.mark.parametrize("change", [{"run_id": "2"}, {"cancel": True}, {"suspend": True}], ids=str)
+def test_a_pruned_trial_is_cancelled_whatever_is_asked_for_before_it_was(change: dict[str, Any]) -> None:
+    world = started(parallel=3, budget={"trials": 3}, prune={"asha": {"minimumSteps": 10}})
+    for number in (1, 2, 3):
+        world.reports(number, eval_step=10, eval_loss=number / 10)
+    names = [trial.fine_tune_job_name for trial in world.status.trials[1:]]
+    world.reconcile()
+    assert not any(world.jobs[name].is_cancelled for name in names)
+    world.spec = world.spec.model_copy(update=change)
+    world.settle()
+    assert all(world.jobs[name].is_cancelled for name in names)
+
+
+def test_a_trial_that_a_person_cancels_is_cancelled_though_others_are_better() -> None:
+    world = started(parallel=3, budget={"trials": 3}, prune={"asha": {"minimumSteps": 10}})
+    for number in (1, 2, 3):
+        world.reports(number, eval_step=10, eval_loss=number / 10)
+    world.ends(3, "Cancelled", eval_loss=0.3, eval_step=10)
+    world.settle()
+    assert world.states() == ["Running", "Pruned", "Cancelled"]
 
 
 def test_a_search_is_cancelled_once_its_trials_are() -> None:

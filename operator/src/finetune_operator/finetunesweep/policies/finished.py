@@ -16,6 +16,7 @@ from finetune_operator.finetunesweep.search.best import by_score, interval
 from finetune_operator.finetunesweep.search.suggest import combinations
 from finetune_operator.finetunesweep.smallest_model.choice import by_chance, chosen, none_passed
 from finetune_operator.finetunesweep.trials import (
+    are_pruned_now,
     counted,
     failures,
     has_failed,
@@ -48,10 +49,10 @@ def fail_at_failures(
 
 
 def complete(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
-    """End the sweep when no trial runs and none may begin."""
+    """End the sweep when no trial runs, none may begin, and those that are pruned can be cancelled."""
     if running(status) or may_begin(observed.spec, status):
         return None
-    if is_pending(observed.spec, status):
+    if is_pending(observed.spec, status) or are_pruned_now(status, observed.status):
         return None
     status = counted(observed.spec, status)
     if observed.spec.mode == "LearningCurve" and any(trial.score is not None for trial in status.trials):

@@ -8,10 +8,8 @@ from datetime import datetime
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.finetunesweep.objects import cancelled
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepPlan
-from finetune_operator.finetunesweep.smallest_model.choice import larger
+from finetune_operator.finetunesweep.smallest_model.choice import SMALLER_PASSED, larger
 from finetune_operator.finetunesweep.trials import ended, replaced
-
-SMALLER_PASSED = "SmallerModelPassed"
 
 
 def record_models(observed: ObservedFineTuneSweep, plan: SweepPlan, now: datetime) -> SweepPlan:

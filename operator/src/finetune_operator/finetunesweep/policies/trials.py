@@ -1,4 +1,7 @@
-"""What has become of the trials, and which of them are pruned."""
+"""What has become of the trials, and which of them are pruned.
+
+A trial is pruned in the status first, and its job is cancelled by the next plan.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,31 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.base import whole_seconds
+from finetune_api.finetunesweep import TrialStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.finetunesweep.objects import cancelled
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepPlan
 from finetune_operator.finetunesweep.running_trials import next_record, with_next
 from finetune_operator.finetunesweep.trials import (
+    STOPPING,
     ended,
     ended_in_order,
+    has_failed,
+    have_stopped,
     pruned,
     replaced,
     running,
+    stopping,
+    to_be_cancelled,
     with_end,
     with_rungs,
 )
+
+
+def cancel_pruned(observed: ObservedFineTuneSweep, plan: SweepPlan, now: datetime) -> SweepPlan:
+    """Cancel the jobs of the trials that the status has as pruned."""
+    merge = [cancelled(observed.owner, name, job) for name, job in to_be_cancelled(observed, plan.status).items()]
+    return replace(plan, merge=(*plan.merge, *merge))
 
 
 def record_trials(observed: ObservedFineTuneSweep, plan: SweepPlan, now: datetime) -> SweepPlan:
@@ -35,18 +50,20 @@ def record_trials(observed: ObservedFineTuneSweep, plan: SweepPlan, now: datetim
     for trial in ended_in_order(status, jobs):
         status = with_end(spec, status, trial, jobs[trial.fine_tune_job_name], accelerators)
         status = with_next(observed, status).model_copy(update={"recorded_time": whole_seconds(now)})
-    lost = [one for one in pruned(spec, status) if not _has_trained(observed, one.fine_tune_job_name)]
+    is_over = spec.cancel or has_failed(spec, status)  # All that run are cancelled then.
+    lost = [] if is_over else [one for one in pruned(spec, status) if not _has_trained(observed, one)]
     status = replaced(
-        status, *(ended(trial, jobs.get(trial.fine_tune_job_name), accelerators, "Pruned") for trial in lost)
+        status,
+        *(ended(one, jobs.get(one.fine_tune_job_name), accelerators, "Pruned", reason=STOPPING) for one in lost),
     )
-    ending = [
-        cancelled(observed.owner, one.fine_tune_job_name, jobs[one.fine_tune_job_name])
-        for one in lost
-        if one.fine_tune_job_name in jobs
-    ]
-    return replace(plan, status=status, merge=(*plan.merge, *ending))
+    if status.trials != plan.status.trials:
+        # That a job has stopped is written together with whatever is: it changes nothing by itself.
+        going = to_be_cancelled(observed, plan.status)
+        over = [trial for trial in stopping(plan.status) if trial.fine_tune_job_name not in going]
+        status = replaced(status, *have_stopped(*over))
+    return replace(plan, status=status)
 
 
-def _has_trained(observed: ObservedFineTuneSweep, name: str) -> bool:
-    job = observed.jobs.get(name)
+def _has_trained(observed: ObservedFineTuneSweep, trial: TrialStatus) -> bool:
+    job = observed.jobs.get(trial.fine_tune_job_name)
     return job is not None and job.has_trained

@@ -8,6 +8,8 @@ from finetune_api.evaluation import OutputsStatus
 from finetune_api.finetunesweep import FineTuneSweepStatus, SizedModel, SmallestModel, TrialStatus
 
 PASSED, INCONCLUSIVE = "Passed", "Inconclusive"
+SMALLER_PASSED = "SmallerModelPassed"
+"""Why a trial of a larger model is cancelled."""
 _ANSWERS = 1000
 _BY_CHANCE = 0.025
 """About how often a model passes whose mean is just below the threshold: by the bound of a 95 % interval."""

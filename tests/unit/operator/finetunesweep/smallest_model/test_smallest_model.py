@@ -144,6 +144,17 @@ def test_larger_ones_that_run_are_cancelled_and_smaller_ones_go_on() -> None:
     assert (world.status.phase, world.status.best.number) == ("Succeeded", 1)
 
 
+@pytest.mark.parametrize("killed_after", range(4))
+def test_why_larger_ones_are_cancelled_is_known_though_the_operator_was_killed_in_between(killed_after: int) -> None:
+    world = started(parallel=3)
+    world.has_trained(2)
+    world.settle()
+    world.is_evaluated(2, 0.6, verdict="Passed")
+    world.reconcile(killed_after)
+    world.settle()
+    assert (world.states(), world.trial(3).reason) == (["Running", "Succeeded", "Cancelled"], "SmallerModelPassed")
+
+
 def test_inconclusive_does_not_pass() -> None:
     world = started()
     judge(world, 1, "Inconclusive", 0.42)
