@@ -56,8 +56,12 @@ class GatewayMetrics:
             f"{name}_retries", "Requests that were sent to one more server.", ["cause"], registry=self._registry
         )
         for gauge, text, value in (
-            ("in_flight", "Requests at servers.", lambda: sum(pool.in_flight for pool in pools)),
-            ("queued", "Requests that wait for a place at a server.", lambda: sum(pool.waiting for pool in pools)),
+            ("requests_in_flight", "Requests at servers.", lambda: sum(pool.in_flight for pool in pools)),
+            (
+                "requests_queued",
+                "Requests that wait for a place at a server.",
+                lambda: sum(pool.waiting for pool in pools),
+            ),
             ("servers", "Servers that are ready.", lambda: sum(pool.servers for pool in pools)),
         ):
             Gauge(f"{name}_{gauge}", text, registry=self._registry).set_function(value)

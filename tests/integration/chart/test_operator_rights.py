@@ -11,12 +11,13 @@ from base64 import b64decode
 from typing import Any
 
 import aiohttp
+import pytest
 
 from e2e.cluster.machine.ports import free_ports
 from finetune_api.kinds import KINDS
 from finetune_api.pod_contracts.progress import PROGRESS_AUDIENCE
-from finetune_operator.core.ownership import Owner, labels
-from finetune_operator.pods.roles import TRAIN_ROLE
+from finetune_operator.core.ownership import ROLE_LABEL, Owner, labels
+from finetune_operator.pods.roles import CANARY_ROLE, GATEWAY_ROLE, SERVE_ROLE, TRAIN_ROLE
 from tests.integration.chart.release import (
     BASE,
     CLASS,
@@ -47,13 +48,29 @@ ACCOUNT_GROUPS = ("system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}
 # What the operator does with the chart's rights: each test needs some of them, together they need all
 
 
-def test_a_pod_monitor_selects_the_port_of_training_pods() -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "roles", "port"),
+    [
+        ("training", "FineTuneJob", {TRAIN_ROLE}, "metrics"),
+        ("gateways", "ModelDeployment", {GATEWAY_ROLE}, "metrics"),
+        ("servers", "ModelDeployment", {SERVE_ROLE, CANARY_ROLE}, "http"),
+    ],
+)
+def test_a_pod_monitor_selects_the_port_of_the_pods_of_its_roles(
+    name: str, kind: str, roles: set[str], port: str
+) -> None:
     assert "PodMonitor" not in {item["kind"] for item in rendered()}
-    (monitor,) = [item for item in rendered("metrics.podMonitor.enabled=true") if item["kind"] == "PodMonitor"]
-    owner = Owner("FineTuneJob", TEAM, "router", "u-1")
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels(owner, TRAIN_ROLE).items()
+    found = [item for item in rendered("metrics.podMonitor.enabled=true") if item["kind"] == "PodMonitor"]
+    (monitor,) = [item for item in found if item["metadata"]["name"].endswith(f"-{name}")]
+    (expression,) = monitor["spec"]["selector"]["matchExpressions"]
+    assert (expression["key"], expression["operator"], set(expression["values"])) == (ROLE_LABEL, "In", roles)
+    for role in roles:
+        of_pod = labels(Owner(kind, TEAM, "router", "u-1"), role)
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= of_pod.items()
+        assert set(monitor["spec"]["podTargetLabels"]) <= of_pod.keys()
     assert monitor["spec"]["namespaceSelector"] == {"any": True}
-    assert [endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]] == ["metrics"]
+    assert [endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]] == [port]
+    assert len(found) == 3
 
 
 def test_a_class_becomes_ready(release: Release, platform: None) -> None:

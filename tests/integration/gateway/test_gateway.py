@@ -75,7 +75,7 @@ async def test_a_client_that_leaves_ends_its_request_at_the_server(stream: bool)
         async with asyncio.timeout(30):
             await server.left.wait()
         await found.until(REQUESTS % (499, "sha256:aa" if stream else ""), 1)
-        await found.until("finetune_gateway_in_flight", 0)
+        await found.until("finetune_gateway_requests_in_flight", 0)
 
 
 async def test_a_server_that_takes_no_connection_is_passed_over() -> None:
@@ -122,7 +122,7 @@ async def test_no_more_requests_reach_a_server_than_it_may_have_and_no_more_wait
     async with fake_openai() as server, gateway([server.url], in_flight=2, queue=1) as found:
         server.go.clear()
         asked = [asyncio.create_task(found.ask()) for _ in range(3)]
-        await found.until("finetune_gateway_queued", 1)
+        await found.until("finetune_gateway_requests_queued", 1)
         for _ in range(2):
             await server.came.acquire()
         assert server.came.locked()
@@ -139,7 +139,7 @@ async def test_requests_wait_for_a_server_to_come() -> None:
         found.servers = frozenset()
         await found.until("finetune_gateway_servers", 0)
         asking = asyncio.create_task(found.ask())
-        await found.until("finetune_gateway_queued", 1)
+        await found.until("finetune_gateway_requests_queued", 1)
         found.servers = frozenset({server.url})
         assert (await asking)[0] == 200
 
@@ -194,7 +194,7 @@ async def test_the_bodies_of_those_that_wait_are_bounded_together(monkeypatch: p
     async with fake_openai() as server, gateway([server.url], in_flight=1, queue=8) as found:
         server.go.clear()
         asked = [asyncio.create_task(found.ask(user="x" * 300)) for _ in range(2)]
-        await found.until("finetune_gateway_queued", 1)
+        await found.until("finetune_gateway_requests_queued", 1)
         status, refused = await found.ask(user="x" * 300)
         assert (status, refused["error"]["code"]) == (429, "queue_full")
         server.go.set()
