@@ -90,7 +90,8 @@ async def test_an_object_leaves_the_status_with_what_others_wrote_into_it(
         async with connected(plane.kubeconfig) as kube:
             key = ObjectKey(resource.kind, api.namespace, "router")
             api.create(resource.kind, "router", spec)
-            for path in objects_within(full_status(kind)):
+            await written(kube, resource, key, kind, full_status(kind))
+            for path in objects_within(api.get(resource.kind, "router")["status"]):
                 await written(kube, resource, key, kind, full_status(kind))
                 known = api.get(resource.kind, "router")["status"]
                 newer = with_unknown_fields(known)
