@@ -84,7 +84,7 @@ def progress_of(view: ObjectView) -> Progress:
 
 @dataclass
 class Waiting:
-    """One wait. `look` takes each state of the object."""
+    """One wait. `is_over` takes each state of the object."""
 
     contract: Contract
     uid: str
@@ -92,7 +92,7 @@ class Waiting:
     stalled_after: float
     _stalled_since: float | None = None
 
-    def look(self, view: ObjectView, now: float) -> bool:
+    def is_over(self, view: ObjectView, now: float) -> bool:
         """Whether it is over. Raises RunFailedError, StalledError or DeletedError when it can't end well."""
         if view.uid != self.uid:
             raise DeletedError(f"{view.resource} was deleted, and another one of its name was created.")
@@ -110,7 +110,7 @@ class Waiting:
         return False
 
     def seconds_left(self, now: float) -> float:
-        """Until it is to be looked at again, even if nothing changes."""
+        """Until the next check, even if nothing changes."""
         return math.inf if self._stalled_since is None else self.stalled_after - (now - self._stalled_since)
 
 

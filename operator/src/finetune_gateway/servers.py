@@ -12,11 +12,11 @@ import structlog
 
 from finetune_gateway.pool import Pool
 
-LOOK_SECONDS = 1.0
+REFRESH_SECONDS = 1.0
 NONE_SECONDS = 60.0
 """That there is no server is believed of a name that was never seen after so long: the cluster's DNS keeps for half a
 minute that it had none. With no replicas there is none for good, and requests wait in a gateway that is ready."""
-WITNESS = "kubernetes.default.svc"
+CLUSTER_DNS_PROBE = "kubernetes.default.svc"
 """A name that every cluster has, in the same domain: where it is not found, nothing is known of the servers either."""
 Resolve = Callable[[], Awaitable[frozenset[str]]]
 _NO_ADDRESSES = frozenset(getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name))
@@ -24,9 +24,9 @@ _log = structlog.get_logger()
 
 
 def by_name(host: str, port: int) -> Resolve:
-    """The addresses of a name; none if it has none. Raises OSError if nobody can tell.
+    """The addresses of a name; none if it has none. Raises OSError if the DNS can't answer.
 
-    `host` has no domain of the cluster: the search list of the Pod completes it, and WITNESS as well.
+    `host` has no domain of the cluster: the search list of the Pod completes it, and CLUSTER_DNS_PROBE as well.
     """
 
     async def resolve() -> frozenset[str]:
@@ -36,7 +36,7 @@ def by_name(host: str, port: int) -> Resolve:
         except socket.gaierror as error:
             if error.errno not in _NO_ADDRESSES:
                 raise
-            await look_up(WITNESS, port, type=socket.SOCK_STREAM)
+            await look_up(CLUSTER_DNS_PROBE, port, type=socket.SOCK_STREAM)
             return frozenset()
         return frozenset(_url(family, address[0], port) for family, *_, address in found)
 
@@ -50,7 +50,7 @@ def _url(family: int, address: str | int, port: int) -> str:
 async def follow(pool: Pool, resolve: Resolve, known: asyncio.Event) -> None:
     """Keep the pool's servers as they are, for ever; `known` is set once there was one, or none for NONE_SECONDS.
 
-    While nobody can tell, those that were there last are asked.
+    While the DNS can't answer, the servers known last stay.
     """
     lost, clock = False, asyncio.get_running_loop().time
     none_since: float | None = None
@@ -66,4 +66,4 @@ async def follow(pool: Pool, resolve: Resolve, known: asyncio.Event) -> None:
             if not lost:
                 _log.warning("the servers can't be looked up; those known last are asked", error=str(error))
             lost, none_since = True, None
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(REFRESH_SECONDS)

@@ -98,10 +98,10 @@ class Connection(asyncio.Protocol):
 
 
 class Connections:
-    """All of one port. `told`: of why one was cut."""
+    """All of one port. `on_cut` is called with the cause for which one was cut."""
 
-    def __init__(self, told: Callable[[Cause], None]) -> None:
-        self._told = told
+    def __init__(self, on_cut: Callable[[Cause], None]) -> None:
+        self._on_cut = on_cut
         self._open: dict[asyncio.BaseTransport, Connection] = {}
         self._bytes_of_heads = 0
 
@@ -136,7 +136,7 @@ class Connections:
         """End a connection at once."""
         self.completed_head(connection)
         if connection.transport is not None and not connection.transport.is_closing():
-            self._told(cause)
+            self._on_cut(cause)
             connection.transport.abort()
         connection.owes_request = False
 

@@ -19,8 +19,8 @@ from finetune_http.connections import HEAD_SECONDS, Connection, Connections
 IDLE_SECONDS = 75.0
 """Longer than the proxies before it keep a connection, which would take one that is being closed for a request."""
 MOST_HEADERS = 64
-TOLD_EVERY_SECONDS = 60.0
-"""Malformed requests are told together: whoever sends them chooses how many there are."""
+LOG_INTERVAL_SECONDS = 60.0
+"""Malformed requests are logged together: whoever sends them chooses how many there are."""
 _CONNECTION = web.RequestKey("connection", Connection)
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ async def listening(
 ) -> AsyncIterator[None]:
     """While the context lasts; then requests have `drain_seconds` to end.
 
-    `malformed`: told of each request that is none; `options`: further ones of aiohttp's server.
+    `malformed` is called for each request that can't be parsed; `options`: further ones of aiohttp's server.
     """
 
     @web.middleware
@@ -93,11 +93,11 @@ def keep(request: web.Request) -> None:
 
 
 class _Malformed(logging.Filter):
-    """aiohttp logs a traceback for each request that is none. They are counted, and told in a line now and then."""
+    """aiohttp logs a traceback for each request that it can't parse. They are counted, and logged together."""
 
-    def __init__(self, told: Callable[[], None]) -> None:
+    def __init__(self, on_malformed: Callable[[], None]) -> None:
         super().__init__()
-        self._told = told
+        self._on_malformed = on_malformed
         self._count = 0
         self._next = 0.0
 
@@ -105,9 +105,9 @@ class _Malformed(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if not isinstance(error, HttpProcessingError):
             return True
-        self._told()
+        self._on_malformed()
         self._count += 1
         if time.monotonic() >= self._next:
             _log.warning("malformed requests: %d, the last one: %.100r", self._count, error.message)
-            self._count, self._next = 0, time.monotonic() + TOLD_EVERY_SECONDS
+            self._count, self._next = 0, time.monotonic() + LOG_INTERVAL_SECONDS
         return False

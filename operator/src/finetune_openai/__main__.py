@@ -15,7 +15,7 @@ import structlog
 import typer
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-CUT_TOLD_EVERY_SECONDS = 60.0
+CUT_LOG_INTERVAL_SECONDS = 60.0
 STOP_SECONDS = 60.0
 """How long requests in flight, uploads above all, may take once the process is told to end."""
 
@@ -32,7 +32,7 @@ class CutConnections:
         if time.monotonic() >= self._next:
             structlog.get_logger().warning("connections without a whole request were cut", **self._counts)
             self._counts.clear()
-            self._next = time.monotonic() + CUT_TOLD_EVERY_SECONDS
+            self._next = time.monotonic() + CUT_LOG_INTERVAL_SECONDS
 
 
 @cli.command()

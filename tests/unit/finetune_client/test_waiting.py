@@ -27,12 +27,12 @@ def waiting(until: Until = "Succeeded", stalled_after: float = 100.0) -> Waiting
 
 
 def test_it_is_over_when_what_was_waited_for_is_true() -> None:
-    assert waiting("Started").look(seen(TRAINING), 0) and not waiting().look(seen(TRAINING), 0)
+    assert waiting("Started").is_over(seen(TRAINING), 0) and not waiting().is_over(seen(TRAINING), 0)
     for until in ("Started", "Succeeded", "Ended"):
-        assert waiting(until).look(seen(SUCCEEDED), 0)  # type: ignore[arg-type]
-    assert waiting("Ended").look(seen(FAILED), 0)
+        assert waiting(until).is_over(seen(SUCCEEDED), 0)  # type: ignore[arg-type]
+    assert waiting("Ended").is_over(seen(FAILED), 0)
     with pytest.raises(RunFailedError, match=r"ended as Failed \(CUDAOutOfMemory\)"):
-        waiting("Started").look(seen(FAILED), 0)
+        waiting("Started").is_over(seen(FAILED), 0)
 
 
 def test_a_wait_that_is_over_says_whether_anything_goes_on() -> None:
@@ -42,20 +42,20 @@ def test_a_wait_that_is_over_says_whether_anything_goes_on() -> None:
 
 
 def test_a_status_of_an_earlier_spec_says_nothing() -> None:
-    assert not waiting().look(seen(UNSEEN), 0)
-    assert not waiting("Started").look(seen({**TRAINING, "observedGeneration": 1}), 0)
+    assert not waiting().is_over(seen(UNSEEN), 0)
+    assert not waiting("Started").is_over(seen({**TRAINING, "observedGeneration": 1}), 0)
     assert str(progress_of(seen(UNSEEN))) == "router  not looked at yet"
 
 
 def test_a_stall_ends_it_once_it_has_lasted() -> None:
     """What heals in between starts the clock anew."""
     wait = waiting()
-    assert not wait.look(seen(STALLED), 10) and wait.seconds_left(10) == 100
-    assert not wait.look(seen(STALLED), 109) and wait.seconds_left(109) == 1
-    assert not wait.look(seen(TRAINING), 109.5) and wait.seconds_left(109.5) == math.inf
-    assert not wait.look(seen(STALLED), 200)
+    assert not wait.is_over(seen(STALLED), 10) and wait.seconds_left(10) == 100
+    assert not wait.is_over(seen(STALLED), 109) and wait.seconds_left(109) == 1
+    assert not wait.is_over(seen(TRAINING), 109.5) and wait.seconds_left(109.5) == math.inf
+    assert not wait.is_over(seen(STALLED), 200)
     with pytest.raises(StalledError, match=r"stalled for 100 s \(Unschedulable\): 0/3 nodes"):
-        wait.look(seen(STALLED), 300)
+        wait.is_over(seen(STALLED), 300)
 
 
 def test_a_line_tells_where_it_stands() -> None:

@@ -11,7 +11,7 @@ import pytest
 from finetune_gateway import servers
 from finetune_gateway.policy import Limits
 from finetune_gateway.pool import Pool
-from finetune_gateway.servers import WITNESS, by_name, follow
+from finetune_gateway.servers import CLUSTER_DNS_PROBE, by_name, follow
 
 NAME = "router-servers.team-a.svc"
 A = "http://10.0.0.1:8000"
@@ -29,9 +29,9 @@ def names(monkeypatch: pytest.MonkeyPatch, known: Iterable[str]) -> None:
 
 
 async def test_no_address_is_no_server_only_where_the_cluster_has_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    names(monkeypatch, [NAME, WITNESS])
+    names(monkeypatch, [NAME, CLUSTER_DNS_PROBE])
     assert await by_name(NAME, 8000)() == {A}
-    names(monkeypatch, [WITNESS])
+    names(monkeypatch, [CLUSTER_DNS_PROBE])
     assert await by_name(NAME, 8000)() == frozenset()
     names(monkeypatch, [])
     with pytest.raises(OSError, match="not known"):
@@ -40,7 +40,7 @@ async def test_no_address_is_no_server_only_where_the_cluster_has_its_names(monk
 
 async def looked(monkeypatch: pytest.MonkeyPatch, *answers: frozenset[str] | None, none_seconds: float = 600) -> bool:
     """Whether the gateway is ready after these answers; None: nobody could tell."""
-    monkeypatch.setattr(servers, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(servers, "REFRESH_SECONDS", 0)
     monkeypatch.setattr(servers, "NONE_SECONDS", none_seconds)
     left, over, known = list(answers), asyncio.Event(), asyncio.Event()
 

@@ -123,7 +123,7 @@ class ClusterObject:
                     if on_progress is not None and self.progress != last:
                         last = self.progress
                         on_progress(last)
-                if waiting.look(view, time.monotonic()):
+                if waiting.is_over(view, time.monotonic()):
                     return self
         raise timed_out(self.contract, self._view, until, timeout)
 

@@ -22,11 +22,11 @@ def states(
     namespace: str,
     name: str,
     deadline: float,
-    look_again: Callable[[float], float],
+    next_check: Callable[[float], float],
 ) -> Generator[Object]:
-    """The object now, after each change, and when `look_again` asks for it; ends at the deadline.
+    """The object now, after each change, and when `next_check` is due; ends at the deadline.
 
-    `look_again`: seconds from a moment on. Raises DeletedError, ForbiddenError, or ApiError after a long outage.
+    `next_check`: seconds until then. Raises DeletedError, ForbiddenError, or ApiError after a long outage.
     """
     outage, may_watch = Outage(), True
     while time.monotonic() < deadline:
@@ -37,12 +37,12 @@ def states(
             end = min(deadline, time.monotonic() + WATCH_SECONDS)
             if may_watch:
                 try:
-                    with closing(_changes(connection, contract, found, end, look_again)) as seen:
+                    with closing(_changes(connection, contract, found, end, next_check)) as seen:
                         for one in seen:
                             yield one
                 except ForbiddenError:
                     may_watch = False  # who may read it can still look at it every few seconds
-            # A proxy may end each watch at once, and a look that was asked for may be now.
+            # A proxy may end each watch at once, and the next check may be due now.
             pause = SHORTEST_SECONDS if may_watch else POLL_SECONDS
         except NotFoundError:
             raise DeletedError(f"{contract.kind.name} {name} was deleted.") from None
@@ -53,9 +53,9 @@ def states(
 
 
 def _changes(
-    connection: Connection, contract: Contract, found: Object, end: float, look_again: Callable[[float], float]
+    connection: Connection, contract: Contract, found: Object, end: float, next_check: Callable[[float], float]
 ) -> Generator[Object]:
-    """One watch: each change until `end`, or until it is to be looked at again."""
+    """One watch: each change until `end`, or until the next check is due."""
     metadata = found["metadata"]
     query = {
         "watch": "true",
@@ -63,7 +63,7 @@ def _changes(
         "fieldSelector": f"metadata.name={metadata['name']}",
         "resourceVersion": str(metadata["resourceVersion"]),
     }
-    seconds = _seconds(end, look_again)
+    seconds = _seconds(end, next_check)
     query["timeoutSeconds"] = str(seconds)
     until = time.monotonic() + seconds
     path = contract.path(metadata["namespace"])
@@ -71,10 +71,10 @@ def _changes(
         for line in lines:
             if (one := changed(line)) is not None:
                 yield one
-            if time.monotonic() + _seconds(end, look_again) < until - 1:
+            if time.monotonic() + _seconds(end, next_check) < until - 1:
                 return
 
 
-def _seconds(end: float, look_again: Callable[[float], float]) -> int:
+def _seconds(end: float, next_check: Callable[[float], float]) -> int:
     now = time.monotonic()
-    return max(1, math.ceil(min(end - now, look_again(now))))
+    return max(1, math.ceil(min(end - now, next_check(now))))

@@ -156,7 +156,7 @@ def checkpoint_bodies(job: ViewedJob) -> list[dict[str, Any]]:
 
 def event_bodies(job: ViewedJob, log: bytes | None) -> list[dict[str, Any]]:
     """The objects fine_tuning.job.event, newest first. `log`: the trainer's own events (events.jsonl)."""
-    events = [*_told_by_status(job), *_logged(log or b"")]
+    events = [*_status_events(job), *_logged(log or b"")]
     events.sort(key=lambda event: event["created_at"])  # Stable: what happened in one second stays in order.
     counted: dict[str, int] = {}
     for event in events:
@@ -166,7 +166,7 @@ def event_bodies(job: ViewedJob, log: bytes | None) -> list[dict[str, Any]]:
     return events[::-1]
 
 
-def _told_by_status(job: ViewedJob) -> Iterator[dict[str, Any]]:
+def _status_events(job: ViewedJob) -> Iterator[dict[str, Any]]:
     status = job.status
     yield _event(job.created, f"Created fine-tuning job: {job.id}")
     yield _event(job.created, f"Validating training file: {job.request.training_file}")
@@ -199,7 +199,7 @@ def _told_by_status(job: ViewedJob) -> Iterator[dict[str, Any]]:
 
 
 def _logged(log: bytes) -> Iterator[dict[str, Any]]:
-    """What the trainer logged, but for the end of the job, which its status tells."""
+    """What the trainer logged, but for the end of the job, which is in its status."""
     for line in log.splitlines()[:_MOST_LOGGED_EVENTS]:
         try:
             found = json.loads(line)

@@ -19,7 +19,7 @@ from finetune_operator.kube.resources import Object, Resource
 ENDED_UNSUCCESSFULLY = frozenset({"Failed", "Cancelled"})
 """The phases of runs that ended without what was asked for: the condition Failed is True."""
 Status = TypeVar("Status", bound=KindStatus)
-Seen = TypeVar("Seen", bound="Observed")
+ObservedT = TypeVar("ObservedT", bound="Observed")
 Phase = TypeVar("Phase", bound=str)
 
 
@@ -122,20 +122,20 @@ class Decision(Generic[Status]):
 
 
 @dataclass(frozen=True)
-class Mutator(Generic[Seen, Status]):
+class Mutator(Generic[ObservedT, Status]):
     """Changes the plan, and never ends the list.
 
     Before the decision it may change only the status and `merge`, since the decision has the other fields.
     """
 
-    run: Callable[[Seen, Plan[Status], datetime], Plan[Status]]
+    run: Callable[[ObservedT, Plan[Status], datetime], Plan[Status]]
 
 
 @dataclass(frozen=True)
-class Decider(Generic[Seen, Status]):
+class Decider(Generic[ObservedT, Status]):
     """Ends the list with a decision; None leaves it to the policies that follow."""
 
-    run: Callable[[Seen, Status, datetime], Decision[Status] | None]
+    run: Callable[[ObservedT, Status, datetime], Decision[Status] | None]
 
 
 @dataclass(frozen=True)
@@ -171,12 +171,12 @@ class Phases(Generic[Phase]):
 
 
 def decided(
-    policies: Sequence[Mutator[Seen, Status] | Decider[Seen, Status]],
-    observed: Seen,
+    policies: Sequence[Mutator[ObservedT, Status] | Decider[ObservedT, Status]],
+    observed: ObservedT,
     status: Status,
     phase_of: Callable[[Decision[Status], Readiness], str],
     now: datetime,
-    always: Sequence[Mutator[Seen, Status]] = (),
+    always: Sequence[Mutator[ObservedT, Status]] = (),
 ) -> Plan[Status]:
     """The plan with the writes, the phase and the conditions of the first decision; `status`: the observed one.
 
@@ -189,8 +189,8 @@ def decided(
 
 
 def _first_decision(
-    policies: Sequence[Mutator[Seen, Status] | Decider[Seen, Status]],
-    observed: Seen,
+    policies: Sequence[Mutator[ObservedT, Status] | Decider[ObservedT, Status]],
+    observed: ObservedT,
     status: Status,
     phase_of: Callable[[Decision[Status], Readiness], str],
     now: datetime,

@@ -51,10 +51,10 @@ def _set_suspend(kubectl: Kubectl, name: str, wanted: bool) -> None:
     else:
         again = command(found, "rerun")
         typer.echo(f"{ended} It is not suspended any more: the next run starts at once. Run again: {again}")
-    _tell_of_gitops(found)
+    _warn_of_gitops(found)
 
 
-def _tell_of_gitops(found: ObjectView) -> None:
+def _warn_of_gitops(found: ObjectView) -> None:
     from finetune_view.changes import warning_of_gitops
     from kubectl_finetune.display.terminal import tell
 
@@ -73,7 +73,7 @@ def cancel(kubectl: Kubectl, name: RunArgument, yes: YesOption = False) -> None:
     _confirm(found, "ended for good", yes)
     patch_spec(kubectl, found, {"cancel": True})
     typer.echo(f"{found.resource} is being cancelled.")
-    _tell_of_gitops(found)
+    _warn_of_gitops(found)
 
 
 @with_cluster
@@ -99,7 +99,7 @@ def rerun(
     patch_spec(kubectl, found, again)
     suspended = found.fields.at("spec", "suspend").value is True
     typer.echo(f"{found.resource} runs again, as run {chosen}{', once it is resumed' if suspended else ''}.")
-    _tell_of_gitops(found)
+    _warn_of_gitops(found)
 
 
 def _confirm(found: ObjectView, fate: str, yes: bool) -> None:

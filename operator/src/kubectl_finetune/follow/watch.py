@@ -124,7 +124,7 @@ class Watcher:
             if is_quiet or code is not None or (self._held and now - self._held_since >= LONGEST_HELD_SECONDS):
                 self._take_events()
             if code is not None:
-                self._tell(self._last)
+                self._say_all(self._last)
                 return code
 
     def _take_all(self, watches: Watches, seconds: float) -> bool:
@@ -142,7 +142,7 @@ class Watcher:
         """Those that were held, in the order of their times: a watch begins with those that exist, by their names."""
         held, self._held = sorted(self._held, key=lambda one: children.Event(Fields(one.found)).timestamp), []
         for change in held:
-            self._tell(self.state.take_event(change.kind, change.found))
+            self._say_all(self.state.take_event(change.kind, change.found))
 
     def _start(self, watches: Watches, source: str) -> None:
         if source == "object":
@@ -164,18 +164,18 @@ class Watcher:
             if view is not None and view.outcome is not None:
                 self._last += lines  # after the Events that are still held: how it ended is the last line
             else:
-                self._tell(lines)
+                self._say_all(lines)
             if view is not None and view.uid != self._uid:
                 self._uid = view.uid
                 for source in ("pods", "events"):
                     self._start(watches, source)
         elif change.source == "pods":
-            self._tell(self.state.take_pod(change.kind, change.found))
+            self._say_all(self.state.take_pod(change.kind, change.found))
         else:
             self._held_since = self._held_since if self._held else time.monotonic()
             self._held.append(change)
 
-    def _tell(self, lines: list[str]) -> None:
+    def _say_all(self, lines: list[str]) -> None:
         for line in lines:
             self._say(line)
 

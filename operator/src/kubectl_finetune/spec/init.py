@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 METHODS = ("SFT", "DPO")
-ADAPTERS = ("LoRA", "QLoRA", "Full")
 FIRST_MODEL = "s3://bucket/models/NAME"
 FIRST_DATASET = "s3://bucket/datasets/train.jsonl"
 

@@ -89,11 +89,11 @@ def test_one_that_is_withdrawn_has_ended_once_it_is_gone() -> None:
 
 def test_the_python_client_waits_for_the_same_end() -> None:
     waiting = Waiting(MODEL_DEPLOYMENTS, "u", "Succeeded", 300)
-    assert [waiting.look(object_view(one), 0) for one in (RUNS, PROMOTING, ROLLING_OUT, AVAILABLE)] == [
+    assert [waiting.is_over(object_view(one), 0) for one in (RUNS, PROMOTING, ROLLING_OUT, AVAILABLE)] == [
         *(False, False, False),
         True,
     ]
     with pytest.raises(RunFailedError, match="RolledBack") as raised:
-        waiting.look(object_view(ROLLED_BACK), 0)
+        waiting.is_over(object_view(ROLLED_BACK), 0)
     assert "Roll out another model" in raised.value.next_steps[0]
-    assert Waiting(MODEL_DEPLOYMENTS, "u", "Started", 300).look(object_view(RUNS), 0), "its Pods run"
+    assert Waiting(MODEL_DEPLOYMENTS, "u", "Started", 300).is_over(object_view(RUNS), 0), "its Pods run"

@@ -10,7 +10,13 @@ from finetune_api.finetunejob import RFT
 from finetune_grading.rewards import compile_reward
 from finetune_trainer.methods.method import Machine, Start
 from finetune_trainer.methods.rft.calibration import RewardsOfStart
-from finetune_trainer.methods.rft.first_rewards import PROMPTS, calibration_of, doubt, has_signal, without_signal
+from finetune_trainer.methods.rft.first_rewards import (
+    PROMPTS,
+    calibration_of,
+    has_signal,
+    weak_signal_warning,
+    without_signal,
+)
 from finetune_trainer.model.memory import ModelSize
 
 GIB = 1 << 30
@@ -79,6 +85,6 @@ def test_too_few_prompts_refuse_nothing() -> None:
 
 @pytest.mark.parametrize(("rewards", "told"), [([0.0, 0.1], "almost never right"), ([0.9, 1.0], "almost always right")])
 def test_rewards_that_leave_little_to_learn_are_a_warning(rewards: list[float], told: str) -> None:
-    assert told in str(doubt(calibration_of([rewards] * PROMPTS)))
-    assert doubt(calibration_of([[0.0, 1.0]] * PROMPTS)) is None
-    assert doubt(calibration_of([])) is None
+    assert told in str(weak_signal_warning(calibration_of([rewards] * PROMPTS)))
+    assert weak_signal_warning(calibration_of([[0.0, 1.0]] * PROMPTS)) is None
+    assert weak_signal_warning(calibration_of([])) is None

@@ -40,7 +40,7 @@ from finetune_trainer.storage import commits
 from finetune_trainer.storage.commits import Claim, Committed
 from finetune_trainer.storage.storage import Storage
 
-WORTH_TELLING_SECONDS = 1.0
+MIN_REPORTED_WAIT_SECONDS = 1.0
 UNNOTICED_SECONDS = 1.0
 ABANDONED_SECONDS = 30.0
 SWITCH_SECONDS = 0.0005
@@ -291,7 +291,7 @@ class CheckpointWriter:
             )
         self._longest = max(save.seconds, self._longest or 0.0)
         self._stalled += save.stalled_seconds
-        self._tell(save, committed)
+        self._record_save(save, committed)
         kept = self.kept
         if committed.manifest.key not in [item.manifest.key for item in kept]:
             kept = (*kept, committed)
@@ -308,7 +308,7 @@ class CheckpointWriter:
     def _prune(self, kept: tuple[Committed, ...]) -> tuple[Committed, ...]:
         return retention.prune(self._storage, self._claim, kept, keep=self._settings.keep, best=self._settings.best)
 
-    def _tell(self, save: Save, committed: Committed) -> None:
+    def _record_save(self, save: Save, committed: Committed) -> None:
         if self._events is None:
             return
         self._events.add(
@@ -319,7 +319,7 @@ class CheckpointWriter:
             seconds=round(save.seconds, 2),
             stalled_seconds=round(save.stalled_seconds, 3),
         )
-        if save.waited_seconds >= WORTH_TELLING_SECONDS:
+        if save.waited_seconds >= MIN_REPORTED_WAIT_SECONDS:
             self._events.add(
                 f"Training waited {save.waited_seconds:.1f} s at step {save.step} for the checkpoint before: "
                 "raise checkpoints.everySteps, or give the storage more bandwidth",

@@ -134,17 +134,6 @@ def refuse_unreadable(folder: Path) -> None:
         raise ValueError(f"{folder.name} has {len(files)} shards of {max(of)}")
 
 
-def read_whole(folder: Path) -> dict[str, torch.Tensor]:
-    """Every tensor that the files below `folder` hold, put together."""
-    stored: Any = HuggingFaceStorageReader(str(folder)).read_metadata()
-    tensors = {
-        name: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in stored.state_dict_metadata.items()
-    }
-    read_into(folder, tensors)
-    return tensors
-
-
 def _share(gang: Gang, planner: DefaultSavePlanner, tensors: Mapping[str, torch.Tensor]) -> list[WriteItem]:
     """The parts that this process writes, in order of decreasing alignment, as the format requires."""
     planner.set_up_planner(dict(tensors), is_coordinator=gang.leads)

@@ -48,7 +48,7 @@ from finetune_trainer.storage.storage import Storage
 
 def find_revision(storage: Storage, run: StorageLocation) -> Revision | None:
     """What the run has committed already; None: nothing. Raises DiagnosedError if it is corrupt."""
-    with _corrupt_told():
+    with _corruption_as_diagnosis():
         found = find_result(storage, run)
         return None if found is None else _read(storage, found)
 
@@ -89,12 +89,12 @@ def commit_revision(storage: Storage, claim: Claim, content: RevisionContent, di
     stored = upload_files(storage, result_folder(claim.run, claim.number), files)
     now = whole_seconds(datetime.now(UTC))
     manifest = Manifest(step=0, claim=claim.number, attempt=claim.attempt, created=now, files=stored)
-    with _corrupt_told():
+    with _corruption_as_diagnosis():
         return _read(storage, commit_result(storage, claim.run, manifest))
 
 
 @contextmanager
-def _corrupt_told() -> Iterator[None]:
+def _corruption_as_diagnosis() -> Iterator[None]:
     try:
         yield
     except CorruptError as error:

@@ -48,7 +48,7 @@ def check_model(run: PreflightRun, model: InspectedModel) -> CheckedModel:
         from finetune_trainer.model.target_modules import ALL_LINEAR
 
     skeleton, unknown = build_skeleton(model.folder, model.tensors, run.model.uri)
-    doubts = [_unknown_weights(run.model.uri, sorted(unknown))] if unknown else []
+    warnings = [_unknown_weights(run.model.uri, sorted(unknown))] if unknown else []
     shapes, adapter_shapes = weight_shapes(skeleton), model.adapter_shapes
     adapts_output = False
     rows = skeleton.get_input_embeddings().weight.shape[0]
@@ -71,10 +71,10 @@ def check_model(run: PreflightRun, model: InspectedModel) -> CheckedModel:
         _log.info(str(made))
         if made.left_out and run.adapter.low_rank.target_modules == ALL_LINEAR:
             in_full = " in 4 bits; adapter.type LoRA can" if run.adapter.type == "QLoRA" else ""
-            doubts.append(f"{made} peft can't adapt these in this model{in_full}.")
+            warnings.append(f"{made} peft can't adapt these in this model{in_full}.")
     if run.hyperparameters.packing and not reads_images(model.tokenizer):
         _refuse_mixed(model)
-    return CheckedModel(doubts, shapes, adapter_shapes, adapts_output)
+    return CheckedModel(warnings, shapes, adapter_shapes, adapts_output)
 
 
 def _unknown_weights(uri: str, names: list[str]) -> str:

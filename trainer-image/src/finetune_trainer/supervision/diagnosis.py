@@ -40,7 +40,7 @@ def diagnose(error: Exception, run: TrainRun | None = None) -> Failure:
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return _out_of_memory(first_line(error), run)
-    if isinstance(error, RuntimeError) and _tells(str(error), TIMED_OUT):
+    if isinstance(error, RuntimeError) and _has_any(str(error), TIMED_OUT):
         return _timed_out(first_line(error))
     if lost_a_peer(error):
         return _peer_ended(first_line(error))
@@ -51,9 +51,9 @@ def diagnose(error: Exception, run: TrainRun | None = None) -> Failure:
 def diagnose_end(how: str, log: str) -> Failure:
     """The failure of a process that ended without a diagnosis; its log may show one (a library's own watchdog)."""
     for line in reversed(log.splitlines()):
-        if _tells(line, TIMED_OUT):
+        if _has_any(line, TIMED_OUT):
             return _timed_out(line.strip()[:1000])
-        if _tells(line, LOST_PEER):
+        if _has_any(line, LOST_PEER):
             return _peer_ended(line.strip()[:1000])
     return Failure(reason=Reason.FAILED, message=f"The trainer {how}; its log may say why.", retryable=True)
 
@@ -66,10 +66,10 @@ def diagnose_oom_kill(run: TrainRun | None) -> Failure:
 def lost_a_peer(error: Exception) -> bool:
     """Whether the error is a consequence of another process's end."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    return "DistError" in kinds or (isinstance(error, RuntimeError) and _tells(str(error), LOST_PEER))
+    return "DistError" in kinds or (isinstance(error, RuntimeError) and _has_any(str(error), LOST_PEER))
 
 
-def _tells(text: str, signs: tuple[str, ...]) -> bool:
+def _has_any(text: str, signs: tuple[str, ...]) -> bool:
     return any(sign in text for sign in signs)
 
 

@@ -35,7 +35,7 @@ from finetune_trainer.supervision.oom import count_oom_kills
 from finetune_trainer.supervision.termination_messages import conclude_for
 from finetune_trainer.supervision.watchdog import Watchdog
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 KILL_SECONDS = 10.0
 LOG_BYTES = 16 * 1024
 EXIT_KILLED = 128 + signal.SIGKILL
@@ -61,8 +61,8 @@ def supervise(
     watchdog = watchdog or Watchdog()
     with _signals(child) as wakeup:
         while child.code is None:
-            child.attend(wakeup, LOOK_SECONDS)
-            found = _look(child, watchdog)
+            child.attend(wakeup, POLL_SECONDS)
+            found = _poll(child, watchdog)
             if isinstance(found, Failure):
                 child.kill()
                 return conclude_for(found, child.log)
@@ -72,7 +72,7 @@ def supervise(
     return _conclude_end(child.code, run, child.log, out_of_memory=count_oom_kills() > oom_kills)
 
 
-def _look(child: _Child, watchdog: Watchdog) -> Failure | int | None:
+def _poll(child: _Child, watchdog: Watchdog) -> Failure | int | None:
     """A stall's diagnosis, or the exit code of a child that was asked to stop and waits for a process that is gone."""
     if child.beats is None or child.code is not None:
         return None
@@ -135,7 +135,7 @@ class _Child:
         if self.code is not None:
             self._drain()
 
-    def tell_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Pass on a SIGTERM."""
         self.stop_time = self.stop_time or time.monotonic()
         if self.code is None:
@@ -187,7 +187,7 @@ def _signals(child: _Child) -> Iterator[socket.socket]:
     """Pass SIGTERM on, leave SIGINT to the child (a terminal signals both), and wake up when the child ends."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        child.tell_to_stop()
+        child.request_stop()
 
     def wake_up(number: int, frame: FrameType | None) -> None:
         """The wakeup descriptor has it."""

@@ -63,7 +63,7 @@ def conclude_failure(error: Exception, rank: int | None = None, run: TrainRun | 
     failure = diagnose(error, run)
     if failure.rank is None:
         failure = failure.model_copy(update={"rank": rank})
-    _say(failure)
+    _print_failure(failure)
     if failure.lost_peer:
         time.sleep(PEER_SECONDS)
     if not (failure.lost_peer and _earlier_message()):
@@ -77,7 +77,7 @@ def conclude_for(failure: Failure, log: str) -> int:
     if isinstance(said, Failure) and not said.lost_peer and not _explains(failure, said):
         failure = said
     else:
-        _say(failure)
+        _print_failure(failure)
     _write_termination_message(to_termination_message(failure.model_copy(update={"log": last_lines(log)})))
     return EXIT_FAILED
 
@@ -111,7 +111,7 @@ def read_run(kind: type[Run], file: Path) -> Run:
 
 
 def _refuse_another(file: Path, content: bytes) -> None:
-    """Refuse what somebody put into the ConfigMap's place before the Pod started."""
+    """Refuse what was put into the ConfigMap's place before the Pod started."""
     wanted = os.environ.get(RUN_DIGEST_VARIABLE)
     if wanted is None or wanted == f"sha256:{hashlib.sha256(content).hexdigest()}":
         return
@@ -128,7 +128,7 @@ def _explains(failure: Failure, said: Failure) -> bool:
     return failure.reason is Reason.OUT_OF_MEMORY and said.reason is Reason.FAILED
 
 
-def _say(failure: Failure) -> None:
+def _print_failure(failure: Failure) -> None:
     text = f"{failure.message} {failure.suggestion}" if failure.suggestion else failure.message
     sys.stderr.write(f"{failure.reason.value}: {text}\n")
 

@@ -155,14 +155,14 @@ class RefusedBatchError(DiagnosedError):
     makes one of the same type of that."""
 
     def __init__(self, text: str) -> None:
-        told = text.rpartition(f"{type(self).__name__}: ")[2]
-        failure = Failure.model_validate_json(told)
+        content = text.rpartition(f"{type(self).__name__}: ")[2]
+        failure = Failure.model_validate_json(content)
         super().__init__(failure.reason, failure.message)
         self.failure = failure
-        self._told = told if told == text else failure.message
+        self._text = content if content == text else failure.message
 
     def __str__(self) -> str:
-        return self._told
+        return self._text
 
 
 def too_many_image_tokens(images_end: int, max_length: int) -> str:

@@ -16,7 +16,13 @@ from finetune_api.finetunejob import RFT, RewardCalibration
 from finetune_grading.registered_graders import load_graders
 from finetune_grading.rewards import Reward, Rewarded
 from finetune_trainer.methods.method import Calibration, Machine, Measured, Row, Start
-from finetune_trainer.methods.rft.first_rewards import PROMPTS, calibration_of, doubt, has_signal, without_signal
+from finetune_trainer.methods.rft.first_rewards import (
+    PROMPTS,
+    calibration_of,
+    has_signal,
+    weak_signal_warning,
+    without_signal,
+)
 
 MOST_SECONDS = 300.0
 LEAST_PROMPTS = 16
@@ -74,7 +80,7 @@ class RewardsOfStart(Calibration):
         rewarded = [one for group in groups for one in group]
         error = too_many_errors(rewarded, self.spec.grader_errors.maximum_percent)
         error = error or without_signal(found, self.spec.completions_per_prompt)
-        return Measured(found, doubt(found), None if error is None else error.failure)
+        return Measured(found, weak_signal_warning(found), None if error is None else error.failure)
 
     def _answered(self, start: Start) -> Iterator[list[list[Rewarded]]]:
         """The rewards of the answers to a few prompts at a time, as in training, until MOST_SECONDS are over."""

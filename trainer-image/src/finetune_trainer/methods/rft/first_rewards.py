@@ -60,7 +60,7 @@ def has_signal(answered: Rewards) -> bool:
     return sum(map(differs, answered)) > (1 - MOST_ALIKE) * PROMPTS
 
 
-def doubt(found: RewardCalibration) -> str | None:
+def weak_signal_warning(found: RewardCalibration) -> str | None:
     """A warning about rewards that leave little to learn; None if they leave enough."""
     mean = found.mean_reward
     if mean is None or LOWEST_MEAN <= mean <= HIGHEST_MEAN:

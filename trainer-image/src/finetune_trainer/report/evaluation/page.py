@@ -128,11 +128,11 @@ def best_checkpoints(page: EvaluationPage) -> list[str]:
 def _best_checkpoint(candidate: str, scores: Sequence[Score]) -> str:
     best = max(scores, key=lambda one: one.score)  # of equal ones the earlier, as in status.bestCheckpoints
     tied = [one.candidate for one in scores if one is not best and one.low <= best.high and best.low <= one.high]
-    told = f"{best.candidate} scores highest of the checkpoints of {candidate} by {best.grader}: "
-    told += f"{_percent(best.score)} ({_percent(best.low)} to {_percent(best.high)})."
+    text = f"{best.candidate} scores highest of the checkpoints of {candidate} by {best.grader}: "
+    text += f"{_percent(best.score)} ({_percent(best.low)} to {_percent(best.high)})."
     if tied:
-        told += f" Intervals overlap with it, so these may be as good: {', '.join(tied)}."
-    return f"{told} It was chosen on these examples, so its score is optimistic."
+        text += f" Intervals overlap with it, so these may be as good: {', '.join(tied)}."
+    return f"{text} It was chosen on these examples, so its score is optimistic."
 
 
 def _verdict(score: Score) -> tuple[str, str]:
