@@ -40,7 +40,8 @@ async def observe_budget(
     usage = status.usage
     is_counted = usage is not None and (usage.month, usage.class_name) == (month, status.class_name)
     starts_nothing = status.phase in ("Succeeded", "Failed", "Cancelled") or (status.phase == "Training" and is_counted)
-    if resolved is None or starts_nothing:
+    is_limited = resolved is not None and resolved.spec.limits.accelerator_hours_per_month is not None
+    if resolved is None or starts_nothing or not (is_limited or times):
         return ObservedBudget(ledger_namespace, times, month)
     found = await reader.list(CONFIG_MAPS, ledger_namespace, ledger_labels(resolved.name, owner.namespace, month))
     entries = [entry for item in found for entry in (item.get("data") or {}).items()]

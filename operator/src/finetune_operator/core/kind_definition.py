@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -61,8 +61,12 @@ def _refers_to_nothing(body: Body) -> frozenset[ObjectKey]:
     return frozenset()
 
 
-def _no_aliases(body: Body, event: str | None) -> frozenset[ObjectKey]:
+def _no_aliases(body: Body) -> frozenset[ObjectKey]:
     return frozenset()
+
+
+def _all_of_it(body: Body) -> Hashable | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Kind:
     """One kind of our group.
 
     `references` are the objects that a spec refers to: a change of one enqueues the object. `aliases` are further keys
-    by which others may refer to an object, given the type of its watch event (None: it was in the first list).
+    by which others may refer to an object. `read_by_others` is what they read of it: their wake-ups are spared while it
+    stays the same; None wakes them at every change.
     """
 
     resource: Resource
@@ -79,7 +84,8 @@ class Kind:
     plan: Callable[[Any, datetime], Plan[Any]]
     owns: tuple[OwnedResource, ...] = ()
     references: Callable[[Body], frozenset[ObjectKey]] = _refers_to_nothing
-    aliases: Callable[[Body, str | None], frozenset[ObjectKey]] = _no_aliases
+    aliases: Callable[[Body], frozenset[ObjectKey]] = _no_aliases
+    read_by_others: Callable[[Body], Hashable | None] = _all_of_it
     finalizer: Finalizer | None = None
     is_finished: Callable[[Any], bool] = _never_finished
     """Whether an object with this status needs nothing until it changes, so that the cache may drop it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION, FineTuneClassStatus
 from finetune_operator.core.kind_definition import Body, Kind
 from finetune_operator.core.references import DEFAULT_CLASS, ObjectKey
@@ -13,11 +15,21 @@ from finetune_operator.kube.resources import FINE_TUNE_CLASSES
 
 def finetuneclass(environment: Environment) -> Kind:
     """Nothing is made for a class; it wakes what names it, or uses the default one."""
-    return Kind(FINE_TUNE_CLASSES, FineTuneClassStatus, observe, plan, aliases=_aliases)
+    return Kind(
+        FINE_TUNE_CLASSES, FineTuneClassStatus, observe, plan, aliases=_aliases, read_by_others=_spec_and_default
+    )
 
 
-def _aliases(body: Body, event: str | None) -> frozenset[ObjectKey]:
-    """A class that stops being the default matters too, and is seen only by its deletion or its change."""
+def _aliases(body: Body) -> frozenset[ObjectKey]:
+    return frozenset({DEFAULT_CLASS}) if _is_default(body) else frozenset()
+
+
+def _spec_and_default(body: Body) -> Hashable:
+    """Nobody reads a class's status, which is ours, or its other metadata."""
+    metadata = body["metadata"]
+    return metadata.get("uid"), metadata.get("generation"), _is_default(body)
+
+
+def _is_default(body: Body) -> bool:
     annotations = body["metadata"].get("annotations") or {}
-    may_be_default = event in ("DELETED", "MODIFIED") or annotations.get(DEFAULT_CLASS_ANNOTATION) == "true"
-    return frozenset({DEFAULT_CLASS}) if may_be_default else frozenset()
+    return bool(annotations.get(DEFAULT_CLASS_ANNOTATION) == "true")

@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import kopf
 
@@ -34,14 +34,37 @@ END_SECONDS = 15.0
 """How long Kopf may take to shut down after an error before it kills the process."""
 
 
+class _Shown(NamedTuple):
+    """What others read of an object, and the keys by which they refer to it."""
+
+    value: Hashable
+    names: frozenset[ObjectKey]
+
+
 def handlers(
-    queue: WorkQueue[ObjectKey], references: References, kinds: Sequence[Kind]
+    queue: WorkQueue[ObjectKey],
+    references: References,
+    kinds: Sequence[Kind],
+    is_finished: Callable[[Resource, str | None, str], bool],
 ) -> dict[Resource, ChangeHandler]:
-    """The handler of each watched resource's changes: our kinds, and the types that they own."""
+    """The handler of each watched resource's changes: our kinds, and the types that they own.
+
+    What refers to a changed object is woken; a finished one (each costs requests, and there may be thousands) behind
+    all other work.
+    """
     by_name = {kind.name: kind for kind in kinds}
     owners = frozenset(kind.name for kind in kinds if kind.owns)
 
     owned = owned_resources(kinds)
+
+    shown: dict[ObjectKey, _Shown] = {}
+
+    def wake_referrers(name: ObjectKey) -> None:
+        for key in references.referrers(name):
+            if is_finished(by_name[key.kind].resource, key.namespace, key.name):
+                queue.add_low_priority(key)
+            else:
+                queue.add(key)
 
     def parent_event(body: Mapping[str, Any], type: str | None, is_ours: bool) -> None:
         metadata = body["metadata"]
@@ -51,9 +74,14 @@ def handlers(
         # The plan already knew of our own write: no reconciliation is needed, unless its owner wrote the spec.
         if not is_ours or (owner is not None and not _is_observed(body)):
             queue.add(key)
-        for name in (key, *kind.aliases(body, type)):
-            for referrer in references.referrers(name):
-                queue.add(referrer)
+        before, after = shown.get(key), _Shown(kind.read_by_others(body), frozenset({key}) | kind.aliases(body))
+        if type == "DELETED":
+            shown.pop(key, None)
+        elif after.value is not None:
+            shown[key] = after
+        if type == "DELETED" or before is None or before != after:
+            for name in after.names | (frozenset() if before is None else before.names):
+                wake_referrers(name)
         if owner is not None:
             queue.add_after(owner, CHILD_SECONDS)
 
@@ -86,7 +114,7 @@ def informers(
     So most of what an object refers to is cached when it is reconciled (a ModelDeployment as a judge is read live).
     `reads`: of which namespaces objects are kept.
     """
-    by_resource = handlers(queue, References(), kinds)
+    by_resource = handlers(queue, References(), kinds, cache.is_finished)
 
     async def wait_for_capacity() -> None:
         with contextlib.suppress(TimeoutError):

@@ -293,6 +293,7 @@ def test_a_budget_of_december_renews_in_january() -> None:
         (class_(2), status("Succeeded"), [kubelet_pod(RUNNING)], False),
         (class_(2, None), status("Training"), [kubelet_pod(RUNNING)], False),
         (class_(2, None), status("Queued"), [], None),
+        (class_(None), status("Queued"), [], False),
     ],
 )
 async def test_the_ledger_is_read_where_something_depends_on_it(

@@ -76,7 +76,8 @@ class Operator:
 
     def __init__(self) -> None:
         self.queue = RecordingQueue()
-        handlers = watches.handlers(self.queue, References(), KINDS)
+        self.finished: set[str] = set()
+        handlers = watches.handlers(self.queue, References(), KINDS, lambda _, __, name: name in self.finished)
         self.parent: Any = handlers[FINE_TUNE_JOBS]
         self.child: Any = handlers[PODS]
 
@@ -84,7 +85,7 @@ class Operator:
         """What was queued, or will be in at most a second."""
         keys = set(self.queue.delays)
         self.queue.delays.clear()
-        while len(self.queue):
+        while self.queue.waiting():
             key, _ = await self.queue.get() or pytest.fail("the queue is shut down")
             self.queue.done(key)
             keys.add(key)
@@ -115,36 +116,63 @@ async def test_a_change_wakes_the_object_and_what_refers_to_it(operator: Operato
 
 
 async def test_a_class_wakes_what_names_it(operator: Operator) -> None:
+    operator.parent(body(CLASS), "DELETED", False)
+    assert await operator.woken() == {CLASS, JOB, DEPLOYMENT}
     operator.parent(body(CLASS), "ADDED", False)
     assert await operator.woken() == {CLASS, JOB, DEPLOYMENT}
 
 
+DEFAULT_ONE, ANOTHER = {"finetune.dev/is-default-class": "true"}, {"note": "a"}
+
+
 @pytest.mark.parametrize(
-    ("type", "annotations", "woken"),
+    ("before", "type", "after", "woken"),
     [
-        ("ADDED", {"finetune.dev/is-default-class": "true"}, True),
-        ("ADDED", {}, False),
-        ("MODIFIED", {}, True),
-        ("DELETED", {}, True),
-    ],
-    ids=[
-        "a default one comes",
-        "another comes",
-        "it may have been the default",
-        "it may have been the default, and goes",
+        (None, "ADDED", DEFAULT_ONE, True),
+        (None, "ADDED", ANOTHER, False),
+        (ANOTHER, "MODIFIED", DEFAULT_ONE, True),
+        (DEFAULT_ONE, "MODIFIED", ANOTHER, True),
+        (DEFAULT_ONE, "MODIFIED", {**DEFAULT_ONE, "note": "b"}, False),
+        (ANOTHER, "MODIFIED", {"note": "b"}, False),
+        (DEFAULT_ONE, "DELETED", DEFAULT_ONE, True),
+        (DEFAULT_ONE, "DELETED", ANOTHER, True),
+        (ANOTHER, "DELETED", ANOTHER, False),
     ],
 )
-async def test_what_names_no_class_is_woken_when_the_default_may_have_changed(
-    operator: Operator, type: str, annotations: dict[str, str], woken: bool
+async def test_what_names_no_class_is_woken_when_the_default_has_changed(
+    operator: Operator, before: dict[str, str] | None, type: str, after: dict[str, str], woken: bool
 ) -> None:
-    operator.parent(body(ObjectKey("FineTuneClass", "", "other"), annotations), type, False)
+    other = ObjectKey("FineTuneClass", "", "other")
+    if before is not None:
+        operator.parent(body(other, before), "ADDED", False)
+        await operator.woken()
+    operator.parent(body(other, after), type, False)
     assert (EVALUATION in await operator.woken()) is woken
+
+
+async def test_of_a_class_its_spec_wakes_who_names_it_and_its_status_nobody(operator: Operator) -> None:
+    changed = body(CLASS)
+    changed["metadata"]["generation"] = 2
+    operator.parent(changed, "MODIFIED", False)
+    assert await operator.woken() == {CLASS, JOB, DEPLOYMENT}
+    operator.parent({**changed, "status": {"conditions": []}}, "MODIFIED", True)
+    assert await operator.woken() == set()
+    operator.parent({**changed, "status": {"conditions": [{}]}}, "MODIFIED", False)
+    assert await operator.woken() == {CLASS}
+
+
+async def test_a_finished_object_is_woken_behind_all_other_work(operator: Operator) -> None:
+    """Each costs requests, and a class may have thousands."""
+    operator.finished.add(JOB.name)
+    operator.parent({**body(CLASS), "metadata": {**body(CLASS)["metadata"], "generation": 2}}, "MODIFIED", False)
+    assert len(operator.queue) == 1, "the class"
+    assert set(operator.queue.waiting()) == {CLASS, JOB, DEPLOYMENT}
 
 
 async def test_who_no_longer_refers_is_no_longer_woken(operator: Operator) -> None:
     operator.parent(body(DEPLOYMENT, className="gpu"), "MODIFIED", False)
     await operator.woken()
-    operator.parent(body(CLASS), "MODIFIED", False)
+    operator.parent(body(CLASS), "DELETED", False)
     assert DEPLOYMENT not in await operator.woken()
 
 

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from finetune_operator.runtime.workqueue import BASE_DELAY_SECONDS, MAX_DELAY_SECONDS, WorkQueue
+from finetune_operator.runtime.workqueue import BASE_DELAY_SECONDS, LOW_PRIORITY_SHARE, MAX_DELAY_SECONDS, WorkQueue
 
 KEYS = st.sampled_from("abc")
 DELAYS = st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0, 3.0])
@@ -45,6 +45,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue: WorkQueue[str] = WorkQueue()
         # The model.
         self.wanted: set[str] = set()
+        self.low: set[str] = set()
         self.working: set[str] = set()
         self.later: dict[str, float] = {}
 
@@ -61,12 +62,21 @@ class QueueMachine(RuleBasedStateMachine):
     def add(self, key: str) -> None:
         self.call(self.queue.add, key)
         self.wanted.add(key)
+        self.low.discard(key)
+
+    @rule(key=KEYS)
+    def add_low_priority(self, key: str) -> None:
+        self.call(self.queue.add_low_priority, key)
+        if key not in self.wanted:
+            self.wanted.add(key)
+            self.low.add(key)
 
     @rule(key=KEYS, delay=DELAYS)
     def add_after(self, key: str, delay: float) -> None:
         self.call(self.queue.add_after, key, delay)
         if delay <= 0:
             self.wanted.add(key)
+            self.low.discard(key)
         else:
             due = self.loop.time() + delay
             self.later[key] = min(due, self.later.get(key, due))
@@ -77,6 +87,7 @@ class QueueMachine(RuleBasedStateMachine):
         for key in [key for key, due in self.later.items() if due <= self.loop.time()]:
             del self.later[key]
             self.wanted.add(key)
+            self.low.discard(key)
 
     @rule()
     def take(self) -> None:
@@ -87,7 +98,9 @@ class QueueMachine(RuleBasedStateMachine):
         assert taken is not None
         key = taken[0]
         assert key in ready, "a key that nobody asked for, or that another worker has"
+        assert key not in self.low or ready <= self.low, "fewer keys than a share are handed out here"
         self.wanted.discard(key)
+        self.low.discard(key)
         self.working.add(key)
 
     @rule(key=KEYS)
@@ -98,7 +111,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def ready_is_what_is_wanted_and_not_worked_on(self) -> None:
-        assert len(self.queue) == len(self.wanted - self.working)
+        assert len(self.queue) == len(self.wanted - self.working - self.low)
+        assert set(self.queue.waiting()) == self.wanted - self.working
 
 
 TestWorkQueue = QueueMachine.TestCase
@@ -131,6 +145,23 @@ async def test_keys_come_in_the_order_in_which_they_were_asked_for() -> None:
     for key in "banana":
         queue.add(key)
     assert [(await queue.get())[0] for _ in range(3)] == ["b", "a", "n"]
+
+
+async def test_low_priority_comes_last_but_now_and_then_and_is_raised_by_who_asks_for_more() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key in ("low-1", "low-2", "low-3"):
+        queue.add_low_priority(key)
+    queue.add("low-3")
+    for number in range(2 * LOW_PRIORITY_SHARE):
+        queue.add(f"{number}")
+    taken = [(await queue.get() or pytest.fail("shut down"))[0] for _ in range(2 * LOW_PRIORITY_SHARE + 3)]
+    assert taken[0] == "low-3"
+    assert taken.index("low-1") == LOW_PRIORITY_SHARE
+    assert taken.index("low-2") == 2 * LOW_PRIORITY_SHARE + 1
+    queue.add_low_priority("low-1")
+    assert len(queue) == 0, "it is being worked on"
+    queue.done("low-1")
+    assert list(queue.waiting()) == ["low-1"]
 
 
 async def test_every_waiting_worker_gets_a_key() -> None:
@@ -216,6 +247,7 @@ async def test_a_key_that_is_not_accepted_is_dropped_however_it_comes() -> None:
     for key in "ab":
         queue.add(key)
         queue.add_unless_processing(key)
+        queue.add_low_priority(key)
         queue.add_after(key, 0.0)
         queue.add_after(key, 0.001)
         queue.add_rate_limited(key)
