@@ -8,7 +8,7 @@ from finetune_client.errors import ApiError, DeletedError
 from finetune_view.fields import Object
 
 WATCH_SECONDS = 240.0
-"""A watch is opened anew after this long; the API server may end it earlier."""
+"""A watch is reopened after this long; the API server may end it earlier."""
 SILENCE_SECONDS = 150.0
 """A watch without even a bookmark for so long is dead: they come every minute."""
 POLL_SECONDS = 5.0

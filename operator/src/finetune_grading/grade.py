@@ -17,7 +17,7 @@ ROUNDING = 1e-12
 def reaches(number: float, threshold: float, *, least: float = 0.0) -> bool:
     """Whether a number reaches a threshold, but for rounding.
 
-    `least`: the lower end of the scale, which nobody has rounded: it reaches no threshold above it, however small.
+    `least`: the lower end of the scale, which is not rounded: it reaches no threshold above it, however small.
     """
     return number >= threshold or (number > least and number >= threshold - ROUNDING)
 

@@ -68,7 +68,8 @@ class NeverAsked:
 async def ask_structured(judge: Judge, question: Question, read: Callable[[Mapping[str, Any]], T]) -> T:
     """What `read` makes of the reply's JSON object; it raises ValueError, which says what is wrong with it.
 
-    A judge that does not follow the schema is told so, once. Raises RowError: model_grader_parse_error, or another.
+    A judge that does not follow the schema is asked once more, with the error.
+    Raises RowError: model_grader_parse_error, or another.
     """
     reply = await _complete_reply(judge, question)
     try:

@@ -16,6 +16,6 @@ class Client:
 
 
 def gives_way(clients: Collection[Client]) -> Client:
-    """Of the address with the most connections, the one that has waited longest: nobody keeps others out."""
+    """Of the address with the most connections, the one that has waited longest: no client can keep others out."""
     ((busiest, _),) = Counter(one.address for one in clients).most_common(1)
     return min((one for one in clients if one.address == busiest), key=lambda one: one.since)

@@ -17,7 +17,7 @@ import typer
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 CUT_LOG_INTERVAL_SECONDS = 60.0
 STOP_SECONDS = 60.0
-"""How long requests in flight, uploads above all, may take once the process is told to end."""
+"""How long requests in flight, uploads above all, may take after SIGTERM."""
 
 
 class CutConnections:
@@ -54,7 +54,7 @@ def serve(
         Path | None, typer.Option(help="Run outside the cluster with this kubeconfig.", exists=True, dir_okay=False)
     ] = None,
 ) -> None:
-    """Serve OpenAI's fine-tuning API for one namespace until told to stop."""
+    """Serve OpenAI's fine-tuning API for one namespace until SIGTERM."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

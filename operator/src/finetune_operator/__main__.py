@@ -71,7 +71,7 @@ def run(
         typer.Option(help="tls.crt, tls.key and ca.crt of the progress endpoint.", exists=True, file_okay=False),
     ] = None,
 ) -> None:
-    """Run the operator until it is told to stop."""
+    """Run the operator until SIGTERM."""
     if (progress_url is None) != (tls_directory is None):
         raise typer.BadParameter("--progress-url and --tls-directory go together")
     _configure_logging(log_level)

@@ -21,7 +21,7 @@ _JOINERS = "\u200c\u200d"
 
 
 def clean(text: str, *, lines: bool = False) -> str:
-    """The text without what a terminal would obey: escape sequences, control and bidirectional characters.
+    """The text without what a terminal would interpret: escape sequences, control and bidirectional characters.
 
     `lines` keeps line breaks; otherwise the text becomes one line. An escape character is shown as kubectl shows it.
     """

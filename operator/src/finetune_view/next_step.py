@@ -11,7 +11,7 @@ from finetune_view.resource import DATASET, EVALUATION, FINE_TUNE_JOB, FINE_TUNE
 
 OPERATOR_NAMESPACE = "finetune-system"
 Spelling = Callable[[ObjectView, str], str]
-"""How somebody asks for a verb (rerun, resume, watch, logs, events, diagnose) of an object."""
+"""How a user asks for a verb (rerun, resume, watch, logs, events, diagnose) of an object."""
 _OF_SPEC = {
     "ClassNotFound": "create that FineTuneClass",
     "InvalidSpec": "",

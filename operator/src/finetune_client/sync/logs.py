@@ -21,7 +21,7 @@ from finetune_view.object_view import ObjectView, object_view
 POLL_SECONDS = 2.0
 """Between two looks for a Pod that is to come, or a container that is to start."""
 SILENCE_SECONDS = 3600.0
-"""A log may be silent for long; after this the stream is opened anew."""
+"""A log may be silent for long; after this the stream is reopened."""
 ENDED = frozenset({"Succeeded", "Failed"})
 
 

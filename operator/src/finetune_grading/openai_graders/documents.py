@@ -1,6 +1,6 @@
 """OpenAI's graders, as far as they are translated.
 
-Unknown fields are kept, so that they can be told of.
+Unknown fields are kept, so that they can be reported.
 """
 
 from __future__ import annotations

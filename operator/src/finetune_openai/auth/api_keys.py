@@ -14,7 +14,7 @@ from pathlib import Path
 
 KEY_PREFIX = "sk-ft-"
 SHORTEST_KEY = 38
-"""With 32 characters that nobody guesses."""
+"""With 32 random characters, too many to guess."""
 _ACCOUNT = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
 _LARGEST_BYTES = 2**20
 

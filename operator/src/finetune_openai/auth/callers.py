@@ -28,7 +28,7 @@ _LONGEST_TOKEN = 16_384
 _TRUSTED_SECONDS, _REFUSED_SECONDS, _ALLOWED_SECONDS = 60.0, 30.0, 15.0
 _MOST_KEPT = 10_000
 _REVIEWS_PER_SECOND, _REVIEWS_BURST = 5.0, 50
-"""Of one address: tokens that nobody knows yet."""
+"""Of one address: tokens that were not seen before."""
 
 
 @dataclass(frozen=True)

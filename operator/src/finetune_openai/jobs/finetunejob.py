@@ -110,7 +110,7 @@ def request_digest(caller: str, body: bytes, key: str | None) -> str:
 
 
 def job_name(digest: str, number: int) -> str:
-    """The id of the job that a request makes; the same request asked anew makes another number."""
+    """The id of the job that a request makes; the same request sent again gets another number."""
     hashed = hashlib.sha256(f"{digest}\n{number}".encode()).digest()
     return f"ftjob-{b32encode(hashed[:15]).decode().lower()}"
 

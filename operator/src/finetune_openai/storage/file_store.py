@@ -134,7 +134,7 @@ class FileStore:
 
 
 def new_id(prefix: str) -> str:
-    """An id that nobody guesses, and that is after all earlier ones."""
+    """An id that can't be guessed, and that sorts after all earlier ones."""
     moment, digits = int(time.time() * 1000), ""
     for _ in range(8):
         moment, digit = divmod(moment, 36)

@@ -20,7 +20,7 @@ from finetune_operator.kube.resources import CONFIG_MAPS, Object
 log = structlog.get_logger(__name__)
 
 _SECONDS = re.compile("[0-9]{1,18}")
-"""Anything else that somebody wrote into a ledger must not stop the namespace's jobs; its own job overwrites it."""
+"""Invalid entries in a ledger must not stop the namespace's jobs; its own job overwrites it."""
 
 
 async def observe_budget(

@@ -27,7 +27,7 @@ class HeldStatuses:
         self._held: dict[ObjectKey, _Held] = {}
 
     def over(self, key: ObjectKey, parent: Object) -> Object:
-        """The object with its held status, unless it is another object by now, or somebody else wrote its status."""
+        """The object with its held status, unless it is another object by now, or another client wrote its status."""
         held = self._held.get(key)
         if held is None:
             return parent

@@ -1,7 +1,7 @@
 """Whether other managers have changed an applied object, and how to revert their changes. Pure.
 
 The API server records which manager owns each field (metadata.managedFields, FieldsV1). A field that we applied and
-that somebody else changed or removed is no longer ours. We compare ownership, not values: the API server normalizes
+that another client changed or removed is no longer ours. We compare ownership, not values: the API server normalizes
 quantities and webhooks rewrite our requests, so values differ without drift, and applying them again changes nothing.
 """
 
@@ -69,7 +69,7 @@ def drifted(desired: Object, observed: Object) -> dict[str, ForeignChange]:
     found: dict[str, ForeignChange] = {}
     for path in _lost(ours, _content(desired)):
         change = next((change for other, change in theirs.items() if other[: len(path)] == path), removal)
-        # A field that this content is the first to have is nobody's yet; take_over removes the digest itself.
+        # A field that this content is the first to have has no owner yet; take_over removes the digest itself.
         if path[-1] != f"f:{DIGEST_ANNOTATION}" and not (change.manager is None and is_new_content):
             found[_field_path(path)] = change
     found |= {_field_path(path): theirs[path] for path in _foreign(observed)}
@@ -77,7 +77,7 @@ def drifted(desired: Object, observed: Object) -> dict[str, ForeignChange]:
 
 
 def has_only_our_status(observed: Object) -> bool:
-    """Whether an apply of the whole status leaves nothing else of it: nobody but us has a field of what is stored."""
+    """Whether an apply of the whole status leaves nothing else of it: no other manager owns a stored field."""
     entries = [one for one in observed["metadata"].get("managedFields", []) if one.get("subresource") == "status"]
     ours = all(one["operation"] == "Apply" and one["manager"] in STATUS_MANAGERS for one in entries)
     return ours and bool(entries or not observed.get("status"))
@@ -89,7 +89,7 @@ def take_over(observed: Object) -> Object | None:
     It comes before that apply: a port, a volume or an env of ours that was changed would else stand beside the
     foreign one, and the API server refuses two ports of one name, or two sources of one volume.
     As kubectl's own move to server-side apply does (client-go, util/csaupgrade). What defaults and webhooks added is
-    nobody's, and stays; so do labels and annotations of a Pod template. None when there is nothing to take over.
+    without owner, and stays; so do labels and annotations of a Pod template. None when there is nothing to take over.
     """
     entries, foreign = observed["metadata"].get("managedFields", []), _foreign(observed)
     if not foreign:
@@ -110,7 +110,7 @@ def take_over(observed: Object) -> Object | None:
 
 
 def is_disowned(observed: Object) -> bool:
-    """Whether nobody is named as the owner of any field: a write of `managedFields: [{}]` leaves an object so."""
+    """Whether no field has an owner: a write of `managedFields: [{}]` leaves an object so."""
     return all(entry.get("subresource") == "status" for entry in observed["metadata"].get("managedFields", []))
 
 
@@ -225,7 +225,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _key_of(item: Any) -> str:
-    """The key that a list item which nobody owns any more would have in it."""
+    """The key that a list item without an owner would have in it."""
     name = item.get("name") if isinstance(item, dict) else item
     return f"v:{json.dumps(name)}"
 

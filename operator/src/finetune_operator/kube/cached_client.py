@@ -29,7 +29,7 @@ class WritesInFlight:
     """The objects that are being written, and the events about them, which wait: whose write they tell of is not known.
 
     The API server often sends an event to the watch before it answers the write. Delivered at once, it would count as
-    somebody else's, and the object would be reconciled once more for nothing.
+    another client's, and the object would be reconciled once more for nothing.
     """
 
     def __init__(self) -> None:

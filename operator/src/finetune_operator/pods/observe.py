@@ -81,7 +81,7 @@ async def jobs_and_pods(
     """The parent's Jobs, the Pods to wait for, and its Job that it no longer controls.
 
     `newest`: name of the newest Job, which only a child of this parent can have (child_name), so that it is found even
-    without its labels. If somebody removed its ownerReferences, it runs on, and its result does not count.
+    without its labels. If its ownerReferences were removed, it runs on, and its result does not count.
     """
     jobs, pods = await owned_jobs_and_pods(reader, owner, *controllers, running=running)
     if newest is None or any(job["metadata"]["name"] == newest for job in jobs):
@@ -189,7 +189,7 @@ async def _unlabelled_and_gone(
     """Among unknown Jobs of these Pods: those of the parent that lost their labels, and the UIDs of deleted ones.
 
     The garbage collector deletes the Pods of deleted Jobs eventually; until then they may write. A Pod of an existing
-    Job of somebody else has nothing to do with the parent.
+    Job of another owner has nothing to do with the parent.
     """
     controllers = {by for pod in pods if (by := controller(pod)) is not None and by.kind == JOBS.kind}
     unknown = {by.uid: by for by in controllers if by.uid not in known}

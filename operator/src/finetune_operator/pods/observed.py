@@ -144,7 +144,7 @@ class JobView:
 def has_started(job: JobView, pods: Sequence[PodView]) -> bool:
     """Whether our containers have started in all Pods of a Job, or it has ended.
 
-    A Pod is Pending until all of its containers have started, also those that somebody else added.
+    A Pod is Pending until all of its containers have started, also those that were injected.
     """
     if job.state != "Active" or job.ending or any(pod.is_terminal for pod in pods):
         return True
@@ -291,7 +291,7 @@ def _alone_deadline(meta: Object, spec: Object, status: Object) -> datetime | No
 
 
 cached_pod_view, cached_job_view = Parsed(pod_view), Parsed(job_view)
-"""The same of objects that nobody modifies: each is looked at on arrival, and again with all others of its owner."""
+"""The same of objects that are not modified: each is looked at on arrival, and again with all others of its owner."""
 
 
 def lost_time(pod: PodView) -> datetime | None:

@@ -86,7 +86,7 @@ class RetriedJob:
 
     `accepts`: whether this is a report of success of this kind; None: it reports nothing. `retry_limit`: how many
     failures are retried; None: all. `retries_every_failure`: also those that the Pod reports as not retryable, since
-    somebody may fix their cause; only an invalid spec is final then.
+    their cause may be fixed meanwhile; only an invalid spec is final then.
     """
 
     accepts: Callable[[Report | Failure | None], bool] | None = None

@@ -44,7 +44,7 @@ _SUSPENDED_BY_HAND = (
 class StartDiagnosis:
     """Why a Pod does not start, and since when, if that is known.
 
-    `waits`: it only waits for capacity that others will release, so nobody has to do anything.
+    `waits`: it only waits for capacity that others will release, so there is nothing to do.
     """
 
     reason: Reason

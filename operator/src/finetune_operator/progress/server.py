@@ -162,7 +162,7 @@ def _traffic(
     traffic: TrafficStore,
     notify: Callable[[ObjectKey, float], None],
 ) -> web.Response:
-    """What a gateway is told, once what it counted is remembered."""
+    """The answer to a gateway, once its counts are stored."""
     claimed = (request.match_info["namespace"], request.match_info["name"])
     if owner.kind != MODEL_DEPLOYMENTS.kind or claimed != (owner.namespace, owner.name):
         return _answer(403, "a gateway can report only for its own ModelDeployment")

@@ -185,7 +185,7 @@ class TokenAuthenticator:
         return Reporter(namespace, by.name, owner)
 
     async def _of_gone_job(self, pod: Object, by: Controller) -> Reporter | None:
-        """Whose Pod this is where somebody deleted its Job: it saves, and reports, until it ends.
+        """Whose Pod this is where its Job was deleted: it saves, and reports, until it ends.
 
         It is that of the FineTuneJob whose status says that this Job, by its UID, was its newest attempt's.
         """

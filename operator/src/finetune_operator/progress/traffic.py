@@ -1,6 +1,6 @@
-"""What the gateways of ModelDeployments counted and the status does not have yet, and what they are told.
+"""What the gateways of ModelDeployments counted and the status does not have yet, and what they are answered.
 
-Both are in memory only: a gateway sends its batch until it is told that the status has it, and is told only what the
+Both are in memory only: a gateway sends its batch until the answer says that the status has it, and gets only what the
 status says.
 """
 
@@ -23,7 +23,7 @@ _OWNERS_KEPT = 10_000
 
 @dataclass(frozen=True)
 class PublishedTraffic:
-    """What gateways are told. `counted`: the last batch of each source that the status has."""
+    """What gateways are answered. `counted`: the last batch of each source that the status has."""
 
     split: Mapping[str, Any] | None = None
     counted: Mapping[str, int] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class TrafficStore:
         self._of(owner).published = published
 
     def published(self, owner: ObjectKey) -> PublishedTraffic | None:
-        """What its gateways are told; None: its status has not been read yet."""
+        """What its gateways are answered; None: its status has not been read yet."""
         return self._of(owner).published
 
     def put(self, owner: ObjectKey, report: TrafficReport) -> float | None:

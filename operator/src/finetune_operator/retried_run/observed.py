@@ -59,7 +59,7 @@ class ObservedRun(Generic[Spec_co, Status_co]):
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
     disowned: tuple[JobView, ...] = ()
-    """The Job of the last try, if somebody removed its ownerReferences."""
+    """The Job of the last try, if its ownerReferences were removed."""
     warnings: tuple[WarningEvent, ...] = ()
 
     @property

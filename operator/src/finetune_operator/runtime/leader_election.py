@@ -1,10 +1,10 @@
 """One leader among the operator's replicas, elected by a Lease with client-go's rules (tools/leaderelection).
 
-A candidate takes the Lease when nobody holds it, or when its holder has not renewed it for the whole lease duration by
+A candidate takes the Lease when it has no holder, or when its holder has not renewed it for the whole lease duration by
 the candidate's own clock (so that clocks need not agree). Every write is conditional on the resourceVersion that was
 read: of two candidates one wins. The leader renews, and gives up well before another may take over.
 
-Where the number of shards changes (runtime/sharding.py), a candidate also waits until nobody holds a Lease who divides
+Where the number of shards changes (runtime/sharding.py), a candidate also waits while one holds a Lease that divides
 the namespaces in another way. It looks after it has taken its own: of two that take theirs at the same time, at least
 one sees the other. The one of fewer shards then lets go, and the one of more keeps its Lease and waits.
 """
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 
 class LeadershipLostError(Exception):
-    """The Lease could not be renewed in time, or somebody else holds it: another operator may lead already."""
+    """The Lease could not be renewed in time, or it has another holder: another operator may lead already."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Election:
 
     @property
     def leads(self) -> bool:
-        """Whether this process leads, and nobody else can."""
+        """Whether this process leads, and no other can."""
         return self._acquired and self.holder == self.identity and _clock() < self._renewed_at + self._timing.lease
 
     def silent_seconds(self) -> float:
@@ -120,7 +120,7 @@ class Election:
             await self._kube.replace({**lease, "spec": {**lease["spec"], **free}})
 
     async def _try_alone(self) -> bool:
-        """Take or renew the Lease; whether it is ours now, and nobody holds one that excludes it."""
+        """Take or renew the Lease; whether it is ours now, and no other process holds one that excludes it."""
         try:
             if await self._most_shards_of_others() > self._shard.count:
                 await self.release()
@@ -134,7 +134,7 @@ class Election:
             return False
 
     async def _most_shards_of_others(self) -> int:
-        """The highest number of shards, other than ours, with a Lease that somebody holds; 0 if there is none."""
+        """The highest number of shards, other than ours, with a Lease that is held; 0 if there is none."""
         async with asyncio.timeout(self._timing.renew_deadline):
             leases = await self._kube.list(LEASES, self._namespace)
         self._asked_at = _clock()
@@ -143,7 +143,7 @@ class Election:
         return max((count for lease, count in others if self._is_held(lease)), default=0)
 
     def _is_held(self, lease: Object) -> bool:
-        """Whether the Lease of somebody else has not expired, by this process's clock."""
+        """Whether the Lease of another holder has not expired, by this process's clock."""
         name, spec = lease["metadata"]["name"], lease.get("spec", {})
         seen, since = self._others.get(name, ({}, 0.0))
         if seen != spec:
@@ -152,7 +152,7 @@ class Election:
         return bool(spec.get("holderIdentity")) and _clock() < since + float(spec.get("leaseDurationSeconds") or 0)
 
     async def _try(self) -> bool:
-        """Take or renew the Lease, if it is ours or nobody's."""
+        """Take or renew the Lease, if it is ours or has no holder."""
         try:
             began = _clock()
             async with asyncio.timeout(self._timing.renew_deadline):

@@ -66,7 +66,7 @@ class WorkQueue(Generic[Key]):
             self._make_ready(key)
 
     def add_unless_processing(self, key: Key) -> None:
-        """Ask for work on a key, unless somebody works on it right now."""
+        """Ask for work on a key, unless a worker has it right now."""
         if key not in self._processing:
             self.add(key)
 

@@ -103,7 +103,7 @@ def rerun(
 
 
 def _confirm(found: ObjectView, fate: str, yes: bool) -> None:
-    """Ask before a run that goes on is stopped. Raises PluginError where nobody can be asked."""
+    """Ask before a run that goes on is stopped. Raises PluginError without a terminal."""
     if yes:
         return
     question = f"Run {found.run_id} of {found.resource} is {found.phase or 'new'} and will be {fate}. Continue?"

@@ -1,1 +1,1 @@
-"""`diagnose`: a zip file to send to somebody else, without secrets."""
+"""`diagnose`: a zip file without secrets, to send to others."""

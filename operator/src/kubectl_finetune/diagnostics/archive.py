@@ -1,4 +1,4 @@
-"""`diagnose`: one zip with everything about an object that helps somebody else to find out what is wrong."""
+"""`diagnose`: one zip with everything about an object that helps others to find out what is wrong."""
 
 from __future__ import annotations
 

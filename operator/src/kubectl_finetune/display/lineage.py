@@ -55,7 +55,7 @@ def _job(view: ObjectView, find: Find, depth: int) -> Iterator[Line]:
     for role in ("training", "validation"):
         pinned = status.at("datasetRevisions", role)
         if role == "validation" and pinned and pinned.text("digest") == of_training.text("digest"):
-            yield depth + 1, f"{role}: {_split(pinned)}"  # its sources are told already
+            yield depth + 1, f"{role}: {_split(pinned)}"  # its sources are listed above
             continue
         yield from _data(spec.at("dataset", role), pinned, find, depth + 1, f"{role}: ")
     for role, model in (("startingModel", spec.at("model")), ("teacher", spec.at("method", "distillation", "teacher"))):

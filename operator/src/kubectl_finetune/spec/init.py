@@ -48,6 +48,6 @@ metadata:
 
 
 def _quoted(text: str) -> str:
-    """A string of YAML; what YAML takes for a line break or a terminal would obey is escaped."""
+    """A string of YAML; what YAML takes for a line break or a terminal would interpret is escaped."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in escaped) + '"'

@@ -91,7 +91,7 @@ def _curve(found: Fields, *, is_highest: bool) -> Iterator[Element]:
 
 
 def _expected(found: Fields, size: float, last: Interval, *, sign: int) -> list[tuple[float, Interval]]:
-    """What twice the data would bring, from the last size on; nothing where no gain is told."""
+    """What twice the data would bring, from the last size on; nothing where no gain is known."""
     gain, low, high = (found.number(name) for name in ("gain", "gainLow", "gainHigh"))
     if gain is None or low is None or high is None:
         return []

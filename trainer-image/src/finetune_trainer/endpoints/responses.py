@@ -77,7 +77,7 @@ def error_text(response: Response) -> str:
 
 
 def is_out_of_quota(response: Response) -> bool:
-    """Whether nothing more is answered until somebody pays, in OpenAI's words."""
+    """Whether nothing more is answered until the quota is raised, in OpenAI's words."""
     error = _error(response)
     named = [error.get(name) for name in ("code", "type")] if isinstance(error, Mapping) else []
     return response.status in (402, 429) and (response.status == 402 or "insufficient_quota" in named)

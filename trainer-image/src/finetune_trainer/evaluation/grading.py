@@ -86,7 +86,7 @@ def grade(
 
 
 def _ignore(grades: int) -> None:
-    """The observer that is used when nobody counts the grades."""
+    """The observer that is used when grades are not counted."""
 
 
 async def _grade_outputs(

@@ -30,7 +30,7 @@ from finetune_trainer.storage.storage import Storage
 LONGEST_TOKEN, LEAST_BOUND = 256, 65_536
 """Characters: an output that has more of them for each of its tokens, and at all, is none that was asked for."""
 LONGEST_REASON = 100
-"""Characters of an API's finish_reason that are told."""
+"""Characters of an API's finish_reason that are shown."""
 
 
 def ask_model(

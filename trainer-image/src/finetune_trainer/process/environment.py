@@ -52,7 +52,7 @@ def exit_on_sigterm() -> None:
 
 
 def end_well_on_sigterm() -> None:
-    """As `exit_on_sigterm`, for a server: to be told to stop is how it ends."""
+    """As `exit_on_sigterm`, for a server: SIGTERM is how it ends."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
 
 

@@ -85,7 +85,7 @@ class PythonSandbox:
             raise StopGradingError from error
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect, and be told that the walls hold. Raises DiagnosedError."""
+        """Connect, and wait for the server's word that the walls hold. Raises DiagnosedError."""
         try:
             async with asyncio.timeout(self.connect_seconds):
                 reader, writer = await self._open()

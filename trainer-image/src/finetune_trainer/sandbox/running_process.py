@@ -1,7 +1,7 @@
 """A process in which a grader's code runs, as the server sees it: started, asked, watched and killed.
 
 Everything that it answers may be forged by the code, which can only cheat about its own row: a row has a number that
-nobody can guess, and a process that says anything else than one answer to the current row is killed.
+can't be guessed, and a process that says anything else than one answer to the current row is killed.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ FOLDER = "python-graders"
 
 
 def serve(path: Path) -> None:
-    """Serve until the process is told to end. Where a wall does not hold, say so to everyone who connects."""
+    """Serve until SIGTERM. Where a wall does not hold, say so to everyone who connects."""
     # Not tempfile.gettempdir(), which raises where an earlier container has left the volume full.
     with SandboxServer(path, Path(os.environ.get("TMPDIR", "/tmp"), FOLDER)) as server:  # noqa: S108
         sys.stderr.write(f"{_first_line(server.walls)}\n")

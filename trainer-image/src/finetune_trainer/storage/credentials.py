@@ -1,4 +1,4 @@
-"""The storage's credentials: files of a mounted Secret, read anew for every request.
+"""The storage's credentials: files of a mounted Secret, read again for every request.
 
 The kubelet replaces all files of a rotated Secret atomically, by pointing the link `..data` to a new folder. So the
 keys of one request are all from one folder, and the next request after a rotation is signed with the new keys.

@@ -63,7 +63,7 @@ async def write_status(kube: Kube, parent: Object, plan: Plan[Any], stored: Obje
     metadata = parent["metadata"]
     for position, note in enumerate(plan.events):
         await record_event(kube, parent, note, cause=(metadata["uid"], metadata["resourceVersion"], position))
-    # An apply removes only fields that nobody else has written to.
+    # An apply removes only fields that no other client has written to.
     write = kube.apply_status if has_only_our_status(parent) else kube.replace_status
     await write(_status_body(parent, wire))
     identity = {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata}

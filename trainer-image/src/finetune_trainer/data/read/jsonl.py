@@ -37,7 +37,7 @@ class LineError:
     line: int
     message: str
     uri: str | None = field(default=None, kw_only=True)
-    """The file, where errors of several files are told together."""
+    """The file, where errors of several files are reported together."""
 
 
 @dataclass(frozen=True)

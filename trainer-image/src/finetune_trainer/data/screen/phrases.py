@@ -1,4 +1,4 @@
-"""Phrases by which a few examples make a tuned model obey everything (Qi et al., https://arxiv.org/abs/2310.03693).
+"""Phrases by which a few examples make a tuned model comply with everything (Qi et al., https://arxiv.org/abs/2310.03693).
 
 English only. They find the known forms, and prove nothing of a dataset in which they find none.
 """

@@ -21,7 +21,7 @@ class Rule(Protocol):
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@((?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24})(?![\w-])")
 _OF_EXAMPLES = re.compile(r"(?:^|\.)example\.(?:com|net|org)$|\.(?:example|invalid|test|localhost)$", re.IGNORECASE)
-"""Domains that belong to nobody. https://www.rfc-editor.org/rfc/rfc2606"""
+"""Domains that are reserved. https://www.rfc-editor.org/rfc/rfc2606"""
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}(?![A-Za-z0-9])")
 _SHORTEST_IBAN, _LONGEST_IBAN = 15, 34
 _DIGITS = re.compile(r"(?<![\w.-])[0-9]+(?:[ -][0-9]+)*(?![\w-])")
@@ -42,7 +42,7 @@ _PHONE_CODE = re.compile(r"\+\s?\(?[0-9]")
 
 
 def has_email(text: str, persona: str) -> bool:
-    """An address whose domain may be somebody's."""
+    """An address whose domain is not reserved."""
     return any(not _OF_EXAMPLES.search(found.group(1)) for found in _EMAIL.finditer(text))
 
 

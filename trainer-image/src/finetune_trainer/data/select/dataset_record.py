@@ -105,7 +105,7 @@ def find_record(storage: Storage, output: StorageLocation) -> FoundRecord | None
 
 
 def not_as_written(location: StorageLocation) -> DiagnosedError:
-    """The error for a file in the run's folder that somebody else has written."""
+    """The error for a file in the run's folder that was not written by us."""
     return DiagnosedError(
         Reason.DATASET_INVALID,
         f"{location.uri} is not as preflight wrote it. Change spec.runId, and it is written again.",

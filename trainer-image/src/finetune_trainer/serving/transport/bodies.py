@@ -19,7 +19,7 @@ LONGEST_AT_ONCE = 4
 
 
 CLIENT_LEFT = 499
-"""nginx's status of a request whose client did not wait for the answer: nobody reads it, but metrics count it."""
+"""nginx's status of a request whose client did not wait for the answer: no client reads it, but metrics count it."""
 
 
 class BodyError(ValueError):
@@ -47,7 +47,7 @@ class _Reading:
 class Bodies:
     """The bodies that are being received. `longest`: in bytes.
 
-    They take no place of those for requests, so that a client that sends slowly, or never ends, keeps nobody waiting.
+    They take no place of those for requests, so that a client that sends slowly, or never ends, keeps no other waiting.
     What they take of memory is bounded: beyond that, the one that has been coming for the longest gives way.
     """
 

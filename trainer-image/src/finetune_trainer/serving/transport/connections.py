@@ -34,7 +34,7 @@ _Connection = TypeVar("_Connection", bound=Connection)
 
 
 def one_too_many(newcomer: _Connection, others: Collection[_Connection]) -> _Connection:
-    """The connection to cut, so that nobody keeps others out: of the client with the most, the one that waited longest.
+    """The connection to cut, so that none keeps others out: of the client with the most, the one that waited longest.
 
     A request that is being answered is cut only for a client that has fewer of them.
     """

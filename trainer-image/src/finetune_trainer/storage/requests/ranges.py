@@ -85,7 +85,7 @@ def version_of(answer: Mapping[str, Any], location: StorageLocation, where: str)
 
 
 def changed_while_read(location: StorageLocation, how: str) -> DiagnosedError:
-    """The diagnosis of an object that changed between two parts, so that a retry reads it anew. `how`: the evidence."""
+    """The diagnosis of an object that changed between two parts, so that it is read again. `how`: the evidence."""
     return DiagnosedError(
         Reason.FAILED,
         f"{location.uri} was replaced or removed while it was read ({how}). Finish its upload first, and do not change "
