@@ -16,7 +16,8 @@ from finetune_api.pod_contracts.outcome import parse_termination_message
 from finetune_api.pod_contracts.run import EvaluateRun, JobIdentity, ModelSource, NamedModel
 from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_grading.statistics.intervals import wilson
-from finetune_trainer.evaluation.evaluate import evaluate, fetch_held_out
+from finetune_trainer.evaluation.evaluate import evaluate
+from finetune_trainer.evaluation.prepared import fetch_held_out
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer_evaluation.buckets import Bucket

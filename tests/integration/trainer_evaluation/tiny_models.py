@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CONTEXT = 128
+LONG_CONTEXT = 2048
+"""A benchmark's prompt is longer than what the other tests ask."""
 BYTE_LEVEL_SPACES = "ĠĊ"
 """The space and the line break."""
 CHAT_TEMPLATE = (
@@ -69,6 +72,14 @@ def save_model(folder: Path, seed: int, tokenizer: PreTrainedTokenizerFast | Non
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_long_model(folder: Path, seed: int) -> Path:
+    """A whole model with a long context."""
+    save_model(folder, seed)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": LONG_CONTEXT}))
     return folder
 
 

@@ -106,7 +106,7 @@ def evaluate(file: RunFile) -> None:
     def command() -> int:
         with gc_paused_for_imports():
             from finetune_api.pod_contracts.run import EvaluateRun
-            from finetune_trainer.evaluation.nodes.pod import evaluate_in_pod
+            from finetune_trainer.evaluation.evaluate import evaluate_in_pod
             from finetune_trainer.supervision.termination_messages import run_command
 
         return run_command(EvaluateRun, file, lambda run, _: evaluate_in_pod(run))

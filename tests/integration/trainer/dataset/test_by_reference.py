@@ -18,7 +18,7 @@ from finetune_api.sources import parse_s3
 from finetune_trainer.data.revisions import fetch_split
 from finetune_trainer.data.select import choice
 from finetune_trainer.data.select.dataset_record import RECORD_NAME
-from finetune_trainer.evaluation.evaluate import fetch_held_out
+from finetune_trainer.evaluation.prepared import fetch_held_out
 from finetune_trainer.preflight.preflight import preflight
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.report.model_card import datasets_of

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,7 @@ from finetune_trainer.benchmarks.mirroring import known_task, mirror_benchmark
 from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer_evaluation.benchmarks.copies import write_copy
 from tests.integration.trainer_evaluation.buckets import Bucket
-from tests.integration.trainer_evaluation.tiny_models import save_adapter, save_model
-
-LONG_CONTEXT = 2048
-"""A benchmark's prompt is longer than what the other tests ask."""
-
-
-def save_long_model(folder: Path, seed: int) -> Path:
-    save_model(folder, seed)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": LONG_CONTEXT}))
-    return folder
+from tests.integration.trainer_evaluation.tiny_models import save_adapter, save_long_model
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,11 @@ from finetune_api.evaluation import BASELINE, Generation
 from finetune_api.pod_contracts.outcome import EvaluationReport
 from finetune_api.pod_contracts.run import EvaluateRun, ModelSource, NamedModel
 from finetune_trainer.distributed.ranks import NODE_RANK
-from finetune_trainer.evaluation.evaluate import evaluate
-from finetune_trainer.evaluation.nodes import share as shares
-from finetune_trainer.evaluation.nodes.pod import evaluate_in_pod, help_evaluating
+from finetune_trainer.evaluation.evaluate import evaluate, evaluate_in_pod
+from finetune_trainer.evaluation.nodes import shard as shards
+from finetune_trainer.evaluation.nodes.worker import work
 from finetune_trainer.generate import generation
-from finetune_trainer.outputs.share import Share
+from finetune_trainer.outputs.shard import Shard
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.test_evaluate import QUESTIONS
 from tests.integration.trainer_evaluation.test_kept_outputs import run_of
@@ -45,7 +45,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(generation, "_generate_batch", counted)
     monkeypatch.setattr(generation, "MAX_BATCH_PROMPTS", 4)
-    monkeypatch.setattr(shares, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(shards, "POLL_SECONDS", 0.1)
     return sizes
 
 
@@ -71,8 +71,8 @@ def test_three_pods_find_what_one_finds(bucket: Bucket, uris: list[str], small_b
     small_batches.clear()
     together = run_on(3, bucket, uris)
     for index in (1, 2):
-        help_evaluating(together, Share(index, 3))
-    found = evaluate(together, Share(0, 3))
+        work(together, Shard(index, 3))
+    found = evaluate(together, Shard(0, 3))
     assert small_batches == [4] * 10, "each batch is made once, and as a Pod makes it that is alone"
     assert found.scores == expected.scores
     assert rows(bucket, together) == rows(bucket, alone)
@@ -103,11 +103,11 @@ def test_a_pod_of_the_next_try_goes_on_where_the_one_before_it_was(
     bucket: Bucket, uris: list[str], small_batches: list[int]
 ) -> None:
     run = run_on(2, bucket, uris)
-    help_evaluating(run, Share(1, 2))
+    work(run, Shard(1, 2))
     assert small_batches == [4] * 4, "the second and fourth batch of each model"
-    help_evaluating(run.model_copy(update={"output_uri": f"{run.output_uri}-again"}), Share(1, 2))
+    work(run.model_copy(update={"output_uri": f"{run.output_uri}-again"}), Shard(1, 2))
     assert small_batches == [4] * 4
-    evaluate(run, Share(0, 2))
+    evaluate(run, Shard(0, 2))
     assert small_batches == [4] * 10
 
 
@@ -115,10 +115,10 @@ def test_a_pod_that_never_starts_is_not_waited_for_without_end(
     bucket: Bucket, uris: list[str], small_batches: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There may be no node for it. The first Pod does the work of all."""
-    monkeypatch.setattr(shares, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(shards, "SILENT_SECONDS", 0.3)
     alone, together = run_on(1, bucket, uris), run_on(2, bucket, uris)
     expected = evaluate(alone)
-    assert evaluate(together, Share(0, 2)).scores == expected.scores
+    assert evaluate(together, Shard(0, 2)).scores == expected.scores
     assert rows(bucket, together) == rows(bucket, alone)
 
 
@@ -126,8 +126,8 @@ def test_samples_of_an_example_differ_between_pods(bucket: Bucket, uris: list[st
     """With one seed, the first batches of two Pods would draw the same numbers."""
     sampled = Generation(max_tokens=8, temperature=1.0, samples_per_example=8, seed=5)
     run = run_on(2, bucket, uris, generation=sampled, limit_examples=1)
-    help_evaluating(run, Share(1, 2))
-    evaluate(run, Share(0, 2))
+    work(run, Shard(1, 2))
+    evaluate(run, Shard(0, 2))
     said = [row["outputs"]["tuned"] for row in rows(bucket, run)]
     assert small_batches == [4] * 4
     assert said[:4] != said[4:]

@@ -50,7 +50,7 @@ class PreparedBenchmark:
     """Solved examples in each prompt."""
 
 
-def prepare(
+def prepare_benchmarks(
     benchmarks: Sequence[Benchmark], storage: Storage, directory: Path, allowed: Sequence[str]
 ) -> list[PreparedBenchmark]:
     """Fetch and check what the benchmarks read. `directory` must be there until the last model has answered.

@@ -42,7 +42,7 @@ from finetune_trainer.outputs.loaded_outputs import generate_outputs, loaded_onc
 from finetune_trainer.outputs.output import Output
 from finetune_trainer.process.failures import DiagnosedError, sentence
 from finetune_trainer.process.progress_log import log_progress
-from finetune_trainer.report.evaluation_progress import Uncounted
+from finetune_trainer.report.evaluation_progress import NoProgress
 from finetune_trainer.sandbox.client import sandbox_of
 from finetune_trainer.storage.storage import Storage
 
@@ -168,7 +168,7 @@ def _outputs(
     examples = [one.example for one in prompts]
     endpoint, uri = settings.teacher.endpoint, settings.teacher.uri
     if endpoint is not None:
-        return ask_model("teacher", models[endpoint.name], asked, examples, storage, Uncounted())
+        return ask_model("teacher", models[endpoint.name], asked, examples, storage, NoProgress())
     source = ModelSource(uri=uri or "")
     find_loadable(source, storage)
     with loaded_once("teacher", source, storage) as load:
@@ -180,7 +180,7 @@ def _outputs(
                 raise DiagnosedError(Reason.MODEL_CHANGED, message, retryable=True)
             return generator
 
-        return generate_outputs("teacher", source, asked, examples, storage, Uncounted(), load_unchanged)
+        return generate_outputs("teacher", source, asked, examples, storage, NoProgress(), load_unchanged)
 
 
 def _usable(made: Sequence[Completion], prompts: Sequence[PromptLine]) -> list[Completion]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import MOST_WARNINGS
 from finetune_api.evaluation.safety import MOST_SAFETY_SCORES
-from finetune_api.finetunejob import DatasetSource
 from finetune_api.pod_contracts.outcome import EvaluationReport
 from finetune_api.pod_contracts.run import EvaluateRun, ModelSource
 from finetune_api.sources import parse_s3
-from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
-from finetune_grading.registered_graders import compile_graders, load_graders
+from finetune_grading.graders.interface import CompiledGrader
 from finetune_grading.safety_gates import reported as reported_rates
 from finetune_grading.scores import (
     Counting,
@@ -28,36 +26,25 @@ from finetune_grading.scores import (
     scores_of,
 )
 from finetune_trainer.benchmarks.kept import Measured
-from finetune_trainer.benchmarks.measuring import (
-    measure_all,
-    prepare,
-    scores_of_benchmarks,
-    to_lines,
-    truncations,
-)
-from finetune_trainer.checkpoint.loadable import find_loadable
-from finetune_trainer.data.read.data_files import fetch_files
-from finetune_trainer.data.revisions import fetch_split
+from finetune_trainer.benchmarks.measuring import measure_all, scores_of_benchmarks, to_lines, truncations
 from finetune_trainer.endpoints.asked_model import AskedModel
 from finetune_trainer.endpoints.asking import usage_of
 from finetune_trainer.evaluation.calibration import calibrate, fetch_labelled, to_rows
-from finetune_trainer.evaluation.grading import asked_models, grade, try_graders
-from finetune_trainer.evaluation.nodes.sharing import share_with_others
+from finetune_trainer.evaluation.grading import grade, try_graders
+from finetune_trainer.evaluation.nodes.shard import shard_of, wait_for_shards
+from finetune_trainer.evaluation.nodes.worker import generate_shard, work
 from finetune_trainer.evaluation.outputs_from_files import Wanted, fetch_outputs
+from finetune_trainer.evaluation.prepared import Prepared, prepare
 from finetune_trainer.evaluation.report import MOST_ERRORS, to_output_items, to_page, to_report, to_samples
 from finetune_trainer.evaluation.safety.attack import ROWS_NAME
 from finetune_trainer.evaluation.safety.attack import to_rows as to_attack_rows
-from finetune_trainer.evaluation.safety.attacking import Attacks, try_safety
+from finetune_trainer.evaluation.safety.attacking import try_safety
 from finetune_trainer.evaluation.slices import Slice, found_of_gated, labels, reported, slices_of
 from finetune_trainer.outputs.endpoint_outputs import ask_model
-from finetune_trainer.outputs.heldout import (
-    HeldOutExample,
-    read_held_out,
-    refuse_without_tools,
-)
+from finetune_trainer.outputs.heldout import HeldOutExample
 from finetune_trainer.outputs.loaded_outputs import Load, generate_outputs, loaded_once
 from finetune_trainer.outputs.output import Output, Outputs, outputs_status
-from finetune_trainer.outputs.share import ALONE, Share
+from finetune_trainer.outputs.shard import WHOLE, Shard
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.report.evaluation.page import PAGE_NAME
 from finetune_trainer.report.evaluation_progress import (
@@ -66,8 +53,8 @@ from finetune_trainer.report.evaluation_progress import (
     progress_sender,
 )
 from finetune_trainer.report.progress import ProgressSender
-from finetune_trainer.sandbox.client import sandbox_of
 from finetune_trainer.storage.storage import Storage
+from finetune_trainer.supervision.report_delivery import deliver
 
 REPORT_NAME = "report.json"
 SAMPLES_NAME = "samples.jsonl"
@@ -78,47 +65,48 @@ BENCHMARKS = "benchmarks"
 """The folder with the rows of each benchmark."""
 
 
-def evaluate(run: EvaluateRun, share: Share = ALONE) -> EvaluationReport:
+def evaluate_in_pod(run: EvaluateRun) -> EvaluationReport | None:
+    """The report for the termination message; None of a Pod that only generates its shard. Raises DiagnosedError."""
+    shard = shard_of(run, os.environ)
+    if shard.index > 0:
+        work(run, shard)
+        return None
+    return deliver(evaluate(run, shard), run.progress)
+
+
+def evaluate(run: EvaluateRun, shard: Shard = WHOLE) -> EvaluationReport:
     """Evaluate, and write report.json, report.html, samples.jsonl and output-items/ to output_uri.
 
-    `share`: what of it this Pod makes before it waits for the others; it has the first one.
+    `shard`: what this Pod generates before it waits for the others; it has the first one.
     Raises DiagnosedError: InvalidSpec, DatasetNotFound, DatasetInvalid, BenchmarkNotFound, BenchmarkInvalid,
     ModelNotFound, ModelInvalid, EndpointDenied, EndpointUnreachable, SandboxUnavailable, GraderFailed, or one of the
     storage's.
     """
-    try:
-        with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
-            return _evaluate(run, share, Path(scratch))
-    except InvalidGraderError as error:
-        raise DiagnosedError(Reason.INVALID_SPEC, str(error)) from error
+    with prepare(run) as prepared:
+        return _evaluate(prepared, shard)
 
 
-def _evaluate(run: EvaluateRun, share: Share, scratch_of_benchmarks: Path) -> EvaluationReport:
-    storage = Storage(run.storage)
-    models = asked_models(run, storage)
-    graders = compile_graders(run.graders, models, models, runner=sandbox_of(run.graders, run.python_sandbox))
-    load_graders(run.graders)
-    with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
-        examples = fetch_held_out(run, storage, graders, Path(scratch))
+def _evaluate(prepared: Prepared, shard: Shard) -> EvaluationReport:
+    run, storage, examples, graders = prepared.run, prepared.storage, prepared.examples, prepared.graders
+    models, attacks = prepared.models, prepared.attacks
+    with tempfile.TemporaryDirectory(prefix="labelled-") as scratch:
         labelled = fetch_labelled(run, storage, graders, Path(scratch))
     there = ready_outputs(run, examples, storage)
-    benchmarks = prepare(run.benchmarks, storage, scratch_of_benchmarks, run.allowed_datasets)
-    find_models(run, storage)
-    attacks = Attacks(run, storage)
     warnings = [*try_graders(examples, graders, models), *try_safety(run.safety, models)]
     counting = Counting(run.on_error, run.max_errored_percent, run.generation.reducer)
     calibrated = calibrate(labelled, graders, models, counting)
     with progress_sender(run.progress) as sender:
-        progress = _reporter(run, sender, len(examples), sum(one.examples for one in benchmarks) + attacks.steps)
+        progress = _reporter(prepared, sender)
         of_attacks = FurtherOutputs(progress)
         measured: dict[str, dict[str, Measured]] = {}
 
         def measure(name: str, model: ModelSource, load: Load) -> None:
-            measured[name] = measure_all(benchmarks, name, model, load, run.outputs_uri, storage, progress.answered)
+            measured[name] = measure_all(
+                prepared.benchmarks, name, model, load, run.outputs_uri, storage, progress.answered
+            )
             attacks.put_to_loaded(name, model, load, of_attacks)
 
-        share_out = partial(share_with_others, run, share, examples, storage, benchmarks, attacks, progress)
-        outputs = answers(run, examples, models, storage, there, progress, measure, share_out)
+        outputs = answers(prepared, shard, there, progress, measure)
         grades = grade(examples, outputs, graders, models, run.generation.samples_per_example, progress)
         attacked = attacks.judged(models, of_attacks)
         progress.report()
@@ -148,13 +136,18 @@ def _evaluate(run: EvaluateRun, share: Share, scratch_of_benchmarks: Path) -> Ev
         ],
     }
     report = report.model_copy(update=update)
-    storage.write(folder.join(REPORT_NAME), to_report(run, report, len(examples), slices, grades, benchmarks, rates))
+    storage.write(
+        folder.join(REPORT_NAME), to_report(run, report, len(examples), slices, grades, prepared.benchmarks, rates)
+    )
     storage.write(folder.join(PAGE_NAME), to_page(run, report, examples, slices, outputs, grades, rates))
     return report
 
 
-def _reporter(run: EvaluateRun, sender: ProgressSender | None, examples: int, further: int) -> EvaluationReporter:
-    total, asks = examples * run.generation.samples_per_example, any(one.asks is not None for one in run.graders)
+def _reporter(prepared: Prepared, sender: ProgressSender | None) -> EvaluationReporter:
+    run = prepared.run
+    total = len(prepared.examples) * run.generation.samples_per_example
+    asks = any(one.asks is not None for one in run.graders)
+    further = sum(one.examples for one in prepared.benchmarks) + prepared.attacks.steps
     names = [model.name for model in run.models]
     return EvaluationReporter(sender, names, total, len(run.graders), asks=asks, further=further)
 
@@ -172,35 +165,29 @@ def ready_outputs(run: EvaluateRun, examples: Sequence[HeldOutExample], storage:
     return found
 
 
-def find_models(run: EvaluateRun, storage: Storage) -> None:
-    """Raise DiagnosedError if a model does not exist, before any API is asked and paid. Fetches nothing."""
-    for model in run.models:
-        if model.model is not None:
-            find_loadable(model.model, storage)
-
-
 def answers(
-    run: EvaluateRun,
-    examples: Sequence[HeldOutExample],
-    models: Mapping[str, AskedModel],
-    storage: Storage,
+    prepared: Prepared,
+    shard: Shard,
     there: Mapping[str, list[Output]],
     progress: EvaluationReporter,
     measure: Callable[[str, ModelSource, Load], None],
-    share_out: Callable[[], None],
 ) -> Outputs:
     """Every model's outputs, including those that exist already. Raises DiagnosedError.
 
     APIs are asked first, so that one that does not answer is noticed before a model is fetched. `measure` is called for
-    each model that is loaded here, while it is; `share_out` before, to save what several Pods make.
+    each model that is loaded here, while it is, once the other Pods have generated their shards.
     """
+    run, storage, examples = prepared.run, prepared.storage, prepared.examples
     found = dict(there)
     for name, outputs in there.items():
         progress.found(name, len(outputs))
     for model in run.models:
         if model.endpoint is not None:
-            found[model.name] = ask_model(model.name, models[model.endpoint], run, examples, storage, progress)
-    share_out()
+            asked = prepared.models[model.endpoint]
+            found[model.name] = ask_model(model.name, asked, run, examples, storage, progress)
+    if shard.nodes > 1:
+        generate_shard(prepared, shard, progress)
+        wait_for_shards(run, shard, storage)
     for model in run.models:
         if model.model is not None:
             with loaded_once(model.name, model.model, storage) as load:
@@ -268,23 +255,3 @@ def judge(
         errors=grading_errors(grades, graded, MOST_ERRORS),
     )
     return report, slices
-
-
-def fetch_held_out(
-    run: EvaluateRun, storage: Storage, graders: Sequence[CompiledGrader], directory: Path
-) -> list[HeldOutExample]:
-    """The examples of every file that dataset_uri names, or of the revision, up to the limit. Raises DiagnosedError."""
-    limit = run.limit_examples
-    templates = [*run.slices, *([] if run.cluster_by is None else [run.cluster_by])]
-    examples: list[HeldOutExample] = []
-    if run.revision is not None:
-        files = [fetch_split(storage, run.revision, directory / "00000").file]
-    else:
-        source = DatasetSource(uri=run.dataset_uri)
-        files = fetch_files(storage, source, directory, allowed=run.allowed_datasets)
-    for file in files:
-        left = None if limit is None else limit - len(examples)
-        if left != 0:
-            examples += read_held_out(file.path, file.uri, graders, left, templates)
-    refuse_without_tools(run.dataset_uri, examples, graders)
-    return examples

@@ -30,7 +30,7 @@ from finetune_trainer.outputs.asked import Asked
 from finetune_trainer.outputs.heldout import HeldOutExample, encode_prompt, keep_images, tokenize_prompts
 from finetune_trainer.outputs.kept_outputs import KeptOutputs
 from finetune_trainer.outputs.output import Output
-from finetune_trainer.outputs.share import ALONE, Share
+from finetune_trainer.outputs.shard import WHOLE, Shard
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.report.evaluation_progress import OutputCounter
@@ -67,12 +67,12 @@ def generate_outputs(
     storage: Storage,
     progress: OutputCounter,
     load: Load,
-    share: Share = ALONE,
+    shard: Shard = WHOLE,
 ) -> list[Output]:
     """One model's outputs, samplesPerExample for each example, in the order of the examples.
 
     Outputs that an earlier try, or another Pod, has saved are used; the model is loaded for the others. Of those, only
-    this Pod's share is made.
+    this Pod's shard is generated.
     """
     kept = KeptOutputs(storage, run.outputs_uri, model, run.generation, examples)
     found = kept.find()
@@ -81,7 +81,7 @@ def generate_outputs(
     if missing:
         generator = load()
         try:
-            found |= _generate(_Task(name, generator, run, examples, storage, kept, progress, share), missing, found)
+            found |= _generate(_Task(name, generator, run, examples, storage, kept, progress, shard), missing, found)
         except BaseException:
             # The disk is full, or the Pod is told to stop: that is the cause, whatever the storage answers.
             with suppress(DiagnosedError):
@@ -110,7 +110,7 @@ class _Task:
     storage: Storage
     kept: KeptOutputs
     progress: OutputCounter
-    share: Share
+    shard: Shard
 
 
 def _generate(task: _Task, wanted: Sequence[int], found: Mapping[int, Output]) -> dict[int, Output]:
@@ -121,15 +121,15 @@ def _generate(task: _Task, wanted: Sequence[int], found: Mapping[int, Output]) -
         store = ImageStore(Path(directory), task.storage, tuple(run.allowed_images))
         images = keep_images(store, examples, run.dataset_uri)
         prompts = tokenize_prompts(generator.processor, examples, run.dataset_uri, generator.context_length, images)
-        wanted = _of_share(task, wanted, prompts)
+        wanted = _of_shard(task, wanted, prompts)
         seen = [at for at in wanted if examples[at // times].prompt.images]
         read = [at for at in wanted if not examples[at // times].prompt.images]
         # Another try or Pod needs another seed: with the same one, two samples of an example could be equal.
-        seed = run.generation.seed + len(found) + task.share.index * _SEED_OF_NEXT_POD
+        seed = run.generation.seed + len(found) + task.shard.index * _SEED_OF_NEXT_POD
         generation = run.generation.model_copy(update={"seed": seed % 2**32})
         made: dict[int, Output] = {}
         # Batches have numbers of their own, whoever makes them.
-        count = task.share.first_number(after=max((one.batch or 0 for one in found.values()), default=-1))
+        count = task.shard.first_number(after=max((one.batch or 0 for one in found.values()), default=-1))
         last = time.monotonic()
 
         def on_batch(places: Sequence[int], outputs: Sequence[list[int]]) -> None:
@@ -151,7 +151,7 @@ def _generate(task: _Task, wanted: Sequence[int], found: Mapping[int, Output]) -
             made.update(batch)
             task.kept.keep(batch)
             task.progress.made(task.name, len(batch))
-            last, count = time.monotonic(), count + task.share.nodes
+            last, count = time.monotonic(), count + task.shard.nodes
 
         with log_progress(f"{task.name}: generating", lambda: {"outputs": f"{len(made)}/{len(wanted)}"}):
             generate_tokens(
@@ -173,20 +173,20 @@ def _generate(task: _Task, wanted: Sequence[int], found: Mapping[int, Output]) -
     return made
 
 
-def _of_share(task: _Task, wanted: Sequence[int], prompts: Sequence[Sequence[int]]) -> Sequence[int]:
+def _of_shard(task: _Task, wanted: Sequence[int], prompts: Sequence[Sequence[int]]) -> Sequence[int]:
     """The wanted positions that are this Pod's: whole batches, as a lone Pod makes them, and images one by one.
 
     It depends on all positions: what is saved already looks different to each Pod.
     """
-    share, times = task.share, task.run.generation.samples_per_example
-    if share.nodes == 1:
+    shard, times = task.shard, task.run.generation.samples_per_example
+    if shard.nodes == 1:
         return wanted
     everything = range(len(task.examples) * times)
     seen = [at for at in everything if task.examples[at // times].prompt.images]
     read = [at for at in everything if not task.examples[at // times].prompt.images]
     lengths = [len(prompts[at // times]) for at in read]
-    dealt = share.of(batches(lengths, task.run.generation.max_tokens, task.generator.context_length))
-    mine = {read[index] for batch, _ in dealt for index in batch} | set(share.of(seen))
+    dealt = shard.of(batches(lengths, task.run.generation.max_tokens, task.generator.context_length))
+    mine = {read[index] for batch, _ in dealt for index in batch} | set(shard.of(seen))
     return [at for at in wanted if at in mine]
 
 

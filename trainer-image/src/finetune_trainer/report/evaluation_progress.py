@@ -35,7 +35,7 @@ class OutputCounter(Protocol):
         """Count outputs that the model has just made."""
 
 
-class Uncounted:
+class NoProgress:
     """For outputs that are not counted as they are made."""
 
     def found(self, model: str, count: int) -> None:

@@ -14,7 +14,7 @@ from finetune_trainer.evaluation.safety.prompts import Attempt, attempts_of
 from finetune_trainer.outputs.endpoint_outputs import ask_model
 from finetune_trainer.outputs.loaded_outputs import Load, generate_outputs
 from finetune_trainer.outputs.output import Output, Outputs
-from finetune_trainer.outputs.share import ALONE, Share
+from finetune_trainer.outputs.shard import WHOLE, Shard
 from finetune_trainer.report.evaluation_progress import OutputCounter
 from finetune_trainer.storage.storage import Storage
 
@@ -42,11 +42,11 @@ class Attacks:
         return len(self._attempts) * (2 if is_asked else 1)
 
     def put_to_loaded(
-        self, name: str, model: ModelSource, load: Load, progress: OutputCounter, share: Share = ALONE
+        self, name: str, model: ModelSource, load: Load, progress: OutputCounter, shard: Shard = WHOLE
     ) -> None:
-        """Let a model answer that is loaded here, while it is: this Pod's share of the requests."""
+        """Let a model answer that is loaded here, while it is: this Pod's shard of the requests."""
         if self._examples:
-            found = generate_outputs(name, model, self._run, self._examples, self._storage, progress, load, share)
+            found = generate_outputs(name, model, self._run, self._examples, self._storage, progress, load, shard)
             self._answers[name] = found
 
     def judged(self, models: Mapping[str, AskedModel], progress: OutputCounter) -> Attacked | None:

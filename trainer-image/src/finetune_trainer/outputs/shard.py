@@ -1,4 +1,4 @@
-"""A Pod's share of the outputs that several Pods make together."""
+"""One Pod's shard of the outputs that several Pods generate together."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Share:
-    """One Pod's share of the work."""
+class Shard:
+    """One Pod's shard of the work."""
 
     index: int = 0
     nodes: int = 1
@@ -25,4 +25,5 @@ class Share:
         return after + 1 + (self.index - after - 1) % self.nodes
 
 
-ALONE = Share()
+WHOLE = Shard()
+"""All of the work: that of a Pod that is alone."""
