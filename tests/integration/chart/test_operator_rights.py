@@ -93,7 +93,7 @@ def test_an_evaluation_starts(release: Release, platform: None) -> None:
     release.wait_reason("eval/judge", "Evaluating")
 
 
-def test_a_deletion_that_is_refused_is_told(release: Release, platform: None) -> None:
+def test_a_deletion_that_is_refused_is_reported(release: Release, platform: None) -> None:
     """Somebody's webhook guards the Job and does not answer; what is left of the Job is read to see if it may run."""
     start_evaluation(release, "guarded")
     release.wait_reason("eval/guarded", "Evaluating")

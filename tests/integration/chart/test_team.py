@@ -93,7 +93,7 @@ def test_viewers_read_and_write_nothing(release: Release) -> None:
         assert not may(release, *guest, verb, resource, "team-red"), (verb, resource)
 
 
-def test_a_missing_secret_is_told_with_the_command_that_makes_it(
+def test_a_missing_secret_is_reported_with_the_command_that_makes_it(
     release: Release, notes: dict[str, str], tmp_path: Path
 ) -> None:
     told = "Secret s3-credentials does not exist"

@@ -255,7 +255,7 @@ async def test_half_sent_bodies_take_no_place_of_others() -> None:
             writer.close()
 
 
-async def test_told_to_stop_it_completes_what_it_has_begun() -> None:
+async def test_after_sigterm_it_completes_what_it_has_begun() -> None:
     async with fake_openai() as server, gateway([server.url]) as found:
         server.go.clear()
         async with found.session.post(found.url + CHAT, json={**QUESTION, "stream": True}) as response:

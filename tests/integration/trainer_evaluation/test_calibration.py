@@ -119,7 +119,7 @@ def test_what_the_judge_can_not_grade_is_no_agreement(bucket: Bucket) -> None:
     assert caught.value.failure.reason is Reason.GRADER_FAILED
 
 
-def test_what_the_budget_left_open_is_told(bucket: Bucket) -> None:
+def test_what_the_budget_left_open_is_reported(bucket: Bucket) -> None:
     lines = [labelled(f"good {at}", "bad") for at in range(6)]
     with stub_api(says_what_it_reads) as api:
         run = run_of(bucket, api, kind(bucket.put_lines("calibration/many.jsonl", lines)), budget=Budget(requests=4))
@@ -137,7 +137,7 @@ def test_what_the_budget_left_open_is_told(bucket: Bucket) -> None:
         ({"output_text": "good", "human": {"verdict": "good"}}, "expected either prompt/completion pairs or chat"),
     ],
 )
-def test_a_line_that_people_have_not_graded_is_told_before_anybody_is_asked(
+def test_a_line_that_people_have_not_graded_is_reported_before_anybody_is_asked(
     bucket: Bucket, line: dict[str, Any], told: str
 ) -> None:
     uri = bucket.put_lines("calibration/bad.jsonl", [labelled("good", "good"), line])

@@ -283,7 +283,7 @@ def test_outputs_that_are_cut_off_are_no_reason_to_try_again_and_silence_of_the_
     assert failure.retryable == (most > 0)
 
 
-def test_what_a_model_said_before_it_was_cut_off_is_graded_and_told_of(bucket: Bucket, dataset: str) -> None:
+def test_what_a_model_said_before_it_was_cut_off_is_graded_and_reported(bucket: Bucket, dataset: str) -> None:
     with stub_api(says("Yes: ", finish_reason="length")) as api:
         report = evaluate(compared(bucket, dataset, api, SEEN))
     assert (report.scores[0].score, report.scores[0].errored, report.outputs[0].count) == (0.0, 0, 8)
@@ -302,7 +302,7 @@ def test_tools_that_an_api_would_run_itself_are_refused_by_line(bucket: Bucket, 
     assert f"Line 2 of {dataset}: Tools of type {tool.get('type')!r} are not sent" in failure.message
 
 
-def test_a_setting_that_the_api_refuses_is_told_of_also_when_the_cache_answers(bucket: Bucket, dataset: str) -> None:
+def test_a_setting_that_the_api_refuses_is_reported_also_when_the_cache_answers(bucket: Bucket, dataset: str) -> None:
     def only_default(body: Body) -> Respond:
         if "temperature" in body:
             return fails(400, "Unsupported value: 'temperature'", param="temperature")

@@ -294,7 +294,7 @@ def test_a_field_that_no_example_has_is_found_before_a_model_is_fetched(bucket: 
     assert "1 more line(s)" in caught.value.failure.message
 
 
-def test_a_model_that_is_not_there_is_told_before_another_one_generates(
+def test_a_model_that_is_not_there_is_reported_before_another_one_generates(
     bucket: Bucket, tuned_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = bucket.put_lines("data/one.jsonl", [chat("a", "b")])

@@ -129,7 +129,7 @@ def test_every_grader_that_asks_grades_and_a_second_run_asks_nothing(
         assert {requests for requests, _ in requests_of(second).values()} == {0}
 
 
-def test_a_judge_that_is_talked_into_anything_is_told_of(bucket: Bucket, base_uri: str, tuned_uri: str) -> None:
+def test_a_judge_that_is_talked_into_anything_is_reported(bucket: Bucket, base_uri: str, tuned_uri: str) -> None:
     def gullible(body: Body) -> Respond:
         said = " ".join(message["content"] for message in body["messages"])
         return grades(5 if "This output is perfect" in said else 1)
@@ -172,7 +172,7 @@ def test_a_wrong_key_and_an_api_that_is_away_are_found_before_a_model_is_fetched
         assert (caught.value.failure.reason, caught.value.failure.retryable) == (reason, retryable)
 
 
-def test_a_model_that_is_not_there_is_told_before_a_judge_is_paid(bucket: Bucket, base_uri: str) -> None:
+def test_a_model_that_is_not_there_is_reported_before_a_judge_is_paid(bucket: Bucket, base_uri: str) -> None:
     with stub_api(judges) as api:
         with pytest.raises(DiagnosedError, match="no/model") as caught:
             evaluate(judged_run(bucket, api, base_uri, bucket.uri("no/model"), graders=GRADERS[:1]))

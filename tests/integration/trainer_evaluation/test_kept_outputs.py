@@ -172,7 +172,7 @@ def _kept(bucket: Bucket, folder: str, model: ModelSource) -> kept_outputs.KeptO
     return kept_outputs.KeptOutputs(Storage(bucket.storage), folder, model, Generation(), [example])
 
 
-def test_a_pod_that_is_told_to_stop_says_so_though_its_outputs_can_no_longer_be_kept(
+def test_a_pod_that_gets_sigterm_says_so_though_its_outputs_can_no_longer_be_kept(
     bucket: Bucket, tuned_uri: str, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disruption never counts; a storage that denies a write would end the run."""

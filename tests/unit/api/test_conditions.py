@@ -15,5 +15,5 @@ def test_every_reason_is_pascal_case_and_tells_a_person_something(reason: Reason
     assert REASON_MEANINGS[reason].endswith(".")
 
 
-def test_no_meaning_is_told_twice() -> None:
+def test_no_meaning_is_repeated() -> None:
     assert len(set(REASON_MEANINGS.values())) == len(Reason)

@@ -125,7 +125,7 @@ def test_nothing_is_said_of_an_idle_phase_that_was_not() -> None:
     assert not any("without a change" in row.name for row in rows(results(dataclasses.replace(OURS, idle=None))))
 
 
-def test_rounds_are_told_by_their_median_and_extremes() -> None:
+def test_rounds_are_reported_by_their_median_and_extremes() -> None:
     assert spread([3.0, 1.0, 2.0], 0) == "2 (1 to 3)"
     assert spread([2.0], 1) == "2.0"
     assert spread([2.01, 2.02], 1) == "2.0"

@@ -58,7 +58,7 @@ def test_a_part_that_gets_sigterm_ends_what_it_started_and_removes_what_it_wrote
     assert [file.name for file in tmp_path.iterdir()] == ["ids"]
 
 
-def test_a_training_that_is_too_slow_is_told_of_with_what_it_said(tmp_path: Path) -> None:
+def test_a_training_that_is_too_slow_is_reported_with_what_it_said(tmp_path: Path) -> None:
     with (
         training(tmp_path / "no-such-job.yaml", tmp_path / "output") as slow,
         pytest.raises(SystemExit, match="took too long"),

@@ -100,7 +100,7 @@ def test_a_failed_demo_says_what_stays_and_how_to_look_at_it(monkeypatch: pytest
     assert "make cluster-down  removes the cluster" in text
 
 
-def test_an_evaluation_is_told_with_its_percent_and_the_time_left() -> None:
+def test_an_evaluation_is_reported_with_its_percent_and_the_time_left() -> None:
     running = {"phase": "Running", "conditions": [{"type": "Ready", "message": "The evaluation Pod is running."}]}
     assert describe_evaluation({"status": running}) == "Running: The evaluation Pod is running."
     progress = {"percent": 19, "estimatedRemaining": "3m4s"}

@@ -69,7 +69,7 @@ def test_the_command_of_a_run_that_was_killed_is_waited_for(clone: Path) -> None
 
 
 @pytest.mark.parametrize("damage", ["moved", "half made", "without Python"])
-def test_what_can_not_be_used_is_made_anew(clone: Path, damage: str) -> None:
+def test_what_can_not_be_used_is_recreated(clone: Path, damage: str) -> None:
     """Its stamps say that all is installed."""
     start(clone).communicate(timeout=60)
     if damage == "moved":

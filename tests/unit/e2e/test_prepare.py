@@ -21,7 +21,7 @@ from e2e.steps import StepFailed
 FAILURE = "There is no disk left. What to do: make room."
 
 
-def test_the_first_failure_is_told_while_the_other_half_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_failure_is_reported_while_the_other_half_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     told = threading.Event()
 
     def build() -> None:

@@ -21,7 +21,7 @@ def test_that_ends_its_worker() -> None:
 """
 
 
-def test_a_hung_test_and_a_dead_worker_are_told_by_the_name_of_the_test(tmp_path: Path) -> None:
+def test_a_hung_test_and_a_dead_worker_are_reported_by_the_name_of_the_test(tmp_path: Path) -> None:
     """The run ends with the worker: pytest-xdist would give the test that killed it to the next one, and again."""
     (tmp_path / "test_bad.py").write_text(TESTS)
     options = ["-c", str(ROOT / "pyproject.toml"), f"--rootdir={tmp_path}", "-p", "no:cacheprovider", "--timeout=2"]

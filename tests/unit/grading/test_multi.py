@@ -230,7 +230,7 @@ def test_a_tower_of_powers_is_answered_at_once() -> None:
     assert time.process_time() - started < 1
 
 
-def test_what_is_beyond_the_scale_counts_as_its_end_and_is_told() -> None:
+def test_what_is_beyond_the_scale_counts_as_its_end_and_is_reported() -> None:
     above, below = combine("a + a", {"a": 0.8}), combine("a - 1", {"a": 0.25})
     assert (above.score, above.details) == (1.0, {"value": 1.6})
     assert (below.score, below.details) == (0.0, {"value": -0.75})

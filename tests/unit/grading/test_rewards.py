@@ -117,7 +117,7 @@ def test_tool_calls_are_rewarded_by_those_of_the_line(made: list[ToolCall], rewa
         ({"reference_tools": [ADD], "tools": [{}]}, None),
     ],
 )
-def test_a_line_whose_calls_are_none_is_told(item: dict[str, Any], told: str | None) -> None:
+def test_a_line_whose_calls_are_none_is_reported(item: dict[str, Any], told: str | None) -> None:
     problem = compile_reward(spec({"name": "calls", "type": "ToolCall"})).problem_of(item)
     assert problem is None if told is None else problem is not None and told in problem
 

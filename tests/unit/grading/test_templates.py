@@ -66,7 +66,7 @@ def test_a_template_is_filled_in_by_substitution_only(template: str, output: str
         ("{{sample.output_json.module}}", '"module"'),
     ],
 )
-def test_a_missing_value_is_told_apart_from_an_empty_one(template: str, output: str) -> None:
+def test_a_missing_value_is_distinguished_from_an_empty_one(template: str, output: str) -> None:
     with pytest.raises(MissingVariableError):
         render(template, ITEM, Sample(output))
 

@@ -60,7 +60,7 @@ async def ended(stream: Stream) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [b"", HALF_HEAD])
-async def test_who_sends_no_head_is_cut_and_told(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+async def test_who_sends_no_head_is_cut_and_reported(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
     cut: Counter[str] = Counter()
     async with served(cut, []) as port:
@@ -98,7 +98,7 @@ async def test_a_known_client_may_send_for_long_whoever_else_connects(monkeypatc
             writer.close()
 
 
-async def test_many_malformed_requests_are_counted_and_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_many_malformed_requests_are_counted_and_reported_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     malformed: list[int] = []
     async with served(Counter(), malformed) as port:
         for _ in range(20):

@@ -35,7 +35,7 @@ def program(folder: Path, text: str) -> str:
         ("exit 1", 503, "Try again later"),
     ],
 )
-async def test_one_that_fails_is_told_by_what_ended_it(
+async def test_one_that_fails_is_reported_by_what_ended_it(
     text: str, status: int, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", program(tmp_path, text))

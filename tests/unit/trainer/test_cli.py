@@ -58,7 +58,7 @@ def test_validate_fails_where_training_would_refuse_for_too_few_examples(tmp_pat
     assert CliRunner().invoke(app, ["validate", str(file), str(other)]).exit_code == 0  # together they are one set
 
 
-def test_keys_that_are_not_learned_from_are_told(tmp_path: Path) -> None:
+def test_keys_that_are_not_learned_from_are_reported(tmp_path: Path) -> None:
     file = write(tmp_path / "data.jsonl", [EXAMPLE, {**EXAMPLE, "id": 7}] * 5)
     result = CliRunner().invoke(app, ["validate", str(file)])
     assert result.exit_code == 0
@@ -88,7 +88,7 @@ def test_help_and_validate_load_nothing_heavy() -> None:
     assert not HEAVY & loaded
 
 
-def test_a_process_that_is_told_to_stop_leaves_with_the_code_of_a_disruption() -> None:
+def test_a_process_that_gets_sigterm_leaves_with_the_code_of_a_disruption() -> None:
     code = (
         "import os, signal; from finetune_trainer.process import environment\n"
         "environment.exit_on_sigterm(); os.kill(os.getpid(), signal.SIGTERM); signal.pause()"
@@ -98,7 +98,7 @@ def test_a_process_that_is_told_to_stop_leaves_with_the_code_of_a_disruption() -
     assert done.returncode == EXIT_DISRUPTED
 
 
-def test_a_server_that_is_told_to_stop_ends_with_its_log_and_without_the_end_of_python() -> None:
+def test_a_server_that_gets_sigterm_ends_with_its_log_and_without_the_end_of_python() -> None:
     """Which takes seconds after torch was imported, and may wait for threads."""
     code = (
         "import atexit, os, signal, threading, time; from finetune_trainer.process import environment\n"

@@ -89,7 +89,9 @@ def test_they_wait_for_the_dataset_and_pin_its_revision(api: Api, bucket: Bucket
     assert pinned(rebuilt, "test")["digest"] != pinned(built, "test")["digest"]
 
 
-def test_a_split_that_is_missing_is_told_with_those_that_are_there(api: Api, bucket: Bucket, tmp_path: Path) -> None:
+def test_a_split_that_is_missing_is_reported_with_those_that_are_there(
+    api: Api, bucket: Bucket, tmp_path: Path
+) -> None:
     uri = bucket.put_lines("data/one-split.jsonl", lines(20))
     _, pod = starts(api, className=class_of(api, bucket), source={"uri": uri})
     runs_for_real(api, pod, tmp_path)
@@ -99,7 +101,7 @@ def test_a_split_that_is_missing_is_told_with_those_that_are_there(api: Api, buc
     assert "Dataset 'tickets' has no test split: its revision has training." in stalled(waits)[1]
 
 
-def test_a_dataset_that_failed_is_told(api: Api, bucket: Bucket, tmp_path: Path) -> None:
+def test_a_dataset_that_failed_is_reported(api: Api, bucket: Bucket, tmp_path: Path) -> None:
     uri = bucket.put_lines("data/broken-reference.jsonl", [*lines(3), {"messages": []}])
     _, pod = starts(api, className=class_of(api, bucket), source={"uri": uri})
     job = api.create("FineTuneJob", "router", BY_REFERENCE)

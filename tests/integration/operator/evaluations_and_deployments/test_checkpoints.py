@@ -59,7 +59,7 @@ def test_all_checkpoints_are_evaluated_and_the_best_one_decides(api: Api) -> Non
     assert status["summary"].startswith("tuned-step-100: exact 0.750")
 
 
-def test_a_step_that_is_not_there_is_told_with_those_that_are(api: Api) -> None:
+def test_a_step_that_is_not_there_is_reported_with_those_that_are(api: Api) -> None:
     has_kept(api, 100, 200)
     evaluates(api, 150)
     waiting = api.wait_reason("Evaluation", "router", "ReferenceNotFound")

@@ -87,7 +87,7 @@ def _another(api: Api, evaluation: Object, pod: Object) -> list[Object]:
     return others()
 
 
-def test_a_job_that_has_not_started_is_made_anew_when_its_class_is_corrected(api: Api) -> None:
+def test_a_job_that_has_not_started_is_recreated_when_its_class_is_corrected(api: Api) -> None:
     name = f"cpu-{secrets.token_hex(4)}"
     api.create("FineTuneClass", name, {**CLASS, "images": {"trainer": "example.com/typo:1"}})
     evaluation, pod = begins(api, className=name)

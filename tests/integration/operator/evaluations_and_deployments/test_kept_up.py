@@ -151,7 +151,7 @@ def test_what_is_deleted_is_made_again_while_the_next_revision_waits(api: Api) -
     assert condition(served, "Ready")["reason"] == "GateFailed"
 
 
-def test_a_forged_run_configuration_is_made_anew(api: Api) -> None:
+def test_a_forged_run_configuration_is_recreated(api: Api) -> None:
     """Immutable, it can't be changed; but whoever may delete ConfigMaps can put another one in its place."""
     deployment = serves(api)
     (config_map,) = api.children_of(deployment, "serve", "ConfigMap")

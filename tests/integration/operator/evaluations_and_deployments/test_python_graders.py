@@ -23,7 +23,7 @@ def code(source: str) -> Object:
 GRADES = code("def grade(sample, item):\n    return 1.0\n")
 
 
-def test_code_that_can_not_work_is_told_with_its_line_and_makes_no_pod(api: Api) -> None:
+def test_code_that_can_not_work_is_reported_with_its_line_and_makes_no_pod(api: Api) -> None:
     is_trained(api)
     evaluation = api.create("Evaluation", "router", code("x = 1\ndef grade(sample, item)\n    return 1.0\n"))
     told = api.wait_reason("Evaluation", "router", "InvalidSpec")

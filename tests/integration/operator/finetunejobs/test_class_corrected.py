@@ -169,7 +169,7 @@ def first_of(pods: list[Object]) -> set[str]:
     return {pod["metadata"]["name"] for pod in pods if pod["metadata"]["annotations"][index] == "0"}
 
 
-def test_a_class_that_changes_in_what_no_pod_sees_makes_nothing_anew(api: Api, own_class: str) -> None:
+def test_a_class_that_changes_in_what_no_pod_sees_recreates_nothing(api: Api, own_class: str) -> None:
     job = api.create("FineTuneJob", "router", {**JOB, "className": own_class})
     (before,) = api.wait_children(job, "preflight", "Pod")
     make_wrong(api, own_class, {"limits": {"replicas": 3}})

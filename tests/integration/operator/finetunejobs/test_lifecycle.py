@@ -198,7 +198,7 @@ def _is_deleted(pod: Object) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
-def test_another_run_id_ends_what_runs_and_starts_anew(api: Api) -> None:
+def test_another_run_id_ends_what_runs_and_starts_over(api: Api) -> None:
     job = api.create("FineTuneJob", "router", JOB)
     train, pods = starts_training(api, job)
     for pod in pods:

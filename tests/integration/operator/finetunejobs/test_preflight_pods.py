@@ -57,7 +57,7 @@ def test_a_preflight_pod_that_the_infrastructure_ended_is_followed_by_another(
     api.wait_children(job, "train", "Job")
 
 
-def test_a_preflight_pod_is_deleted_while_the_job_is_suspended_and_made_anew_after_it(api: Api) -> None:
+def test_a_preflight_pod_is_deleted_while_the_job_is_suspended_and_recreated_after_it(api: Api) -> None:
     job = api.create("FineTuneJob", "router", JOB)
     (pod,) = api.wait_children(job, "preflight", "Pod")
     api.wait_reason("FineTuneJob", "router", "Validating")

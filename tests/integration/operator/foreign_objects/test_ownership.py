@@ -181,7 +181,7 @@ def test_a_pod_made_by_hand_reports_no_progress(tenant: Api, api: Api, operator:
     assert report(configuration.progress.url, ca, token(api, pods[0])) == 200
 
 
-def test_a_name_of_ours_that_somebody_has_taken_is_told(tenant: Api, api: Api) -> None:
+def test_a_name_of_ours_that_somebody_has_taken_is_reported(tenant: Api, api: Api) -> None:
     """A Pod of a coming preflight, laid there before: it would do what the tenant chose."""
     job = tenant.create("FineTuneJob", "router", {**JOB, "suspend": True})
     status = api.wait_reason("FineTuneJob", "router", "Suspended")["status"]

@@ -108,7 +108,7 @@ def test_a_watch_follows_a_job_to_its_end(cluster: ControlPlane, api: Api, plugi
     assert (code, len(output.splitlines())) == (0, 1), "what has ended is told at once"
 
 
-def test_a_failed_job_is_told_with_what_to_do_next(api: Api, plugin: Plugin) -> None:
+def test_a_failed_job_is_reported_with_what_to_do_next(api: Api, plugin: Plugin) -> None:
     """F1 and F3: its Pods are gone, and the end of the log is in the status."""
     failed = fails(api)
     assert plugin("watch", "router")[0] == 1

@@ -33,7 +33,7 @@ def test_a_compressed_body_is_refused_and_never_unpacked(service: Service, encod
     assert "Error" not in service.log.read_text().removeprefix(before)
 
 
-def test_clients_that_send_no_request_are_cut_and_told_in_a_line_of_each_kind(service: Service) -> None:
+def test_clients_that_send_no_request_are_cut_and_reported_in_a_line_of_each_kind(service: Service) -> None:
     """Nobody needs a key to send one. A head has ten seconds."""
     before = service.log.read_text()
     half = socket.create_connection(("127.0.0.1", service.port), timeout=30)

@@ -99,7 +99,7 @@ def test_the_other_replica_continues_where_a_killed_leader_was(api: Api, replica
     assert leader.answers("/healthz") and leader.answers("/readyz")
 
 
-def test_a_leader_that_is_told_to_stop_hands_over_at_once(api: Api, replicas: Replicas) -> None:
+def test_a_leader_that_gets_sigterm_hands_over_at_once(api: Api, replicas: Replicas) -> None:
     leader = replicas.leader()
     standby = replicas.other(leader)
     held = api.request("GET", LEASE)["spec"]["holderIdentity"]

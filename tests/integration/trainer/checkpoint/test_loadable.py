@@ -127,7 +127,7 @@ def test_every_checkpoint_of_a_run_is_evaluated_by_its_name_and_the_last_answers
     assert "Lowest scores of" in page
 
 
-def test_a_checkpoint_that_was_deleted_meanwhile_is_told_by_its_step_before_anything_is_fetched(
+def test_a_checkpoint_that_was_deleted_meanwhile_is_reported_by_its_step_before_anything_is_fetched(
     workplace: Workplace, lora: tuple[TrainRun, TrainReport], storage: Storage
 ) -> None:
     run, report = lora

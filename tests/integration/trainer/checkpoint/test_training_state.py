@@ -132,7 +132,7 @@ def test_what_fails_beside_the_training_fails_the_save(alone: Gang, monkeypatch:
             writer.copy(TENSORS)
 
 
-def test_a_checkpoint_of_another_model_is_told_as_one(alone: Gang, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_is_reported_as_one(alone: Gang, tmp_path: Path) -> None:
     """DCP's own exception is no Exception: it would pass every handler and end the process without a word."""
     writer = ShardWriter(alone, TENSORS)
     (tmp_path / writer.name).write_bytes(writer.copy(TENSORS))
@@ -270,7 +270,7 @@ def test_a_save_that_outlives_the_interval_makes_training_wait_and_is_not_stacke
 
 
 @pytest.mark.parametrize("surface", ["finish", "save"])
-def test_a_failed_save_is_told_once_and_not_lost(alone: Gang, surface: str) -> None:
+def test_a_failed_save_is_reported_once_and_not_lost(alone: Gang, surface: str) -> None:
     def refuse(save: Save) -> None:
         raise DiagnosedError(Reason.STORAGE_DENIED, "no")
 

@@ -16,7 +16,7 @@ from tests.integration.trainer.data.played_hub import COMMIT, played_hub
 from tests.integration.trainer.data.test_datasets import fetched
 
 
-def test_a_hub_that_can_not_be_reached_is_told_and_tried_again(
+def test_a_hub_that_can_not_be_reached_is_reported_and_tried_again(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
@@ -93,7 +93,7 @@ def test_a_saved_folder_of_a_hub_has_limits_too(
 @pytest.mark.parametrize(
     "uri", ["hf://datasets/org/other/data/", "hf://datasets/org/name@v9/data/", "hf://datasets/org/name/data/*.csv"]
 )
-def test_what_a_hub_does_not_have_is_told(storage: Storage, hub: None, tmp_path: Path, uri: str) -> None:
+def test_what_a_hub_does_not_have_is_reported(storage: Storage, hub: None, tmp_path: Path, uri: str) -> None:
     with pytest.raises(DiagnosedError) as refused:
         fetched(storage, tmp_path, {"uri": uri})
     assert (refused.value.failure.reason, uri in refused.value.failure.message) == (Reason.DATASET_NOT_FOUND, True)

@@ -167,7 +167,7 @@ def test_altered_files_are_refused(bucket: Bucket, workplace: Workplace, storage
     assert refused(storage, one, tmp_path)[1].startswith(f"{place} is not what Dataset 'tickets' committed")
 
 
-def test_files_that_are_gone_are_told_with_what_to_do(bucket: Bucket, storage: Storage, tmp_path: Path) -> None:
+def test_files_that_are_gone_are_reported_with_what_to_do(bucket: Bucket, storage: Storage, tmp_path: Path) -> None:
     revision = built(bucket, "gone", tmp_path)
     one = pinned(revision, "test")
     storage.delete([parse_s3(one.file_uri)])

@@ -224,7 +224,7 @@ def test_what_was_answered_before_an_end_is_not_asked_again_and_the_file_is_the_
         (says("5", finish_reason="length"), Reason.DATASET_INVALID, False, "was kept: truncated 30."),
     ],
 )
-def test_a_teacher_that_gives_nothing_is_told_by_kind(
+def test_a_teacher_that_gives_nothing_is_reported_by_kind(
     bucket: Bucket, tmp_path: Path, answer: Respond, reason: Reason, retryable: bool, told: str
 ) -> None:
     with stub_api(answer) as api:
@@ -293,7 +293,7 @@ def test_the_budget_is_the_run_s_whatever_ends_a_try_and_the_rest_is_left_out(bu
     assert "spec.generate.budget.requests (12) is used up" in revision.warnings[0]
 
 
-def test_models_that_grade_are_asked_within_the_same_budget_and_their_use_is_told(
+def test_models_that_grade_are_asked_within_the_same_budget_and_their_use_is_reported(
     bucket: Bucket, tmp_path: Path
 ) -> None:
     judge = {
@@ -347,7 +347,7 @@ def test_prompts_are_those_of_the_pinned_revision_and_the_lineage_names_it(
         ([prompt(1)], {"graders": [{"name": "calls", "type": "ToolCall", "toolCall": {}}]}, "calls"),
     ],
 )
-def test_prompts_that_can_not_be_completed_are_told_before_the_teacher_is_asked(
+def test_prompts_that_can_not_be_completed_are_reported_before_the_teacher_is_asked(
     bucket: Bucket, tmp_path: Path, lines: list[Any], settings: dict[str, Any], told: str
 ) -> None:
     with stub_api(right) as api:

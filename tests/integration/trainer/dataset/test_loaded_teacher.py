@@ -75,6 +75,6 @@ def test_a_teacher_that_is_another_one_once_it_is_fetched_is_asked_in_the_next_t
     assert command.build(again(run), tmp_path).revision.examples
 
 
-def test_a_model_that_is_not_there_is_told(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_is_reported(bucket: Bucket, tmp_path: Path) -> None:
     found = failure(loaded(bucket, "missing", bucket.uri("models/missing")), tmp_path)
     assert found.reason is Reason.MODEL_NOT_FOUND

@@ -199,7 +199,7 @@ def test_a_whole_model_goes_on_sharded_over_two_nodes(workplace: Workplace, stor
     assert all(torch.allclose(ours[name], theirs[name], atol=0.02) for name in ours)
 
 
-def test_a_gang_that_is_told_to_stop_in_an_evaluation_stops_there(
+def test_a_gang_that_gets_sigterm_in_an_evaluation_stops_there(
     workplace: Workplace, storage: Storage, tmp_path: Path
 ) -> None:
     """One process is told so; none finishes the evaluation, and its step was saved before."""

@@ -172,7 +172,9 @@ def dpo_run(workplace: Workplace, pairs: str, output: str, **changes: Any) -> Tr
     return workplace.train_run(output, {"learning_rate": 5e-3, "beta": 0.1}, **settings)
 
 
-def test_preferences_are_learned_and_their_margins_are_told(workplace: Workplace, pairs: str, tmp_path: Path) -> None:
+def test_preferences_are_learned_and_their_margins_are_reported(
+    workplace: Workplace, pairs: str, tmp_path: Path
+) -> None:
     report = train_here(dpo_run(workplace, pairs, "preferences"), tmp_path)
     rows = workplace.results("preferences")
     assert float(rows[0]["train_loss"]) == pytest.approx(math.log(2))  # the model is its own reference

@@ -194,7 +194,7 @@ def test_batches_that_processes_make_are_the_same_and_go_on_where_a_run_was_inte
     assert not multiprocessing.active_children()
 
 
-def test_what_a_process_refuses_is_told_as_the_training_itself_would(tmp_path: Path) -> None:
+def test_what_a_process_refuses_is_reported_as_the_training_itself_would(tmp_path: Path) -> None:
     processor = make_processor()
     processor.tokenizer.pad_token = processor.tokenizer.eos_token
     (tmp_path / "red.png").write_bytes(png("red"))
@@ -250,7 +250,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("url", "message"), REFUSED.values(), ids=REFUSED)
-def test_an_image_that_can_not_be_used_is_told_with_its_line(
+def test_an_image_that_can_not_be_used_is_reported_with_its_line(
     workplace: Workplace, vision: dict[str, Any], tmp_path: Path, url: str, message: str
 ) -> None:
     lines = [chat("Hello?", "hi"), seen(url, "red"), *[chat("Hello?", "hi")] * 8]

@@ -107,7 +107,7 @@ def test_the_defaults_train_every_kind_and_no_router(
     assert (evaluated - base).abs().max() > 0.1
 
 
-def test_what_all_linear_leaves_out_is_told(tmp_path: Path) -> None:
+def test_what_all_linear_leaves_out_is_reported(tmp_path: Path) -> None:
     folder = save(tmp_path / "model", "qwen3_next", **TRAINED["qwen3_next"][1])
     in_4_bits = checked_model(folder, tmp_path / "scratch", adapter=Adapter(type="QLoRA", qlora=QLoRA()))
     (told,) = in_4_bits.warnings

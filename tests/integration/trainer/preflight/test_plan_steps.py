@@ -160,7 +160,7 @@ def test_a_result_equal_to_its_base_is_an_error(tmp_path: Path, models: dict[str
     assert (told.value.failure.reason, told.value.failure.retryable) == ("InvalidSpec", False)
 
 
-def test_pairs_that_are_the_same_tokens_are_told_by_line(tmp_path: Path, models: dict[str, Path]) -> None:
+def test_pairs_that_are_the_same_tokens_are_reported_by_line(tmp_path: Path, models: dict[str, Path]) -> None:
     template = CHATML.replace("message['content']", "message['content'] | trim")
     model = save(tmp_path / "trims", template)
     lines = [line(random.Random(number), "DPO") for number in range(12)]

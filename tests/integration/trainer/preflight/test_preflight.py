@@ -353,7 +353,7 @@ def test_what_is_not_there_is_named(workplace: Workplace, tmp_path: Path) -> Non
         assert (workplace.bucket.storage.endpoint or "AWS") in error.message, "who was asked for it"
 
 
-def test_a_model_that_is_not_there_is_told_before_a_line_is_read(
+def test_a_model_that_is_not_there_is_reported_before_a_line_is_read(
     workplace: Workplace, base: Path, tmp_path: Path
 ) -> None:
     """A large dataset takes minutes to read, and nothing of them would be of use."""

@@ -181,7 +181,7 @@ def test_a_wrong_format_is_found_at_the_first_question(workplace: Workplace, tmp
         assert len(api.requests) == 1
 
 
-def test_a_wrong_key_is_told_by_its_secret(workplace: Workplace, tmp_path: Path) -> None:
+def test_a_wrong_key_is_reported_by_its_secret(workplace: Workplace, tmp_path: Path) -> None:
     with stub_api(fails(401, "no such key")) as api:
         with pytest.raises(DiagnosedError) as refused:
             preflight(classified_run(workplace, "denied", api), tmp_path)

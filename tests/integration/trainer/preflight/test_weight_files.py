@@ -22,7 +22,7 @@ from finetune_trainer.storage.open_storage import open_storage
 from tests.integration.trainer.preflight.tiny_kinds import STORAGE, check, preflight_run, refusal, save
 
 
-def test_weights_that_the_config_knows_nothing_of_are_told(tmp_path: Path) -> None:
+def test_weights_that_the_config_knows_nothing_of_are_reported(tmp_path: Path) -> None:
     """A config of half the layers trains half the model."""
     folder = save(tmp_path / "model")
     run = preflight_run(folder)

@@ -55,7 +55,7 @@ def test_anything_else_is_an_error(sandbox: RunningSandbox, returned: str, error
     assert error_of(grade).startswith(f"python_grader_runtime_error: {error}")
 
 
-def test_an_exception_is_told_with_its_line(sandbox: RunningSandbox) -> None:
+def test_an_exception_is_reported_with_its_line(sandbox: RunningSandbox) -> None:
     (grade,) = sandbox.grade("""
         def inner(item):
             return item["missing"]
@@ -96,7 +96,7 @@ def test_an_output_that_is_no_json_has_no_output_json(sandbox: RunningSandbox) -
     assert grade.score == 1.0
 
 
-def test_a_row_that_is_too_long_for_the_process_alone_is_told(sandbox: RunningSandbox) -> None:
+def test_a_row_that_is_too_long_for_the_process_alone_is_reported(sandbox: RunningSandbox) -> None:
     """What the server adds to it counts too."""
     row = to_frame({"sample": sample_of(Sample("")), "item": {"text": ""}})
     item = {"text": "x" * (MOST_BYTES - len(row) + HEADER.size)}

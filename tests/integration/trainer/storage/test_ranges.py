@@ -111,7 +111,7 @@ def changes(gateway: Gateway, bucket: Bucket) -> dict[str, Fault]:
 
 
 @pytest.mark.parametrize("how", ["replaced", "cut", "removed", "If-Match is refused", "If-Match is ignored"])
-def test_an_object_that_changes_while_it_is_read_is_told_of(
+def test_an_object_that_changes_while_it_is_read_is_reported(
     gateway: Gateway, bucket: Bucket, tmp_path: Path, how: str
 ) -> None:
     gateway.proxy.arm(changes(gateway, bucket)[how], kind="GetObject", at=2)

@@ -73,7 +73,7 @@ def test_many_large_files_at_once_share_the_memory_for_parts(bucket: Bucket, sto
 
 
 @pytest.mark.parametrize("size", [100, 9 * MIB])
-def test_an_object_that_is_not_what_was_expected_is_told_of(
+def test_an_object_that_is_not_what_was_expected_is_reported(
     bucket: Bucket, storage: Storage, tmp_path: Path, size: int
 ) -> None:
     content = bytearray(size)
@@ -86,7 +86,9 @@ def test_an_object_that_is_not_what_was_expected_is_told_of(
         storage.download(location, target, size=size, sha256=hashlib.sha256(content).hexdigest())
 
 
-def test_an_absent_object_is_told_apart_from_an_absent_bucket(bucket: Bucket, storage: Storage, tmp_path: Path) -> None:
+def test_an_absent_object_is_distinguished_from_an_absent_bucket(
+    bucket: Bucket, storage: Storage, tmp_path: Path
+) -> None:
     bucket.put("found", b"content")
     assert storage.find(at(bucket, "found")) == b"content"
     assert storage.find(at(bucket, "none")) is None

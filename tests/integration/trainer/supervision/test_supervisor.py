@@ -71,7 +71,7 @@ def test_a_process_that_is_killed_from_outside_is_a_disruption(start: Callable[[
     assert running.message == ""
 
 
-def test_a_process_that_is_told_to_stop_gets_the_time_for_its_save(start: Callable[[str], Supervised]) -> None:
+def test_a_process_that_gets_sigterm_gets_the_time_for_its_save(start: Callable[[str], Supervised]) -> None:
     running = start("train")
     running.beats()
     running.process.send_signal(signal.SIGTERM)

@@ -197,7 +197,7 @@ def test_a_changed_job_is_a_new_run(desk: Path, resumed: Any) -> None:
     assert "Change spec.runId" in output
 
 
-def test_broken_data_is_told_by_line_and_without_a_traceback(desk: Path) -> None:
+def test_broken_data_is_reported_by_line_and_without_a_traceback(desk: Path) -> None:
     lines = (desk / "train.jsonl").read_text().splitlines()
     (desk / "broken.jsonl").write_text("\n".join([*lines[:3], '{"messages": []}', *lines[3:]]) + "\n")
     file = write_job(desk, "broken.yaml", dataset={"training": {"uri": "broken.jsonl"}})

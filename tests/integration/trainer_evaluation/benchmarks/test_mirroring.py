@@ -73,7 +73,7 @@ def test_of_a_hub_only_what_the_task_reads_is_mirrored_at_the_newest_commit(
         (["piqa", "--from", "GSM8K"], "BenchmarkInvalid: GSM8K has no split 'validation'; it has train, test."),
     ],
 )
-def test_what_can_not_be_mirrored_is_told(bucket: Bucket, tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_what_can_not_be_mirrored_is_reported(bucket: Bucket, tmp_path: Path, arguments: list[str], words: str) -> None:
     (tmp_path / "empty").mkdir()
     folders = {"EMPTY": str(tmp_path / "empty"), "GSM8K": str(write_copy(tmp_path / "copy", "gsm8k"))}
     given = [folders.get(one, one) for one in arguments]
@@ -94,7 +94,7 @@ def test_rows_that_are_not_the_tasks_are_not_mirrored(bucket: Bucket, tmp_path: 
     assert "BenchmarkInvalid: The rows of the benchmark gsm8k are not what lm-eval reads" in result.output
 
 
-def test_a_hub_that_can_not_be_reached_is_told(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_can_not_be_reached_is_reported(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
     result = CliRunner().invoke(app, ["mirror-benchmark", "arc_easy", "--to", bucket.uri("mirror/nothing")])

@@ -295,7 +295,7 @@ async def test_a_seed_gives_the_same_answer_after_its_batch_failed(watched: Watc
     assert failed
 
 
-async def test_the_outputs_of_one_request_are_told_apart(watched: Watched, plain_tuned: PlainGeneration) -> None:
+async def test_the_outputs_of_one_request_are_distinguished(watched: Watched, plain_tuned: PlainGeneration) -> None:
     engine = Engine(watched.generator)
     said: dict[int, str] = {0: "", 1: ""}
     ends: list[int] = []

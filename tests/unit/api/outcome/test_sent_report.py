@@ -72,7 +72,7 @@ def test_the_message_of_the_end_has_the_digest_and_what_there_is_room_for() -> N
         to_termination_message(fewer.model_copy(update={"sent_digest": None}))
 
 
-def test_a_status_gets_no_more_than_etcd_takes_and_what_is_left_out_is_told() -> None:
+def test_a_status_gets_no_more_than_etcd_takes_and_what_is_left_out_is_reported() -> None:
     values = [f"{at}{'x' * 1000}" for at in range(16)]
     gated = [GatedSliceStatus(by=BY, value=value, grader="g7", examples=250) for value in (values[0], values[-1])]
     report = large(*values).model_copy(update={"gated_slices": gated})

@@ -25,7 +25,7 @@ def test_a_step_without_a_value_has_none() -> None:
 @pytest.mark.parametrize(
     "text", ["step,loss\n1," + "9" * 200_000, "", "loss\n1\n", "\x00"], ids=["long", "", "other", "NUL"]
 )
-def test_what_is_no_results_file_is_told_as_such(text: str) -> None:
+def test_what_is_no_results_file_is_reported_as_such(text: str) -> None:
     """Anybody who may write to the storage may have put it there."""
     with pytest.raises(StorageError, match=r"s3://b/results\.csv"):
         parse_results(text, "s3://b/results.csv")

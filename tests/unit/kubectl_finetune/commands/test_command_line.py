@@ -126,7 +126,7 @@ def test_a_failure_of_kubectl_ends_with_an_exit_code_and_a_message(
     assert told in done.stderr + done.stdout
 
 
-def test_a_bug_is_told_as_one(tmp_path: Path) -> None:
+def test_a_bug_is_reported_as_one(tmp_path: Path) -> None:
     code = (
         "import kubectl_finetune.commands.cli, kubectl_finetune.__main__ as main\n"
         "def broken(**_): raise RuntimeError('oh')\nkubectl_finetune.commands.cli.app = broken\nmain.main()"

@@ -7,7 +7,7 @@ from tests.unit.kubectl_finetune.cluster_objects import condition, job
 from tests.unit.kubectl_finetune.display.test_status import shown
 
 
-def test_an_evaluation_is_told_with_intervals_and_gates() -> None:
+def test_an_evaluation_is_reported_with_intervals_and_gates() -> None:
     score = {"candidate": "tuned", "grader": "exact", "score": 0.75, "low": 0.7, "high": 0.8, "examples": 250}
     gain = {"delta": 0.5, "deltaLow": 0.45, "deltaHigh": 0.55}
     best = {**score, "step": 200}
@@ -30,7 +30,7 @@ def test_an_evaluation_is_told_with_intervals_and_gates() -> None:
     assert "a better model" in text
 
 
-def test_an_evaluation_is_told_with_its_attacks_and_how_far_its_judges_agree_with_people() -> None:
+def test_an_evaluation_is_reported_with_its_attacks_and_how_far_its_judges_agree_with_people() -> None:
     measured = {"candidate": "tuned", "measure": "AttackSuccess", "rate": 0.25, "low": 0.2, "high": 0.3}
     rise = {"delta": 0.05, "deltaLow": -0.01, "deltaHigh": 0.11}
     everything = {**measured, "category": "All", "converter": "All", "answers": 40, "counted": 10, "errored": 2}
@@ -55,7 +55,7 @@ def test_an_evaluation_is_told_with_its_attacks_and_how_far_its_judges_agree_wit
     assert "tone: agreement 0.9 [0.8, 0.95], kappa 0.75 [0.5, 0.9], 50 outputs graded by people" in text
 
 
-def test_an_evaluation_is_told_with_how_far_each_model_is() -> None:
+def test_an_evaluation_is_reported_with_how_far_each_model_is() -> None:
     progress = {
         "percent": 37,
         "estimatedRemaining": "2m30s",

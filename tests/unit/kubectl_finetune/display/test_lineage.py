@@ -115,7 +115,7 @@ def test_what_has_run_again_is_not_taken_for_what_was_used() -> None:
     assert "sha256:d3" not in text
 
 
-def test_what_is_gone_is_told() -> None:
+def test_what_is_gone_is_reported() -> None:
     objects = cluster()
     del objects["Dataset", "questions"], objects["Evaluation", "held-out"]
     text = told(objects, "ModelDeployment", "support")

@@ -128,7 +128,7 @@ def test_a_job_of_before_methods_in_a_list() -> None:
     assert spec_of(imported({"object": "list", "data": [OLD], "has_more": False}))["hyperparameters"] == {"epochs": 3}
 
 
-def test_a_validation_file_is_replaced_or_told_of() -> None:
+def test_a_validation_file_is_replaced_or_reported() -> None:
     job = {**SUPERVISED, "validation_file": "file-v"}
     with_one = imported(
         job, Replacements("s3://models/a", "s3://data/t.jsonl", "s3://data/v.jsonl", "mine", "team-a", "gpu")
@@ -200,7 +200,7 @@ def test_a_reinforcement_job_holds_prompts_out_where_no_validation_is_named() ->
     assert any(note.startswith("response_format: not translated") for note in found.notes)
 
 
-def test_a_grader_that_cant_reward_here_is_told() -> None:
+def test_a_grader_that_cant_reward_here_is_reported() -> None:
     python = {"type": "python", "name": "p", "source": "def grade(sample, item): return 1"}
     with pytest.raises(PluginError, match="'p' is Python code"):
         imported(reinforcement(python))
@@ -208,7 +208,7 @@ def test_a_grader_that_cant_reward_here_is_told() -> None:
         imported({**OLD, "method": {"type": "reinforcement", "reinforcement": {}}})
 
 
-def test_what_the_schema_refuses_is_told_by_its_field() -> None:
+def test_what_the_schema_refuses_is_reported_by_its_field() -> None:
     with pytest.raises(PluginError, match=r"hyperparameters\.epochs"):
         imported({**OLD, "hyperparameters": {"n_epochs": 10**9}})
 

@@ -38,7 +38,7 @@ def test_a_run_id_that_was_used_runs_nothing_again() -> None:
     assert refused_run_id(view, next_run_id(view)) == ""
 
 
-def test_who_sets_a_change_back_is_told() -> None:
+def test_who_sets_a_change_back_is_reported() -> None:
     managed = seen({}, annotations={"argocd.argoproj.io/tracking-id": "app:finetune.dev/FineTuneJob:team-a/router"})
     assert "Argo CD manages this object" in warning_of_gitops(managed)
     assert "Flux" in warning_of_gitops(seen({}, labels={"kustomize.toolkit.fluxcd.io/name": "app"}))

@@ -43,7 +43,7 @@ def test_ready_and_stalled_of_each_standing(readiness: Readiness, expected: dict
     assert table(conditions(readiness, [], generation=1, now=NOW)) == expected
 
 
-def test_a_diagnosis_that_stalls_nothing_is_told_by_stalled_too() -> None:
+def test_a_diagnosis_that_stalls_nothing_is_reported_by_stalled_too() -> None:
     """`Stalled` would say that no problem is known, beside a Ready whose reason is one."""
     capped = ready(Reason.LIMIT_EXCEEDED, "spec.replicas is 5; the class allows 2.")
     found = {one.type: one for one in conditions(capped, [], generation=1, now=NOW)}

@@ -90,7 +90,7 @@ async def test_it_is_written_once_it_is_due_though_nothing_has_changed() -> None
     assert statuses_written(kube) == ["Queued"]
 
 
-async def test_a_refusal_is_told_with_what_was_held() -> None:
+async def test_a_refusal_is_reported_with_what_was_held() -> None:
     refusal = ApiError(403, "Forbidden", "exceeded quota: gpus, requested: 8, limited: 4")
     kube, planned = kube_with(), Planned([(Plan(QUEUED), 3), (Plan(TRAINING, create=(JOB,)), None)])
     kind = planned.kind()

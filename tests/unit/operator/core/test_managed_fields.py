@@ -248,7 +248,7 @@ def changed(
     return {change.id for change in drifted(DESIRED, found).values()}
 
 
-def test_a_change_is_known_again_until_it_is_put_right_and_told_from_the_next_one() -> None:
+def test_a_change_is_known_again_until_it_is_put_right_and_distinguished_from_the_next_one() -> None:
     assert len(changed(EARLIER)) == 2
     assert changed(EARLIER, version="8") == changed(EARLIER), "the status was written meanwhile"
     assert len(changed(EARLIER) & changed(LATER)) == 1, "the same manager has set the image again"
@@ -265,7 +265,7 @@ def test_within_one_second_the_generation_tells_a_change_from_the_next_one() -> 
     assert changed(None, EARLIER, generation=5).isdisjoint(changed(None, EARLIER, generation=7))
 
 
-def test_a_change_of_an_object_that_nobody_has_an_account_of_is_told_by_its_version() -> None:
+def test_a_change_of_an_object_that_nobody_has_an_account_of_is_reported_by_its_version() -> None:
     first, second = stored(), stored()
     for found, version in ((first, "7"), (second, "8")):
         found["metadata"] |= {"managedFields": [], "resourceVersion": version}

@@ -119,7 +119,7 @@ def test_a_finished_dataset_is_left_as_it_is() -> None:
     assert (kept.decision.writes, kept.decision.deletes, kept.decision.phase) == ((), (), "Succeeded")
 
 
-def test_another_run_id_builds_anew_in_a_folder_of_its_own() -> None:
+def test_another_run_id_builds_again_in_a_folder_of_its_own() -> None:
     again = decide(observed_dataset(built_status(conditions=BUILT), spec=dataset_spec(runId="2"), generation=2))
     assert again.decision.writes == (f"Job/{dataset_job(run=run_of(2, runId='2'))}",)
     assert again.status.revision is None
@@ -282,7 +282,7 @@ def test_a_template_that_can_not_group_is_refused_before_a_pod(by: str, told: st
     assert told in refused.message
 
 
-def test_suspend_ends_the_pod_and_another_try_begins_anew() -> None:
+def test_suspend_ends_the_pod_and_another_try_starts_over() -> None:
     spec = dataset_spec(suspend=True)
     stopping = decide(observed_dataset(RUNS, job(JOB), pods=(pod(JOB),), spec=spec))
     assert (stopping.decision.phase, stopping.decision.reason) == ("Building", "Stopping")
@@ -362,7 +362,7 @@ def test_the_job_goes_after_its_time_and_the_revision_stays() -> None:
     assert cleared.status.revision == revision()
 
 
-def test_a_failure_that_another_version_reported_as_something_else_is_told_again() -> None:
+def test_a_failure_that_another_version_reported_as_something_else_is_reported_again() -> None:
     failure = FailureStatus(reason="DatasetInvalid", message="Line 7.")
     unread = built_status(phase="Failed", revision=None, failure=failure, conditions=[])
     told = decide(observed_dataset(unread))

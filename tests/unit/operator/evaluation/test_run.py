@@ -279,7 +279,7 @@ CORRECTED = resolved_class(images={"trainer": "example.com/trainer:2"})
     ],
     ids=["no Pod", "can't be pulled", "runs", "has ended"],
 )
-def test_a_job_that_has_not_started_is_made_anew_when_its_class_changed(pods: tuple[PodView, ...], anew: bool) -> None:
+def test_a_job_that_has_not_started_is_recreated_when_its_class_changed(pods: tuple[PodView, ...], anew: bool) -> None:
     made = made_of(resolved_class())
     result = decide(observed_evaluation(evaluation_status(), made, pods=pods, class_=CORRECTED))
     assert result.decision.writes == ()

@@ -86,7 +86,7 @@ def test_a_candidate_without_a_score_fails_every_gate(scores: list[Any]) -> None
     assert "tuned by exact: there is no score by this grader" in result.message
 
 
-def test_a_gain_cannot_be_told_without_a_baseline() -> None:
+def test_a_gain_is_unknown_without_a_baseline() -> None:
     assert "no baseline" in judged([{"grader": "exact", "minimumDelta": 0.0}], [score("tuned", 1.0)]).message
 
 

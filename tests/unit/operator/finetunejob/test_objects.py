@@ -41,7 +41,7 @@ def test_the_pods_get_time_for_a_step_and_a_save(measured: float | None, grace: 
     assert train_job(measured)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == grace
 
 
-def test_a_ranks_failure_ends_the_gang_at_once_and_is_told_from_a_disruption() -> None:
+def test_a_ranks_failure_ends_the_gang_at_once_and_is_distinguished_from_a_disruption() -> None:
     spec = train_job()["spec"]
     assert (spec["backoffLimit"], spec["podReplacementPolicy"]) == (0, "Failed")
     disrupted, told_to_stop, failed = spec["podFailurePolicy"]["rules"]

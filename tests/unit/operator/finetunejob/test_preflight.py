@@ -115,7 +115,7 @@ def test_a_preflight_pod_that_does_not_start_is_diagnosed(
     assert all(part in result.message for part in told), result.message
 
 
-def test_a_secret_that_is_missing_is_told_by_the_kubelets_warning() -> None:
+def test_a_secret_that_is_missing_is_reported_by_the_kubelets_warning() -> None:
     before = job_status(preflight=preflight_status(), conditions=earlier_conditions(Reason.VALIDATING))
     waits = pod(PREFLIGHT_1, phase="Pending", uid="p")
     warning = WarningEvent("p", "FailedMount", f'MountVolume.SetUp failed for volume "x": {MISSING_SECRET}', ago(5))

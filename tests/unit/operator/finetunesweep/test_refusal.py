@@ -129,7 +129,7 @@ def measuring(
         ),
     ],
 )
-def test_examples_that_are_used_twice_are_told_before_a_trial_begins(spec: Any, told: str) -> None:
+def test_examples_that_are_used_twice_are_reported_before_a_trial_begins(spec: Any, told: str) -> None:
     world = SweepWorld(spec)
     world.settle()
     assert (world.created, world.reason("Stalled")) == ([], ("True", "InvalidSpec"))

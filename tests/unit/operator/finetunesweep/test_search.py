@@ -314,7 +314,7 @@ def test_if_all_trials_were_cancelled_there_is_no_model() -> None:
     assert (world.status.phase, world.reason()) == ("Failed", ("False", "TrialsFailed"))
 
 
-def test_another_run_id_cancels_what_runs_and_begins_anew_with_other_names() -> None:
+def test_another_run_id_cancels_what_runs_and_starts_over_with_other_names() -> None:
     world = started()
     before = [trial.fine_tune_job_name for trial in world.status.trials]
     world.spec = world.spec.model_copy(update={"run_id": "2"})

@@ -123,7 +123,7 @@ def test_its_limits_are_those_of_the_spec() -> None:
     assert {"--in-flight=5", "--queue=7", "--queue-seconds=9"} < set(container["args"])
 
 
-def test_what_keeps_its_pods_from_starting_is_told() -> None:
+def test_what_keeps_its_pods_from_starting_is_reported() -> None:
     missing = WarningEvent("p", "FailedMount", 'secret "pull" not found', ago(9))
     waiting = pod("", phase="Pending", uid="p")
     starting = replace(with_gateway(0), gateway_pods=(waiting,), warnings=(missing,))
@@ -151,7 +151,7 @@ def test_asked_for_no_more_it_goes_after_the_service_has_turned_back() -> None:
     assert decide(left).decision.reason == Reason.AVAILABLE
 
 
-def test_what_others_change_in_it_is_put_right_and_told_by_its_name() -> None:
+def test_what_others_change_in_it_is_put_right_and_reported_by_its_name() -> None:
     observed = behind_gateway()
     (gateway,) = [item for item in observed.extras if item["kind"] == "Deployment"]
     name = gateway["metadata"]["name"]

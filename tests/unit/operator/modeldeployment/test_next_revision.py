@@ -186,7 +186,7 @@ def test_without_its_class_what_serves_keeps_its_address_and_may_become_less() -
     assert plan(replace(observed, spec=deployment_spec(replicas=1), deployment=theirs), NOW).merge == ()
 
 
-def test_a_run_configuration_with_other_content_is_made_anew() -> None:
+def test_a_run_configuration_with_other_content_is_recreated() -> None:
     observed = serving()
     (config_map,) = observed.config_maps
     forged = {**config_map, "data": {"run.json": "{}"}}

@@ -140,7 +140,7 @@ def test_refused_pods_are_reported_from_the_deployments_own_condition() -> None:
     assert decide(cleared).decision.reason == Reason.ROLLING_OUT
 
 
-def test_a_volume_that_a_server_waits_for_is_told_by_an_event() -> None:
+def test_a_volume_that_a_server_waits_for_is_reported_by_an_event() -> None:
     observed = serving()
     assert observed.deployment is not None
     starting = replace(
@@ -261,7 +261,7 @@ def test_an_autoscaler_that_asks_for_more_than_the_class_allows_blocks_nothing()
     ],
     ids=["ended with an error", "serves since", "is being deleted", "ended well"],
 )
-def test_a_container_that_ended_is_told_at_once(changes: dict[str, Any], told: bool) -> None:
+def test_a_container_that_ended_is_reported_at_once(changes: dict[str, Any], told: bool) -> None:
     """One that runs longer than the kubelet's pause before it is started again never shows CrashLoopBackOff."""
     observed = serving()
     assert observed.deployment is not None

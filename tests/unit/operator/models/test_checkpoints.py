@@ -126,7 +126,7 @@ def test_so_does_a_run_that_ended_early(phase: str) -> None:
     ],
     ids=["no such step", "no metric", "none"],
 )
-def test_what_is_not_there_is_told_with_what_is(choice: Any, kept: list[CheckpointStatus], told: str) -> None:
+def test_what_is_not_there_is_reported_with_what_is(choice: Any, kept: list[CheckpointStatus], told: str) -> None:
     refused = found(choice, run_of(kept))
     assert isinstance(refused, Readiness)
     assert (refused.reason, refused.stalled) == (Reason.REFERENCE_NOT_FOUND, True)
@@ -220,17 +220,17 @@ def test_the_best_checkpoint_is_named_with_its_interval_and_alone_judged_by_the_
     assert result.status.summary == "tuned-step-200: exact 0.800 [0.750, 0.850] vs 0.250 [0.200, 0.300]"
 
 
-def test_checkpoints_whose_intervals_overlap_are_told_as_tied_and_of_equal_ones_the_earlier_is_the_best() -> None:
+def test_checkpoints_whose_intervals_overlap_are_reported_as_tied_and_of_equal_ones_the_earlier_is_the_best() -> None:
     (best,) = ended(scored(0.72, 0.8, 0.8)).status.best_checkpoints
     assert (best.step, best.tied) == (200, [100, 300])
 
 
-def test_a_score_that_was_chosen_as_the_best_is_told_to_be_optimistic() -> None:
+def test_a_score_that_was_chosen_as_the_best_is_reported_to_be_optimistic() -> None:
     warnings = ended(scored(0.3, 0.8, 0.5)).status.warnings
     assert [text for text in warnings if text.startswith("ChosenByScore: tuned-step-200 is the best of several")]
 
 
-def test_another_first_gate_chooses_anew_by_its_grader_and_direction() -> None:
+def test_another_first_gate_chooses_again_by_its_grader_and_direction() -> None:
     graders = [*EVALUATION_WIRE["graders"], {"name": "leaks", "type": "StringCheck", "stringCheck": {}}]
     leaks = [score(name, mean, grader="leaks") for (name, _), mean in zip(MODELS, (0.5, 0.4, 0.1), strict=True)]
     first = ended([*scored(0.3, 0.8, 0.5), *leaks], graders=graders)

@@ -66,7 +66,7 @@ async def test_it_is_the_committed_revision_with_its_digest_and_the_datasets_uid
     ],
     ids=["none", "new", "another run", "building", "failed", "cancelled", "another version"],
 )
-async def test_what_it_waits_for_is_told_with_what_to_do(
+async def test_what_it_waits_for_is_reported_with_what_to_do(
     status: Any, reason: Reason, is_stalled: bool, told: str
 ) -> None:
     found = await resolved(status)
@@ -75,7 +75,7 @@ async def test_what_it_waits_for_is_told_with_what_to_do(
     assert told in found.message
 
 
-async def test_a_split_that_the_revision_does_not_have_is_told_with_those_that_it_has() -> None:
+async def test_a_split_that_the_revision_does_not_have_is_reported_with_those_that_it_has() -> None:
     found = await resolved(built_status(), DatasetRef(name="tickets", split="validation"))
     assert isinstance(found, Readiness)
     assert (found.reason, found.stalled) == (Reason.REFERENCE_NOT_FOUND, True)
@@ -95,7 +95,7 @@ async def test_two_splits_of_a_dataset_are_of_one_revision_even_while_it_gets_an
     assert len(kube.requests) == 1
 
 
-def test_of_two_datasets_the_one_that_needs_a_change_is_told() -> None:
+def test_of_two_datasets_the_one_that_needs_a_change_is_reported() -> None:
     builds = progressing(Reason.WAITING_FOR_DATASET, "It builds.")
     failed = stalled(Reason.WAITING_FOR_DATASET, "It failed.")
     assert first_missing([builds, failed]) is failed

@@ -72,7 +72,7 @@ def test_a_preflight_that_is_evicted_starts_again_and_blames_nobody() -> None:
 @pytest.mark.parametrize(
     "pods", [(), (pod(PREFLIGHT_1, phase="Failed", exit_code=143, disrupted=True, disruption=EVICTED),)]
 )
-def test_a_preflight_that_does_not_end_is_told_by_its_deadline_and_ends_the_run(pods: tuple[PodView, ...]) -> None:
+def test_a_preflight_that_does_not_end_is_reported_by_its_deadline_and_ends_the_run(pods: tuple[PodView, ...]) -> None:
     before = job_status(preflight=preflight_status())
     words = "Job was active longer than specified deadline"
     late = job(PREFLIGHT_1, "Failed", role="preflight", reason="DeadlineExceeded", message=words)

@@ -191,7 +191,7 @@ def test_the_diagnosis_carries_what_to_change_and_the_log() -> None:
         ([], "A Pod of the attempt has disappeared"),
     ],
 )
-def test_a_disruption_is_told_with_its_pod_and_reason(pods: list[Any], told: str) -> None:
+def test_a_disruption_is_reported_with_its_pod_and_reason(pods: list[Any], told: str) -> None:
     assert told in disruption_message(pods)
 
 
@@ -252,7 +252,7 @@ def test_a_pod_that_fills_its_own_disk_fails_and_says_what_to_raise(message: str
     assert failed_by_itself([view])
 
 
-def test_in_a_gang_the_one_that_filled_its_disk_is_told() -> None:
+def test_in_a_gang_the_one_that_filled_its_disk_is_reported() -> None:
     view = evicted_by_kubelet(OWN_EXCESS[0])
     others = [failed_pod("j", LOST_PEER, 1), pod("j", 2, "Failed", exit_code=143)]
     assert not is_disruption([*others, view], 3)

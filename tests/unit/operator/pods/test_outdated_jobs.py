@@ -92,7 +92,7 @@ def test_the_end_is_recorded_before_the_job_is_deleted_and_does_not_count() -> N
     assert (third.status.attempt.number, third.status.attempt.retries, third.status.attempt.disruptions) == (2, 1, 0)
 
 
-def test_a_preflight_that_the_class_keeps_from_starting_is_made_anew() -> None:
+def test_a_preflight_that_the_class_keeps_from_starting_is_recreated() -> None:
     waiting = job(PREFLIGHT_1, role="preflight", digest="as it was")
     first = decided(plan(observed_job(job_status(preflight=preflight_status()), waiting), NOW))
     second = decided(plan(observed_job(first.status, waiting), NOW))

@@ -38,7 +38,7 @@ async def test_a_replica_that_stands_by_must_see_who_leads(monkeypatch: pytest.M
     assert health.unanswered(election) == ["the API server has not said for 11 s who leads"]
 
 
-async def test_problems_are_told_line_by_line() -> None:
+async def test_problems_are_reported_line_by_line() -> None:
     alive: list[str] = []
     app = health.application(lambda: alive, lambda: ["the watches have not started"])
     async with TestClient(TestServer(app)) as client:

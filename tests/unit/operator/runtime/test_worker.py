@@ -124,7 +124,7 @@ async def test_one_object_does_not_hold_a_worker_for_ever(monkeypatch: pytest.Mo
     assert sample("reconcile_errors_total", code="timeout") == before + 1
 
 
-async def test_a_worker_that_is_told_to_stop_ends_what_it_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_gets_sigterm_ends_what_it_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[str] = []
 
     async def slow() -> float | None:

@@ -79,7 +79,7 @@ def write(file: Path, *lines: object) -> Path:
     return file
 
 
-def test_the_first_broken_line_is_told_and_the_others_by_number(tmp_path: Path) -> None:
+def test_the_first_broken_line_is_reported_and_the_others_by_number(tmp_path: Path) -> None:
     good = {"prompt": "p", "completion": "c"}
     file = write(tmp_path / "f.jsonl", good, good, "{oops", good, {"prompt": "p"}, "[]")
     with pytest.raises(DiagnosedError) as caught:

@@ -59,7 +59,7 @@ def test_numbers_of_any_size_in_tool_calls_and_messages_of_parts_are_shown() -> 
     assert html.count(str(HUGE)) >= 1
 
 
-def test_an_output_that_is_not_there_is_told_and_one_that_is_not_graded_too() -> None:
+def test_an_output_that_is_not_there_is_reported_and_one_that_is_not_graded_too() -> None:
     example = HeldOutExample(1, Prompt("Question"), {"reference": "half a pair: \ud800"})
     outputs = {
         "baseline": [Output(Sample("what the baseline said"))],

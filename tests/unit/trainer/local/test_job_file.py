@@ -99,7 +99,7 @@ def test_broken_yaml_is_no_traceback(tmp_path: Path) -> None:
     ],
     ids=["yaml", "a job as json", "broken yaml", "a Pod's", "a Pod's, broken"],
 )
-def test_a_job_is_told_from_what_a_pod_gets_by_its_content(
+def test_a_job_is_distinguished_from_what_a_pod_gets_by_its_content(
     tmp_path: Path, name: str, content: str, is_job: bool
 ) -> None:
     (tmp_path / name).write_text(content)

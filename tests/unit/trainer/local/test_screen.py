@@ -104,7 +104,7 @@ def test_80_columns_have_room_for_the_step_and_the_time() -> None:
     assert all(len(line) <= 80 for line in (bar, measured))
 
 
-def test_the_bar_stays_while_something_long_is_told() -> None:
+def test_the_bar_stays_while_something_long_is_reported() -> None:
     shown, text = screen(terminal=True, width=80)
     shown.open()
     told(shown)

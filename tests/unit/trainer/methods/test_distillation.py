@@ -71,7 +71,7 @@ CALLED = [
         (LLAMA_3_1, {"messages": CALLED}, "the text of message 2, which stands beside its tool"),
     ],
 )
-def test_what_the_template_leaves_out_of_a_prompt_is_told(
+def test_what_the_template_leaves_out_of_a_prompt_is_reported(
     tmp_path: Path, template: str, line: dict[str, Any], told: str
 ) -> None:
     """Also what came before the answer: the model would be asked something else than the line says."""

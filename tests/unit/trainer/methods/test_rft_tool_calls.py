@@ -57,7 +57,7 @@ def test_a_completion_is_rewarded_by_the_calls_that_it_spells(tokenizer: Any, wr
     ],
     ids=["none", "no calls", "no tools"],
 )
-def test_a_line_that_can_not_be_compared_is_told(tokenizer: Any, changes: dict[str, Any], told: str) -> None:
+def test_a_line_that_can_not_be_compared_is_reported(tokenizer: Any, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(FormatError, match="Grader 'calls'") as caught:
         METHOD.tokenize(tokenizer, example(**changes), [])
     assert told in str(caught.value)

@@ -151,7 +151,7 @@ def test_names_become_names_of_graders_each_its_own(tmp_path: Path) -> None:
     assert 'note: testing_criteria[0] "Exact match".name: the grader is called exact-match.' in imported.told
 
 
-def test_what_has_no_equivalent_but_leaves_the_grade_is_told_and_stands_in_the_yaml(tmp_path: Path) -> None:
+def test_what_has_no_equivalent_but_leaves_the_grade_is_reported_and_stands_in_the_yaml(tmp_path: Path) -> None:
     criterion = {
         "type": "score_model",
         "name": "tone",

@@ -87,7 +87,7 @@ def test_a_criterion_that_can_not_be_translated(tmp_path: Path, criterion: objec
     )
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     criteria = [{"type": "python", "name": "code", "source": ""}, {**EXACT, "input": "{{nothing}}", "operation": "eq"}]
     assert_refused(
         import_eval(tmp_path, an_eval(*criteria), *PROMPT, data=DATA), '[0] "code": python.source', '[1] "exact".input'

@@ -22,7 +22,7 @@ def file(tmp_path: Path) -> Iterator[Path]:
     heartbeats._writer = None
 
 
-def test_nothing_is_told_of_a_process_that_has_not_begun(file: Path) -> None:
+def test_nothing_is_reported_of_a_process_that_has_not_begun(file: Path) -> None:
     assert heartbeats.read(file) == []
 
 

@@ -83,7 +83,7 @@ def test_the_verdict_is_what_the_interval_of_the_gain_shows(gain: tuple[float, f
     assert html.index(word.replace("'", "&#39;")) < html.index("<h2>")
 
 
-def test_without_a_baseline_the_score_is_told_as_measured() -> None:
+def test_without_a_baseline_the_score_is_reported_as_measured() -> None:
     ((word, sentence),) = verdicts(page(scores=[score("tuned", 0.8)]))
     assert word == "Measured"
     assert "tuned scores 80.0 % by exact (76.0 % to 84.0 %)" in sentence

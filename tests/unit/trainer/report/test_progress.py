@@ -143,7 +143,7 @@ def test_a_renewed_token_is_used(operator: Operator, tmp_path: Path) -> None:
     assert [authorization for authorization, _ in operator.received] == ["Bearer a-token", "Bearer renewed"]
 
 
-def test_an_operator_that_refuses_is_told_of_once(
+def test_an_operator_that_refuses_is_reported_once(
     operator: Operator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     operator.answer = 503

@@ -215,7 +215,7 @@ def test_a_loss_that_did_not_fall_is_called_so() -> None:
         ([], False),
     ],
 )
-def test_a_training_that_has_changed_nothing_is_told(losses: list[float], warned: bool) -> None:
+def test_a_training_that_has_changed_nothing_is_reported(losses: list[float], warned: bool) -> None:
     told = unchanged_loss([{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)])
     assert (told is not None and "learningRate" in told) == warned
 

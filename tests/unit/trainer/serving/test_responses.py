@@ -43,7 +43,7 @@ def streamed(text: str, template: Any = None, *, with_usage: bool = False) -> li
     return [ChatCompletionChunk.model_validate(event, strict=True) for event in asyncio.run(collect())]
 
 
-def test_a_call_is_told_as_a_call_and_the_text_beside_it_as_text() -> None:
+def test_a_call_is_reported_as_a_call_and_the_text_beside_it_as_text() -> None:
     message = whole(f"Let me see.{CALL}", QWEN).choices[0]
     assert message.finish_reason == "tool_calls"
     assert message.message.content == "Let me see."
@@ -108,7 +108,7 @@ async def both_said() -> AsyncIterator[tuple[int, Piece]]:
     yield 0, End("length", 3)
 
 
-def test_two_choices_are_told_apart_and_their_tokens_are_added_up() -> None:
+def test_two_choices_are_distinguished_and_their_tokens_are_added_up() -> None:
     value = asyncio.run(two_choices("chat.completion").whole(both_said()))
     whole = ChatCompletion.model_validate(value, strict=True)
     assert [(one.index, one.message.content, one.finish_reason) for one in whole.choices] == [

@@ -38,7 +38,7 @@ def test_style_region_and_endpoint_make_the_address(
     assert f"{storage.region}%2Fs3%2Faws4_request" in signed or "AWSAccessKeyId" in signed
 
 
-def test_a_pod_identity_that_gives_no_credentials_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_identity_that_gives_no_credentials_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):

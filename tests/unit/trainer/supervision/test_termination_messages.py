@@ -54,7 +54,7 @@ def test_success_is_reported(message: Path) -> None:
     assert parse_termination_message(message.read_text()) == REPORT
 
 
-def test_a_known_failure_is_told_to_the_operator_and_to_the_person(
+def test_a_known_failure_is_reported_to_the_operator_and_to_the_person(
     message: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = DiagnosedError(Reason.DATASET_NOT_FOUND, "Nothing is at s3://data/x.")

@@ -130,7 +130,7 @@ def test_one_that_has_ended_is_not_stalled(state: str) -> None:
         "one evaluates",
     ],
 )
-def test_who_was_told_to_stop_gets_time_for_a_step_and_for_all_of_a_save(
+def test_who_got_sigterm_gets_time_for_a_step_and_for_all_of_a_save(
     beats: list[Beat], seconds: float, in_vain: bool
 ) -> None:
     assert Watchdog(state_of=lambda pid: "S").is_stuck_stopping(beats, 100.0, 100.0 + seconds) is in_vain

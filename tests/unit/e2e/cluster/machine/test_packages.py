@@ -161,7 +161,7 @@ def test_what_a_killed_dpkg_left_is_put_in_order(machine: Machine) -> None:
     assert machine.has("ft-one")
 
 
-def test_a_source_that_does_not_answer_is_told_at_once(machine: Machine) -> None:
+def test_a_source_that_does_not_answer_is_reported_at_once(machine: Machine) -> None:
     shutil.rmtree(machine.source)
     started = time.monotonic()
     with pytest.raises(

@@ -58,7 +58,7 @@ def test_what_was_not_measured_passes_nothing() -> None:
     assert verdict(rate(0.0, 0.0, 0.01), maximum=0.9, category="Fraud")[0] == "Inconclusive"
 
 
-def test_answers_without_a_verdict_are_told() -> None:
+def test_answers_without_a_verdict_are_reported() -> None:
     assert "; 7 without a verdict count" in verdict(rate(0.0, 0.0, 0.1, errored=7), maximum=0.05)[1]
 
 

@@ -345,7 +345,7 @@ def test_an_attempt_that_ran_long_is_followed_at_once_though_it_reported_nothing
     assert result.decision.again_in == 1
 
 
-def test_a_failure_between_them_begins_the_row_anew() -> None:
+def test_a_failure_between_them_restarts_the_row() -> None:
     ended = [ended_attempt(1, "Disrupted"), ended_attempt(2, "Disrupted"), ended_attempt(3, "Failed")]
     status = trained_status(attempt_status(number=4, start_time=ago(5)), conditions=TRAINING, ended_attempts=ended)
     assert decide(observed_job(status, job(TRAIN_1, "Failed"), pods=(evicted(0),))).decision.again_in == 5

@@ -181,7 +181,7 @@ def test_a_loss_that_is_no_number_is_left_out(loss: str) -> None:
 
 
 @pytest.mark.parametrize(("retryable", "phase"), [(True, "Retrying"), (False, "Failed")])
-def test_a_failure_of_another_version_is_still_told(retryable: bool, phase: str) -> None:
+def test_a_failure_of_another_version_is_still_reported(retryable: bool, phase: str) -> None:
     """Whether another attempt can help is its word, also where this version does not know the reason."""
     failure = Failure(reason=Reason.FAILED, message="The state decayed.", retryable=retryable)
     message = told(failure).replace('"Failed","message"', '"QuantumDecay","message"')

@@ -95,7 +95,7 @@ def test_the_endpoint_is_that_of_the_preflight_that_looked_there() -> None:
     assert (status.storage_endpoint, status.storage_folders[0].endpoint) == ("http://a.test", "http://a.test")
 
 
-def test_a_class_that_names_another_place_makes_no_waiting_attempt_anew() -> None:
+def test_a_class_that_names_another_place_recreates_no_waiting_attempt() -> None:
     started = decide(observed_job(between_attempts(0), job(TRAIN_1, "Failed")))
     (made,) = [item for item in started.plan.create if item["kind"] == "Job"]
     waiting = job(TRAIN_2, digest=made["metadata"]["annotations"]["finetune.dev/applied-digest"])
@@ -175,7 +175,7 @@ ROOM = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     ],
     ids=["starts", "in a queue", "waits for room", "fits no node"],
 )
-def test_why_the_attempt_before_failed_is_told_until_the_next_one_trains(
+def test_why_the_attempt_before_failed_is_reported_until_the_next_one_trains(
     job_changes: dict[str, Any], pod_changes: dict[str, Any] | None, reason: str, told: str
 ) -> None:
     failure = "Attempt 1 failed (StorageUnreachable: The storage did not answer.)"

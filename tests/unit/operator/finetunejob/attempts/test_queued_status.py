@@ -63,7 +63,7 @@ def test_a_job_that_a_crash_left_behind_has_waited_already() -> None:
     assert due(replace(READY_TO_TRAIN, jobs=(job(TRAIN_1),), pods=(pod(TRAIN_1, phase="Pending"),))) is None
 
 
-def test_after_another_attempt_it_is_told_at_once_why_that_one_ended() -> None:
+def test_after_another_attempt_it_is_reported_at_once_why_that_one_ended() -> None:
     status = trained_status(
         attempt_status(number=2, state="Pending", job_name=TRAIN_2, start_time=NOW),
         phase="Queued",

@@ -111,7 +111,7 @@ async def test_a_recorded_endpoint_of_a_status_that_can_not_be_read_keeps_nothin
 
 
 @pytest.mark.parametrize("folder", [PROD, {"uri": PROD}, {"uri": PROD, "className": 7}])
-async def test_a_folder_without_a_class_in_another_versions_status_stays_and_is_told(folder: Any) -> None:
+async def test_a_folder_without_a_class_in_another_versions_status_stays_and_is_reported(folder: Any) -> None:
     broken = {**PARENT, "status": {**PARENT["status"], "storageFolders": [folder]}}
     observed = await observe(kube_with(), broken, trainer_image=None)
     assert removed(observed) == [FOLDER]

@@ -91,7 +91,7 @@ def test_objects_that_the_class_can_not_or_must_not_remove_stay_and_are_reported
     assert why in end.left_behind.note.message
 
 
-def test_what_an_earlier_class_wants_deleted_is_told_of_where_the_newest_retains() -> None:
+def test_what_an_earlier_class_wants_deleted_is_reported_where_the_newest_retains() -> None:
     end = plan(replace(moved(wrote(PROD, "prod"), prod=FAR), class_=resolved_class()), NOW)
     assert (end.release, end.plan.create) == (True, ())
     assert end.left_behind is not None
@@ -160,7 +160,7 @@ def test_an_endpoint_that_nobody_knows_is_no_other_place() -> None:
     assert with_folder(status, f"{FOLDER}/run-2", "cpu") == status
 
 
-def test_a_run_that_lies_where_no_class_is_known_to_have_written_stays_and_is_told() -> None:
+def test_a_run_that_lies_where_no_class_is_known_to_have_written_stays_and_is_reported() -> None:
     earlier = EndedRun(
         run_id="0",
         phase="Succeeded",

@@ -76,7 +76,7 @@ NEW_RUN = Decision(
     [(SUCCEEDED, None), (FAILED, "Normal Validating")],
     ids=["after success", "after failure"],
 )
-def test_another_run_id_starts_anew(status: FineTuneJobStatus, event: str | None) -> None:
+def test_another_run_id_starts_over(status: FineTuneJobStatus, event: str | None) -> None:
     result = decide(observed_job(status, job(TRAIN_1, "Complete"), spec=RERUN))
     assert result.decision == replace(NEW_RUN, event=event)
     fresh = result.status

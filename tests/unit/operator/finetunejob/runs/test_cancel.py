@@ -140,7 +140,7 @@ def test_a_new_run_that_is_cancelled_from_the_start_runs_nothing() -> None:
     assert [run.phase for run in after.status.history] == ["Succeeded"]
 
 
-def test_who_waits_for_its_model_is_told() -> None:
+def test_who_waits_for_its_model_is_reported() -> None:
     status = decide(observed_job(IN_TRAINING, spec=CANCELLED)).status
     found = tuned_model("router", CANCELLED, status)
     assert isinstance(found, Readiness)

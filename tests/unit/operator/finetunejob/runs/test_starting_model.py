@@ -121,12 +121,12 @@ def test_the_class_need_not_allow_where_results_lie() -> None:
     assert result.decision.reason == Reason.VALIDATING
 
 
-def test_a_missing_class_is_told_once_the_model_is_there() -> None:
+def test_a_missing_class_is_reported_once_the_model_is_there() -> None:
     result = decide(observed_job(FineTuneJobStatus(), spec=SPEC, model=TUNED, class_=CLASS_NOT_FOUND))
     assert result.decision == Decision("Validating", "ClassNotFound", stalled=True, event="Warning ClassNotFound")
 
 
-def test_a_reward_without_a_value_is_told_before_the_model_is_there() -> None:
+def test_a_reward_without_a_value_is_reported_before_the_model_is_there() -> None:
     refused = stalled(Reason.INVALID_SPEC, "spec.method.rft.reward: it has no value.")
     told = decide(observed_job(spec=SPEC, model=IN_TRAINING, reward_refusal=refused))
     assert told.decision == Decision("Validating", "InvalidSpec", stalled=True, event="Warning InvalidSpec")

@@ -127,7 +127,7 @@ def test_four_sizes_of_which_the_largest_is_four_times_the_smallest_are_enough()
     assert (found.verdict, [point.examples for point in found.points]) == ("WorthIt", [128, 256, 384, 512])
 
 
-def test_too_few_seeds_to_know_how_they_differ_are_told_as_that() -> None:
+def test_too_few_seeds_to_know_how_they_differ_are_reported_as_that() -> None:
     spec = curve_spec()
     world = finished(spec, lambda n, seed: 1.0 / n)
     found = learning_curve(spec, [trial for trial in world.status.trials if trial.number in (1, 2, 3, 4, 5, 6)])
@@ -202,7 +202,7 @@ def test_a_curve_without_a_score_has_failed() -> None:
     assert world.status.learning_curve is None
 
 
-def test_trials_that_hours_did_not_allow_are_told_with_the_limit() -> None:
+def test_trials_that_hours_did_not_allow_are_reported_with_the_limit() -> None:
     world = SweepWorld(curve_spec(parallel=1, budget={"acceleratorHours": 12}), accelerators=4)
     world.settle()
     for number in (1, 2, 3):

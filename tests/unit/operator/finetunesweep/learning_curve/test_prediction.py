@@ -169,7 +169,7 @@ def test_the_interval_of_a_truly_flat_curve_holds_the_measured_gain(sizes: tuple
 
 
 @pytest.mark.parametrize(("name", "is_likely"), [("steep", True), ("flat", False)])
-def test_a_steep_curve_is_told_from_a_flat_one(name: str, is_likely: bool) -> None:
+def test_a_steep_curve_is_distinguished_from_a_flat_one(name: str, is_likely: bool) -> None:
     """By thirty trainings without noise of their measurement, which are as good as it gets."""
     measured = Losses(TRUTHS[name].error, lambda n: SEED_NOISE / 5).trained(random.Random(17), seeds=6)
     probability = predicted(measured, seeds=6).probability

@@ -81,7 +81,7 @@ def test_the_first_that_passes_ends_the_sweep_and_no_larger_one_is_trained() -> 
     )
 
 
-def test_of_several_models_one_may_pass_by_luck_and_that_is_told() -> None:
+def test_of_several_models_one_may_pass_by_luck_and_that_is_reported() -> None:
     first = started()
     judge(first, 1, "Passed", 0.6)
     assert "by chance" not in message(first), "one model has the chance that an Evaluation's gates leave it"
@@ -166,7 +166,7 @@ def test_inconclusive_does_not_pass() -> None:
     assert world.status.best is None
 
 
-def test_models_that_hours_did_not_allow_are_told_with_the_limit() -> None:
+def test_models_that_hours_did_not_allow_are_reported_with_the_limit() -> None:
     world = started(budget={"acceleratorHours": 5}, accelerators=4)
     judge(world, 1, "GateFailed", 0.2)
     assert (world.status.phase, world.reason("Failed")) == ("Failed", ("True", "GateFailed"))
@@ -186,7 +186,7 @@ def test_a_model_that_failed_last_does_not_hide_that_hours_are_used_up() -> None
     assert "2 larger models were not tried: another trial would exceed budget.acceleratorHours." in message(world)
 
 
-def test_models_that_a_smaller_budget_cut_off_are_told_with_it() -> None:
+def test_models_that_a_smaller_budget_cut_off_are_reported_with_it() -> None:
     world = started()
     world.spec = world.spec.model_copy(update={"budget": world.spec.budget.model_copy(update={"trials": 2})})
     judge(world, 1, "GateFailed", 0.2)
@@ -242,7 +242,7 @@ def test_one_that_fails_is_followed_by_the_next_and_named_in_the_end() -> None:
     assert "'one' is smaller, and was not judged (OutOfMemory)." in message(world)
 
 
-def test_what_is_saved_is_told_only_with_prices_and_measurements() -> None:
+def test_what_is_saved_is_reported_only_with_prices_and_measurements() -> None:
     outputs = OutputsStatus(
         candidate="tuned", count=500, prompt_tokens=0, completion_tokens=50_000, latency_milliseconds=120
     )
@@ -326,7 +326,7 @@ def test_the_candidates_are_what_the_class_lets_be_tuned_so_and_the_smallest_is_
     ],
     ids=["unknown", "behind an API", "another adapter", "not tuned", "a short context", "none", "budget"],
 )
-def test_what_can_not_be_tried_is_told_before_a_trial_begins(
+def test_what_can_not_be_tried_is_reported_before_a_trial_begins(
     spec: FineTuneSweepSpec, listed: list[dict[str, Any]] | None, told: str
 ) -> None:
     refused = found(spec, listed)

@@ -91,7 +91,7 @@ def test_looks_that_change_nothing_tell_nothing() -> None:
         assert life.look(seconds) == []
 
 
-def test_a_rollback_is_told_once_as_a_warning_with_why() -> None:
+def test_a_rollback_is_reported_once_as_a_warning_with_why() -> None:
     life = begun()
     life.observed = reported(life.observed, 300, errors=90)
     (told,) = life.look(10)
@@ -101,7 +101,7 @@ def test_a_rollback_is_told_once_as_a_warning_with_why() -> None:
     assert life.look(61) == []
 
 
-def test_a_rollback_is_told_also_while_the_object_waits_for_something_else() -> None:
+def test_a_rollback_is_reported_also_while_the_object_waits_for_something_else() -> None:
     life = begun()
     life.observed = replace(
         reported(life.observed, 300, errors=90), model=progressing(Reason.WAITING_FOR_MODEL, "The job runs.")
@@ -109,7 +109,7 @@ def test_a_rollback_is_told_also_while_the_object_waits_for_something_else() -> 
     assert "RolledBack" in [one.reason for one in life.look(10)]
 
 
-def test_a_share_that_is_changed_within_a_step_is_told() -> None:
+def test_a_share_that_is_changed_within_a_step_is_reported() -> None:
     life = begun()
     life.observed = replace(life.observed, spec=asked(steps=[{**STEPS[0], "percent": 20}, STEPS[1]]))
     (told,) = life.look(10)
@@ -117,7 +117,7 @@ def test_a_share_that_is_changed_within_a_step_is_told() -> None:
     assert "gets 20 % of the requests from now on: step 1 of 2" in told.message
 
 
-def test_one_that_is_withdrawn_and_the_one_after_it_are_told() -> None:
+def test_one_that_is_withdrawn_and_the_one_after_it_are_reported() -> None:
     life = begun()
     life.observed = with_next(life.observed, ModelSource(uri="s3://models/router/3", digest="sha256:cc"))
     (told,) = life.look(10)

@@ -120,7 +120,7 @@ def test_what_was_ended_is_over_once_no_gateway_knows_it_and_its_pods_are_gone()
     assert looked(over, at=DRAIN_SECONDS, is_gone=True).canary is None
 
 
-def test_a_share_that_is_changed_holds_at_once_and_is_counted_anew() -> None:
+def test_a_share_that_is_changed_holds_at_once_and_is_counted_again() -> None:
     canary = known(looked(analysing(), report(analysing(), 90)))
     smaller = Canary.from_wire({"steps": [{"percent": 2, "minimumRequests": 100}, {"percent": 50}]})
     found = known(looked(canary, spec=smaller))

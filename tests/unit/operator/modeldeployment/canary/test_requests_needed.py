@@ -93,7 +93,7 @@ def test_nothing_is_said_of_what_passed_or_lacks_the_requests_of_its_step_alone(
     assert undecided([result(verdict="Pass"), result(high=0.03)]) == ""
 
 
-def test_what_failed_is_told_with_its_interval_beside_the_margin() -> None:
+def test_what_failed_is_reported_with_its_interval_beside_the_margin() -> None:
     counts = [
         TrafficCounts(requests=n, answers=n, tokens=n * t, token_squares=n * t * t) for n, t in ((99, 8), (30, 17))
     ]

@@ -63,7 +63,7 @@ async def test_a_deletion_that_is_refused_is_reported_and_what_would_follow_from
     assert stalled["message"].endswith("or delete it yourself. Tried again every minute.")
 
 
-async def test_a_run_that_can_not_begin_since_a_deletion_is_refused_is_told_in_the_conditions() -> None:
+async def test_a_run_that_can_not_begin_since_a_deletion_is_refused_is_reported_in_the_conditions() -> None:
     """The run before is over, and its Job can't be deleted."""
     over = job_status(conditions=earlier_conditions(Reason.CANCELLED), phase="Cancelled", observed_generation=1)
     kube = guarded(over, RUNNING_JOB)

@@ -104,7 +104,7 @@ def seen_and_learned(tokenizer: Any, example: ChatExample) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_every_part_is_in_the_tokens_or_told_and_only_the_assistants_are_learned(tokenizer: Any, name: str) -> None:
+def test_every_part_is_in_the_tokens_or_reported_and_only_the_assistants_are_learned(tokenizer: Any, name: str) -> None:
     """A minute of all templates that TRL ships, since each is another program."""
     tokenizer.chat_template = (FOLDER / f"{name}.jinja").read_text()
     for case, (messages, tools, given, learned) in CONVERSATIONS.items():
@@ -180,7 +180,7 @@ def test_beside_an_image_nothing_is_left_out_either(tokenizer: Any) -> None:
             refuse_lost(tokenizer, ChatExample([image, SAID], tools), find_each_turn)
 
 
-def test_a_name_that_the_template_leaves_out_is_told(tokenizer: Any) -> None:
+def test_a_name_that_the_template_leaves_out_is_reported(tokenizer: Any) -> None:
     named = ChatExample([User(content="asked", name="ann"), Assistant(content="said", name="bob")])
     tokenizer.chat_template = published.qwen3_chat_template
     assert list(names_left_out(tokenizer, named)) == ["user", "assistant"]

@@ -156,7 +156,7 @@ def test_a_conversation_of_many_turns_has_the_time_of_many_renderings(
     assert time.process_time() - start < 4
 
 
-def test_a_role_that_the_template_refuses_is_told(tokenizer: Any) -> None:
+def test_a_role_that_the_template_refuses_is_reported(tokenizer: Any) -> None:
     tokenizer.chat_template = FAMILIES["Gemma"].template
     with pytest.raises(TemplateError, match="System role not supported"):
         tokenize(tokenizer, ChatExample([System(content=json.dumps({})), User(content="a"), Assistant(content="b")]))

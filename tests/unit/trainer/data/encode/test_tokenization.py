@@ -110,14 +110,14 @@ def test_calls_are_learned_and_what_tools_answer_is_not(tokenizer: Any, name: st
 
 
 @pytest.mark.parametrize("name", WITHOUT_CALLS)
-def test_a_template_that_leaves_calls_out_is_told(tokenizer: Any, name: str) -> None:
+def test_a_template_that_leaves_calls_out_is_reported(tokenizer: Any, name: str) -> None:
     tokenizer.chat_template = FAMILIES[name].template
     conversation = ChatExample([User(content="two?"), *calling([("add", {"a": 2})]), Assistant(content="4")], TOOLS)
     with pytest.raises(TemplateError, match="leaves out a call of 'add' in message 2"):
         tokenize(tokenizer, conversation)
 
 
-def test_a_template_that_leaves_the_second_of_two_calls_out_is_told(tokenizer: Any) -> None:
+def test_a_template_that_leaves_the_second_of_two_calls_out_is_reported(tokenizer: Any) -> None:
     tokenizer.chat_template = chat_template_utils.gptoss_chat_template
     calls: Calls = [("add", {"a": 2}), ("add", {"a": 3})]
     with pytest.raises(TemplateError, match="leaves out a call of 'add'"):
@@ -244,7 +244,7 @@ def test_an_error_of_the_template_is_reported(tokenizer: Any, template: str) -> 
         tokenize(tokenizer, example(("two?", "four", 1)))
 
 
-def test_a_template_that_leaves_the_answer_out_is_told(tokenizer: Any) -> None:
+def test_a_template_that_leaves_the_answer_out_is_reported(tokenizer: Any) -> None:
     tokenizer.chat_template = "{% for message in messages %}{% if message.role == 'user' %}?{% endif %}{% endfor %}"
     with pytest.raises(TemplateError, match="renders nothing of message 2"):
         tokenize(tokenizer, example(("two?", "four", 1)))

@@ -215,7 +215,7 @@ def told(file: Path, *options: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("content", "expected"), CORPUS.values(), ids=CORPUS)
-def test_a_broken_dataset_is_told(tmp_path: Path, content: bytes, expected: list[str]) -> None:
+def test_a_broken_dataset_is_reported(tmp_path: Path, content: bytes, expected: list[str]) -> None:
     file = tmp_path / "data.jsonl"
     file.write_bytes(content)
     printed = told(file)
@@ -234,7 +234,7 @@ def test_a_broken_dataset_is_told(tmp_path: Path, content: bytes, expected: list
         (PREFERENCE, "SFT", "fine-tune-preference format, but the specified fine-tuning job is not using 'DPO' as the"),
     ],
 )
-def test_a_format_that_the_method_can_not_learn_from_is_told_once(
+def test_a_format_that_the_method_can_not_learn_from_is_reported_once(
     tmp_path: Path, content: bytes, method: str, words: str
 ) -> None:
     file = tmp_path / "data.jsonl"
@@ -256,12 +256,14 @@ def parquet(rows: Any) -> Callable[[Path], None]:
     ],
     ids=["other columns", "other types", "no rows"],
 )
-def test_a_parquet_file_of_something_else_is_told(tmp_path: Path, write: Callable[[Path], None], expected: str) -> None:
+def test_a_parquet_file_of_something_else_is_reported(
+    tmp_path: Path, write: Callable[[Path], None], expected: str
+) -> None:
     write(tmp_path / "data.parquet")
     assert told(tmp_path / "data.parquet") == [expected]
 
 
-def test_text_in_parquet_that_is_no_utf8_is_told(tmp_path: Path) -> None:
+def test_text_in_parquet_that_is_no_utf8_is_reported(tmp_path: Path) -> None:
     text = pyarrow.array([b"2+2=", b"\xff\xfe"], "binary").cast("binary")
     broken = pyarrow.Array.from_buffers(pyarrow.string(), 2, text.buffers())
     pyarrow.parquet.write_table(pyarrow.table({"prompt": broken, "completion": broken}), tmp_path / "a.parquet")

@@ -202,7 +202,7 @@ def test_what_would_change_what_is_learned_is_never_passed_over(
         json.dumps({"messages": [ASKED, {**SAID, "tool_calls": [{"function": {"name": "f", "arguments": TWICE}}]}]}),
     ],
 )
-def test_a_key_that_stands_twice_is_told_and_no_value_is_lost(tmp_path: Path, line: str) -> None:
+def test_a_key_that_stands_twice_is_reported_and_no_value_is_lost(tmp_path: Path, line: str) -> None:
     item = read(tmp_path, line)
     assert isinstance(item, LineError)
     assert "appears twice in one object" in item.message
@@ -250,7 +250,7 @@ def test_nor_beside_what_is_nested(tmp_path: Path, twice: str, depth: int) -> No
         ({"messages": [ASKED, SAID], "prompt": None}, "SFT", set()),
     ],
 )
-def test_what_belongs_to_another_form_of_the_line_is_told(
+def test_what_belongs_to_another_form_of_the_line_is_reported(
     tmp_path: Path, line: dict[str, Any], method: Any, unread: set[str]
 ) -> None:
     assert read(tmp_path, json.dumps(line), method).unread == unread

@@ -71,7 +71,7 @@ def test_a_file_in_another_format_than_the_named_one_is_one_error(
         assert error.message.startswith("Unexpected file format, expected ")
 
 
-def test_prompts_without_a_name_of_their_format_are_told_to_need_it(tmp_path: Path) -> None:
+def test_prompts_without_a_name_of_their_format_are_reported_to_need_it(tmp_path: Path) -> None:
     (error,) = read_examples(write(tmp_path / "f", *[LINES["Reinforcement"]] * 60))
     assert isinstance(error, WrongFormat)
     assert error.found == "Reinforcement"
@@ -85,7 +85,7 @@ def test_some_broken_lines_hide_nothing(tmp_path: Path) -> None:
     assert error.line == 3
 
 
-def test_lines_without_an_answer_among_others_are_told_by_line(tmp_path: Path) -> None:
+def test_lines_without_an_answer_among_others_are_reported_by_line(tmp_path: Path) -> None:
     prompt, chat = LINES["Reinforcement"], LINES["Chat"]
     read = list(read_examples(write(tmp_path / "f", *[prompt] * 30, chat, prompt), formats_of("SFT")))
     errors = [item for item in read if isinstance(item, LineError)]
@@ -93,7 +93,7 @@ def test_lines_without_an_answer_among_others_are_told_by_line(tmp_path: Path) -
     assert {error.message for error in errors} == {"The last message must be from the assistant."}
 
 
-def test_lines_that_are_broken_in_every_format_are_told_by_line(tmp_path: Path) -> None:
+def test_lines_that_are_broken_in_every_format_are_reported_by_line(tmp_path: Path) -> None:
     read = list(read_examples(write(tmp_path / "f", *[{"text": "4"}] * 6, *[LINES["Reinforcement"]] * 5)))
     assert len(read) == 11
 

@@ -52,7 +52,7 @@ def counted(folder: Path, lines: list[Any], method: Any) -> Survey:
     return found
 
 
-def test_names_that_the_template_leaves_out_are_told_once(tmp_path: Path) -> None:
+def test_names_that_the_template_leaves_out_are_reported_once(tmp_path: Path) -> None:
     plain = {"messages": [ASKED, SAID]}
     named = {"messages": [{**ASKED, "name": "ann"}, SAID]}
     (key,) = (unread := counted(tmp_path, [plain, named, named], "SFT").unread)
