@@ -65,16 +65,21 @@ def holdout_name(owner: Owner, run_number: int, number: int) -> str:
     return child_name(owner, f"{HOLDOUT_ROLE}-{number}", run_number)
 
 
+def holdout_spec(spec: FineTuneSweepSpec, measured: GraderScore, holdout: Holdout, job_name: str) -> dict[str, Any]:
+    """What is evaluated there: as of a trial, but for its examples."""
+    body = evaluation_spec(spec, measured, job_name)
+    without_source = {key: value for key, value in body["dataset"].items() if key not in ("uri", "datasetRef")}
+    return {**body, "dataset": {**without_source, **holdout.to_wire()}}
+
+
 def holdout_evaluation(
     owner: Owner, spec: FineTuneSweepSpec, measured: GraderScore, holdout: Holdout, best: BestTrial, name: str
 ) -> Object:
-    """That Evaluation: as those of the trials, but for its examples."""
-    body = evaluation_spec(spec, measured, best.fine_tune_job_name)
-    without_source = {key: value for key, value in body["dataset"].items() if key not in ("uri", "datasetRef")}
+    """That Evaluation."""
     return {
         **_type(EVALUATIONS),
         "metadata": metadata(owner, name, HOLDOUT_ROLE),
-        "spec": {**body, "dataset": {**without_source, **holdout.to_wire()}},
+        "spec": holdout_spec(spec, measured, holdout, best.fine_tune_job_name),
     }
 
 

@@ -5,30 +5,23 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 
-from finetune_api.conditions import ConditionType
-from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Phase
-from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus, TrialStatus, has_values
+from finetune_api.finetunesweep import FineTuneSweepSpec, FineTuneSweepStatus
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.ownership import Owner, is_controlled_by, owner_of, owner_selector
-from finetune_operator.core.references import Unreadable, read_referenced
+from finetune_operator.core.ownership import Owner, is_controlled_by, owner_of
 from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.finetunesweep.objects import CANDIDATE, evaluation_name
+from finetune_operator.finetunesweep.objects import evaluation_name, evaluation_spec, holdout_spec
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, TrialJob
 from finetune_operator.finetunesweep.refusal import search_refusal
 from finetune_operator.finetunesweep.smallest_model.candidates import candidates
 from finetune_operator.finetunesweep.trials import running, stopping
+from finetune_operator.finetunesweep.views.evaluation import on_holdout, with_evaluation
+from finetune_operator.finetunesweep.views.job import view
 from finetune_operator.kube.parsed import spec_of, status_of
 from finetune_operator.kube.reader import Reader
-from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, Object
-
-FIRST_RUN_ID = "1"
-"""That of every trial: a FineTuneJob whose spec changes has another one."""
-SPEC_CHANGED = "SpecChanged"
+from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, Object, Resource
 
 
 async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) -> ObservedFineTuneSweep:
@@ -68,121 +61,46 @@ async def _jobs(
     reader: Reader, owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSweepStatus
 ) -> Mapping[str, TrialJob]:
     trials = {trial.fine_tune_job_name: trial for trial in (*running(status), *stopping(status))}
-    found = await asyncio.gather(*(reader.get(FINE_TUNE_JOBS, owner.namespace, name) for name in trials))
-    ours = {job["metadata"]["name"]: job for job in found if job is not None and is_controlled_by(job, owner.uid)}
-    jobs = {name: view(job, trials[name], datetime.now(UTC)) for name, job in ours.items()}
-    measured = spec.measured
-    # Before another runId begins, the trials are those of the run before, whatever that one measured.
-    is_measured = measured is not None or status.run_id != spec.run_id
-    if not is_measured or not any(job.phase == "Succeeded" for job in jobs.values()):
+    found = await asyncio.gather(*(_child(reader, FINE_TUNE_JOBS, owner, name) for name in trials))
+    ours = {name: body for name, body in zip(trials, found, strict=True) if body is not None}
+    # Before another runId begins, the trials are those of the run before, whatever that one trained and measured.
+    is_this_run, now = status.run_id == spec.run_id, datetime.now(UTC)
+    template, measured = spec.template if is_this_run else None, spec.measured if is_this_run else None
+    jobs = {name: view(body, trials[name], template, now) for name, body in ours.items()}
+    if is_this_run and measured is None:
         return jobs
-    listed = await reader.list(EVALUATIONS, owner.namespace, owner_selector(owner.uid))
-    evaluations = {one["metadata"]["name"]: one for one in listed if is_controlled_by(one, owner.uid)}
-    names = {name: evaluation_name(owner, status.run_number, trials[name].number) for name in jobs}
-    grader = "" if measured is None else measured.grader
-    return {name: with_evaluation(job, evaluations.get(names[name]), grader) for name, job in jobs.items()}
+    for name in [name for name, job in jobs.items() if job.phase == "Succeeded"]:
+        # By its name: a label may be removed by anybody.
+        body = await _child(reader, EVALUATIONS, owner, evaluation_name(owner, status.run_number, trials[name].number))
+        made = None if measured is None else evaluation_spec(spec, measured, name)
+        jobs[name] = with_evaluation(jobs[name], body, "" if measured is None else measured.grader, made, now)
+    return jobs
 
 
 async def _holdout(
     reader: Reader, owner: Owner, spec: FineTuneSweepSpec, status: FineTuneSweepStatus
 ) -> TrialJob | None:
-    if status.holdout is None or status.completion_time is not None:
+    found = status.holdout
+    trial = None if found is None else next((one for one in status.trials if one.number == found.number), None)
+    if found is None or trial is None or status.completion_time is not None:
         return None
-    body = await reader.get(EVALUATIONS, owner.namespace, status.holdout.evaluation_name)
-    if body is None or not is_controlled_by(body, owner.uid):
-        return None
-    measured = spec.measured
-    return with_evaluation(TrialJob("", "Succeeded"), body, "" if measured is None else measured.grader)
-
-
-def view(body: Object, trial: TrialStatus, now: datetime) -> TrialJob:
-    """What counts of a trial's FineTuneJob. One that trains something else by now has failed as a trial."""
-    version = body["metadata"]["resourceVersion"]
-    read = read_referenced(body, FineTuneJobSpec, FineTuneJobStatus)
-    if isinstance(read, Unreadable):
-        return TrialJob(version, None, message=read.message, is_stalled=True)
-    spec, status = read
-    is_first = spec.run_id == FIRST_RUN_ID and status.run_id in (None, FIRST_RUN_ID)
-    if not is_first or not has_values(body["spec"], trial.values):
-        seconds = _seconds(status, now)
-        return TrialJob(version, "Failed", reason=SPEC_CHANGED, is_ours=False, seconds=seconds, completed=now)
-    by_type = {condition.type: condition for condition in status.conditions}
-    is_ready, is_stalled = by_type.get(ConditionType.READY), by_type.get(ConditionType.STALLED)
-    result, progress = status.result, status.progress
-    eval_loss, eval_step = (None, None) if result is None else (result.eval_loss, result.step)
-    if eval_loss is None and progress is not None:
-        eval_loss, eval_step = progress.eval_loss, progress.eval_step
-    return TrialJob(
-        version,
-        status.phase,
-        reason=is_ready.reason if is_ready else "",
-        message=is_ready.message if is_ready else "",
-        is_stalled=is_stalled is not None and is_stalled.status == "True",
-        is_suspended=spec.suspend,
-        is_cancelled=spec.cancel,
-        eval_loss=eval_loss,
-        eval_step=eval_step,
-        eval_every=None if status.resolved is None else status.resolved.checkpoint_every_steps,
-        seconds=_seconds(status, now),
-        attempt_seconds=next((one.pod_seconds for one in status.ended_attempts if one.outcome == "Succeeded"), None),
-        completed=status.completion_time,
-        digest=None if result is None else result.digest,
-        examples=status.dataset.training.examples if status.dataset and status.dataset.training else None,
-    )
-
-
-def with_evaluation(job: TrialJob, body: Object | None, grader: str) -> TrialJob:
-    """The trial that has trained, and what its Evaluation has found."""
-    if job.phase != "Succeeded":
-        return job
-    job = replace(job, phase="Evaluating", has_trained=True, completed=None)
+    body = await _child(reader, EVALUATIONS, owner, found.evaluation_name)
     if body is None:
-        return job
-    meta = body["metadata"]
-    job = replace(job, evaluation_name=meta["name"], resource_version=meta["resourceVersion"])
-    read = read_referenced(body, EvaluationSpec, EvaluationStatus)
-    if isinstance(read, Unreadable):
-        return replace(job, message=read.message, is_stalled=True)
-    spec, status = read
-    if spec.run_id != FIRST_RUN_ID or status.run_id not in (None, FIRST_RUN_ID):
-        return replace(job, phase="Failed", reason=SPEC_CHANGED, is_ours=False, completed=datetime.now(UTC))
-    measured = status.candidate_digests.get(CANDIDATE)
-    if job.digest is not None and measured not in (None, job.digest):
-        # The trial's job was made again: the Evaluation starts over with what it has trained now.
-        return replace(job, is_suspended=spec.suspend, is_cancelled=spec.cancel)
-    by_type = {condition.type: condition for condition in status.conditions}
-    is_ready, is_stalled = by_type.get(ConditionType.READY), by_type.get(ConditionType.STALLED)
-    is_trials = [one for one in status.results if (one.candidate, one.grader) == (CANDIDATE, grader)]
-    return replace(
-        job,
-        phase=_EVALUATED.get(status.phase or "", "Evaluating"),
-        reason=is_ready.reason if is_ready else "",
-        message=is_ready.message if is_ready else "",
-        is_stalled=is_stalled is not None and is_stalled.status == "True",
-        is_suspended=spec.suspend,
-        is_cancelled=spec.cancel,
-        completed=status.completion_time,
-        score=next(iter(is_trials), None),
-        verdict=status.phase if spec.gates and status.phase in _JUDGED else None,
-        outputs=next((one for one in status.outputs if one.candidate == CANDIDATE), None) if spec.gates else None,
-    )
+        return None
+    is_this_run, now = status.run_id == spec.run_id, datetime.now(UTC)
+    job = await _child(reader, FINE_TUNE_JOBS, owner, trial.fine_tune_job_name)
+    trained = None if job is None else view(job, trial, spec.template if is_this_run else None, now)
+    measured = spec.measured if is_this_run else None
+    examples, made = None if measured is None else measured.holdout, None
+    if measured is not None and examples is not None:
+        made = holdout_spec(spec, measured, examples, trial.fine_tune_job_name)
+    return on_holdout(trial, trained, body, "" if measured is None else measured.grader, made, now)
 
 
-_JUDGED = ("Passed", "GateFailed", "Inconclusive")
-_EVALUATED: Mapping[str, Phase] = {
-    **dict.fromkeys(_JUDGED, "Succeeded"),
-    **{phase: phase for phase in ("Failed", "Cancelled", "Suspended")},
-}
-
-
-def _seconds(status: FineTuneJobStatus, now: datetime) -> int:
-    """How long the Pods of its attempts have run; those of the last one may still."""
-    ended = status.earlier_attempts_seconds + sum(one.pod_seconds for one in status.ended_attempts)
-    attempt = status.attempt
-    if attempt is None or any(one.number == attempt.number for one in status.ended_attempts):
-        return ended
-    end = status.completion_time or now
-    return ended + max(0, round((end - (attempt.pods_start_time or end)).total_seconds()))
+async def _child(reader: Reader, resource: Resource, owner: Owner, name: str) -> Object | None:
+    """The object of this name, if it is the sweep's."""
+    body = await reader.get(resource, owner.namespace, name)
+    return body if body is not None and is_controlled_by(body, owner.uid) else None
 
 
 def _accelerators(class_: ResolvedClass | Readiness, spec: FineTuneSweepSpec) -> int | Readiness | None:

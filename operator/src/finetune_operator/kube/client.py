@@ -238,14 +238,16 @@ class Kube:
         target = Target(resource, namespace, body.get("metadata", {}).get("name", ""))
         return await self._write("POST", target, self._field_manager, body=body)
 
-    async def create_once(self, body: Object) -> None:
+    async def create_once(self, body: Object) -> bool:
         """Create an object with a deterministic name, unless it was already created before a crash.
 
-        Raises ApiError 409 NameConflict if the name is taken by an object of another controller, or of none.
+        Returns whether it did. Raises ApiError 409 NameConflict if the name is taken by an object of another
+        controller, or of none.
         """
         resource, metadata = self._resource(body), body["metadata"]
         try:
             await self.create(resource, metadata["namespace"], body)
+            return True
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
@@ -255,6 +257,7 @@ class Kube:
                     "Delete it."
                 )
                 raise ApiError(409, NAME_CONFLICT, message) from error
+            return False
 
     def _resource(self, body: Object) -> Resource:
         return self._resources[body["apiVersion"], body["kind"]]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
 
-from tests.unit.operator.finetunesweep.sweeps import OBJECTIVE, SweepWorld, sweep_spec
+from tests.unit.operator.finetunesweep.sweeps import NOW, OBJECTIVE, SweepWorld, sweep_spec
 
 HOLDOUT = {"uri": "s3://data/holdout.jsonl"}
 PLAYED = ((0.5, 0.3), (0.9, None), (0.4, 0.6), (0.8, None), (0.45, 0.5))
@@ -88,6 +90,19 @@ def test_what_becomes_of_that_evaluation_does_not_undo_the_choice() -> None:
     world.settle()
     assert (world.status.phase, world.status.best and world.status.best.number) == ("Succeeded", 1)
     assert "On the holdout examples it has no score (OutOfMemory): see Evaluation" in message(world)
+
+
+@pytest.mark.parametrize("completed", [None, NOW], ids=["it goes on", "it has ended"])
+def test_one_that_can_not_measure_what_was_chosen_any_more_is_cancelled(completed: datetime | None) -> None:
+    """The FineTuneJob of the best trial was deleted, or trained again (views/evaluation.py)."""
+    world = searched({1: 0.4})
+    assert world.holdout is not None
+    world.holdout = replace(world.holdout, phase="Failed", reason="ReferenceNotFound", completed=completed)
+    merged = world.reconcile().merge
+    assert [body["spec"] for body in merged] == ([{"cancel": True}] if completed is None else [])
+    world.settle()
+    assert (world.status.phase, world.status.best and world.status.best.number) == ("Succeeded", 1)
+    assert "On the holdout examples it has no score (ReferenceNotFound): see Evaluation" in message(world)
 
 
 def test_one_that_is_deleted_is_made_again() -> None:

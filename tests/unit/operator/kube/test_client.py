@@ -101,8 +101,9 @@ async def test_apply_is_server_side_apply_under_our_field_manager() -> None:
 
 async def test_create_once_accepts_an_existing_object_of_ours() -> None:
     kube = FakeKube({f"POST {COLLECTION}": EXISTS})
-    await kube.create_once(JOB)
+    assert await kube.create_once(JOB) is False
     assert kube.writes == [f"POST {COLLECTION}"]
+    assert await FakeKube().create_once(JOB) is True
     for error in (REFUSED, CONFLICT):
         with pytest.raises(ApiError, match=error.reason):
             await FakeKube({f"POST {COLLECTION}": error}).create_once(JOB)

@@ -32,9 +32,13 @@ def record_holdout(observed: ObservedFineTuneSweep, plan: SweepPlan, now: dateti
         found = HoldoutScore(number=best.number, evaluation_name=name)
         merge = [cancelled(observed.owner, "", job)] if job is not None and job.phase not in ENDED else []
         return replace(plan, status=status.model_copy(update={"holdout": found}), merge=(*plan.merge, *merge))
-    if is_pending(spec, status) and job is not None and job.phase in ENDED:
-        status = status.model_copy(update={"holdout": _with_end(known, job)})
-    return replace(plan, status=status)
+    if not is_pending(spec, status) or job is None or job.phase not in ENDED:
+        return replace(plan, status=status)
+    # One that can't measure what was chosen any more has not ended itself.
+    goes_on = job.completed is None and job.may_be_changed and not job.is_cancelled
+    merge = [cancelled(observed.owner, "", job)] if goes_on else []
+    status = status.model_copy(update={"holdout": _with_end(known, job)})
+    return replace(plan, status=status, merge=(*plan.merge, *merge))
 
 
 def _with_end(found: HoldoutScore, job: TrialJob) -> HoldoutScore:

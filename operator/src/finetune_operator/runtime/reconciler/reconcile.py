@@ -198,16 +198,19 @@ async def _has_unfinished_owner(kube: Kube, parent: Object) -> bool:
 
 
 async def _create_recorded(kube: Kube, plan: Plan[Any], parent: Object, now: datetime) -> bool:
-    """Create what the status has by now. Returns False if the API server refuses some, which the next plan reports."""
-    is_refused = False
+    """Create what the status has by now. Returns whether all of it was made, so that its events will follow.
+
+    The next plan reports what the API server refuses, and looks at what was there already.
+    """
+    are_made = True
     for body in plan.create_recorded:
         try:
-            await kube.create_once(body)
+            are_made = await kube.create_once(body) and are_made
         except ApiError as error:
             if not is_refusal(error, parent, now):
                 raise
-            is_refused = True
-    return not is_refused
+            are_made = False
+    return are_made
 
 
 async def _write_children(kube: Kube, plan: Plan[Any], parent: Object, now: datetime) -> None:

@@ -217,6 +217,13 @@ async def test_a_refusal_of_what_is_recorded_is_left_to_the_next_plan() -> None:
         await reconcile(kube, planning(Plan(status=STATUS, create_recorded=(JOB,))), KEY)
 
 
+async def test_what_is_recorded_and_exists_already_is_looked_at_by_the_next_plan() -> None:
+    """All its events may have come before the status named it: none would wake the parent any more."""
+    exists = ApiError(409, "AlreadyExists", "it exists")
+    kube = kube_with(refused={f"POST {JOBS_PATH}": exists})
+    assert await reconcile(kube, planning(Plan(status=STATUS, create_recorded=(JOB,))), KEY) == OVERDUE_SECONDS
+
+
 class Forgetting(FakeKube):
     """It notes what may be dropped."""
 
@@ -281,10 +288,10 @@ async def test_an_event_that_hangs_does_not_keep_the_status_back(monkeypatch: py
     monkeypatch.setattr("finetune_operator.runtime.reconciler.events.EVENT_SECONDS", 0.05)
 
     class Hanging(FakeKube):
-        async def create_once(self, body: Object) -> None:
+        async def create_once(self, body: Object) -> bool:
             if body["kind"] == "Event":
                 await asyncio.sleep(5)
-            await super().create_once(body)
+            return await super().create_once(body)
 
     kube = Hanging({f"GET {PARENT_PATH}": PARENT})
     await asyncio.wait_for(reconcile(kube, planning(PLAN), KEY), 3)
