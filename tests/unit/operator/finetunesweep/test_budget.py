@@ -142,6 +142,56 @@ def test_a_trial_has_as_many_accelerators_as_when_it_began() -> None:
     assert world.trial(2).accelerators == 8
 
 
+def test_a_budget_that_is_raised_after_the_end_is_answered_by_what_to_change() -> None:
+    """The search does not go on: what refers to its best model must not change under it."""
+    world = SweepWorld(sweep_spec(parallel=1, budget={"trials": 2}))
+    world.settle()
+    for number in (1, 2):
+        world.ends(number)
+        world.settle()
+    ended = told(world)
+    raised = f"{ended} spec.budget allows more trials now, but this search is over: change spec.runId to search again."
+    for trials, hours, message in (
+        (3, None, raised),
+        (2, None, ended),
+        (2, 0.001, ended),
+        (1, None, ended),
+    ):
+        world.spec = sweep_spec(parallel=1, budget={"trials": trials, "acceleratorHours": hours})
+        world.settle()
+        assert (world.status.phase, world.reason(), told(world)) == ("Succeeded", ("True", "Succeeded"), message)
+    assert len(world.status.trials) == 2
+
+
+def test_so_are_failures_that_are_raised_after_the_sweep_has_failed() -> None:
+    world = SweepWorld(sweep_spec(parallel=1, budget={"failures": 1}))
+    world.settle()
+    world.ends(1, "Failed", reason="TrainingDiverged")
+    world.settle()
+    ended = told(world)
+    world.spec = sweep_spec(parallel=1, budget={"failures": 9})
+    world.settle()
+    assert (world.status.phase, world.reason("Failed"), world.states()) == (
+        "Failed",
+        ("True", "TrialsFailed"),
+        ["Failed"],
+    )
+    assert told(world).startswith(f"{ended} spec.budget allows more trials now")
+    assert told(world, "Failed") == told(world, "Stalled") == told(world)
+
+
+def test_a_cancelled_sweep_says_how_to_search_again_whatever_its_budget() -> None:
+    world = SweepWorld(sweep_spec(parallel=1))
+    world.settle()
+    world.spec = world.spec.model_copy(update={"cancel": True})
+    world.settle()
+    ended = told(world)
+    world.spec = sweep_spec(parallel=1, cancel=True, budget={"trials": 99})
+    world.settle()
+    assert (world.status.phase, told(world)) == ("Cancelled", ended)
+    assert "Change spec.runId and set spec.cancel to false to run again." in ended
+
+
 GRID = {
     "algorithm": "Grid",
     "parameters": [

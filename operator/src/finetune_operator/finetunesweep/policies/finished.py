@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from finetune_api.conditions import Reason
+from finetune_api.conditions import ConditionType, Reason
 from finetune_api.finetunesweep import BestTrial, CurveStatus, FineTuneSweepStatus, Phase, TrialStatus
 from finetune_operator.core.conditions import Readiness, failed, missing_failure, ready
 from finetune_operator.finetunesweep.ends import cancelled_sweep, end_sweep
@@ -26,17 +27,30 @@ from finetune_operator.finetunesweep.trials import (
 )
 
 FINISHED: frozenset[Phase] = frozenset({"Succeeded", "Failed", "Cancelled"})
+_ENDS = frozenset({Reason.SUCCEEDED, Reason.TRIALS_FAILED, Reason.GATE_FAILED})
+_RAISED = " spec.budget allows more trials now, but this search is over: change spec.runId to search again."
 
 
 def keep_finished(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: datetime) -> SweepDecision | None:
-    """Leave a finished sweep as it is until runId changes."""
+    """Leave a finished sweep as it is until runId changes, and say so if its budget has been raised since."""
     if status.phase not in FINISHED or status.run_id != observed.spec.run_id:
         return None
-    if status.phase == "Succeeded":
-        return SweepDecision(status, _found(observed, status))
-    if missing_failure(status.conditions, None) is None:
-        return SweepDecision(status, None)
-    return SweepDecision(status, cancelled_sweep() if status.phase == "Cancelled" else _without_best(observed, status))
+    end = _recorded_end(status)
+    if status.phase == "Cancelled" or (status.phase == "Failed" and end is None):
+        if missing_failure(status.conditions, None) is None:
+            return SweepDecision(status, None)
+        end = cancelled_sweep() if status.phase == "Cancelled" else _without_best(observed, status)
+        return SweepDecision(status, end)
+    end, more = end or _found(observed, status), _RAISED if may_begin(observed.spec, status) else ""
+    return SweepDecision(status, replace(end, message=f"{end.message.removesuffix(_RAISED)}{more}"))
+
+
+def _recorded_end(status: FineTuneSweepStatus) -> Readiness | None:
+    """How the sweep ended, as its conditions say: that is not made anew of a spec that may have changed since."""
+    has_succeeded = status.phase == "Succeeded"
+    kind, make = (ConditionType.READY, ready) if has_succeeded else (ConditionType.FAILED, failed)
+    known = (one for one in status.conditions if (one.type, one.status) == (kind, "True") and one.reason in _ENDS)
+    return next((make(Reason(one.reason), one.message) for one in known), None)
 
 
 def fail_at_failures(
