@@ -44,8 +44,8 @@ def age_of(view: ObjectView, now: datetime) -> str:
 def _state(view: ObjectView, now: datetime) -> Iterator[Row]:
     ready, stalled = view.condition("Ready"), view.condition("Stalled")
     phase = view.phase or "not looked at yet"
-    since = age(view.phase_since, now)
     is_unread = stalled.status == "True" and stalled.reason == "StatusUnreadable"  # Ready is of before.
+    since = age(stalled.since if is_unread else view.phase_since, now)
     known = stalled.reason if is_unread else ready.reason
     reason = f"{phase}, {known}" if known not in ("", phase) else phase
     yield Row("Phase", [f"{reason} for {since}" if since else reason], STYLES.get(phase, ""))
@@ -97,7 +97,8 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
     yield Row("Replicas", [f"{status.text('readyReplicas') or '0'} of {wanted} ready{there}"])
     if status.text("revision"):  # The Pods that answer have one.
         served = [text for path in ("modelName", "url", "revision") if (text := status.text(path))]
-        yield Row("Serves", [*served, *_served_model(status.at("served"))])
+        # A model that was given by its URI has no other revision.
+        yield Row("Serves", list(dict.fromkeys([*served, *_served_model(status.at("served"))])))
     yield from canary_rows(view, now)
     yield Row("Drift", list(_drift(status, most)))
 

@@ -117,7 +117,8 @@ def test_of_a_saved_folder_the_shards_are_read_that_its_state_names(
     [
         ("s3://trainer/many/none.jsonl", Reason.DATASET_NOT_FOUND, "s3://trainer/many/none.jsonl"),
         ("s3://trainer/none/", Reason.DATASET_NOT_FOUND, "matches no data file. In a folder, files ending in .jsonl"),
-        ("s3://trainer/many/*.csv", Reason.DATASET_NOT_FOUND, "matches no data file."),
+        ("s3://trainer/many/*.csv", Reason.DATASET_NOT_FOUND, "matches no data file. Listed: "),
+        ("s3://trainer/many/[0-9]*", Reason.DATASET_NOT_FOUND, "matches no data file. Only * and ** are wildcards."),
         ("s3://trainer/splits/", Reason.DATASET_INVALID, "Use one of them, such as s3://trainer/splits/train/."),
         ("s3://trainer/m*/secret.txt", Reason.DATASET_NOT_FOUND, "matches no data file."),
     ],

@@ -94,6 +94,7 @@ def test_documents_and_conversations_stay_together(bucket: Bucket, storage: Stor
     part = source(bucket, "documents", lines)
     by = DatasetSplit(validation_percent=20, test_percent=20, by="{{item.document}}")
     revision = build(run_of(bucket, "documents", part, split=by), tmp_path)
+    assert "'document'" not in " ".join(revision.warnings), "it is used: by it the lines are divided"
     held_out, trained = (
         {one["document"] for one in content(storage, revision, name)}  # type: ignore[arg-type]
         for name in ("test", "training")
@@ -262,7 +263,7 @@ def test_too_few_groups_for_the_splits_are_refused(bucket: Bucket, tmp_path: Pat
     part = source(bucket, "one", [line(number, document="a") for number in range(30)])
     by = DatasetSplit(test_percent=10, by="{{item.document}}")
     message = refused(run_of(bucket, "one", part, split=by), tmp_path)
-    assert "No example is left for training. There are 1 documents to divide" in message
+    assert "No example is left for training. There is 1 document to divide (spec.split.by). Add examples" in message
 
 
 def test_prompts_for_graders_and_preference_pairs_are_kept_as_such(bucket: Bucket, tmp_path: Path) -> None:

@@ -185,6 +185,13 @@ def test_only_a_deployment_whose_pods_answer_serves(revision: str | None) -> Non
     assert ("Serves" in shown(object_view({**found, "kind": "ModelDeployment"}))) is (revision is not None)
 
 
+def test_a_model_that_is_given_by_its_uri_is_named_once() -> None:
+    """Its URI is its revision."""
+    uri = "s3://models/tuned"
+    found = job({"phase": "Available", "revision": uri, "served": {"uri": uri}})
+    assert shown(object_view({**found, "kind": "ModelDeployment"})).count(uri) == 1
+
+
 def test_a_stalled_deployment_has_no_run_id_to_change() -> None:
     stalled = job({"phase": "Pending", "conditions": [condition("Stalled", "True", "LimitExceeded", "No.")]})
     text = shown(object_view({**stalled, "kind": "ModelDeployment"}), width=200)
@@ -312,11 +319,11 @@ def test_a_trial_that_was_cancelled_is_the_sweeps_affair() -> None:
 @pytest.mark.parametrize("phase", ["Dreaming", "Training"])
 def test_a_status_that_cant_be_read_says_nothing_else(phase: str) -> None:
     """Ready is as the version before left it."""
-    unread = condition("Stalled", "True", "StatusUnreadable", "Another version of the operator wrote it.")
-    ready = condition("Ready", "False", "SecretNotFound", "There is no Secret.")
+    unread = condition("Stalled", "True", "StatusUnreadable", "Another version of the operator wrote it.", seconds=60)
+    ready = condition("Ready", "False", "SecretNotFound", "There is no Secret.", seconds=1200)
     found = seen({**SUCCEEDED, "phase": phase, "conditions": [ready, unread]})
     lines = shown(found).splitlines()
-    assert f"Phase        {phase}, StatusUnreadable" in lines[1]
+    assert lines[1] == f"Phase        {phase}, StatusUnreadable for 60s"
     assert "Stalled      StatusUnreadable: Another version of the operator wrote it." in lines
     assert "SecretNotFound" not in shown(found) and "There is no Secret" not in shown(found)
     assert "continues by itself" not in shown(found) and "rerun" not in shown(found)

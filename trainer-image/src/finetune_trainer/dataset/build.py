@@ -26,7 +26,7 @@ from finetune_trainer.data.select.screening import Screened, screen
 from finetune_trainer.data.select.survey import Survey, survey
 from finetune_trainer.dataset.choice import Choice, Examples, choose
 from finetune_trainer.dataset.generation import Generated, generate
-from finetune_trainer.dataset.groups import NEW_RUN, Groups, groups_of
+from finetune_trainer.dataset.groups import NEW_RUN, Groups, fields_of, groups_of
 from finetune_trainer.dataset.prompts import GENERATED
 from finetune_trainer.dataset.revision import commit_revision, find_revision, write_splits
 from finetune_trainer.endpoints.screening_classifier import classifier_of
@@ -168,11 +168,13 @@ def _refuse_empty(run: DatasetRun, choice: Choice) -> None:
     if not empty:
         return
     counts = ", ".join(f"{name} {count}" for name, count in choice.left_out.to_wire().items() if count)
-    what = "documents" if run.split.by is not None else "conversations"
+    what = "document" if run.split.by is not None else "conversation"
+    divided = f"There is 1 {what}" if choice.groups == 1 else f"There are {choice.groups} {what}s"
     raise DiagnosedError(
         Reason.DATASET_INVALID,
-        f"No example is left for {' and '.join(empty)}. There are {choice.groups} {what} to divide (spec.split.by), "
-        f"and left out are: {counts or 'none'}. Add examples, keep more of them (spec.prepare, spec.screening), or "
+        f"No example is left for {' and '.join(empty)}. {divided} to divide (spec.split.by)"
+        f"{f', and left out are: {counts}' if counts else ''}. "
+        "Add examples, keep more of them (spec.prepare, spec.screening), or "
         f"change spec.split{' or the weights of spec.merge' if len(run.parts) > 1 else ''}, {NEW_RUN}.",
     )
 
@@ -184,11 +186,13 @@ def _content(
     assert examples.format is not None, "there are examples"
     screening = None if screened is None else screened.status.model_copy(update={"usage": None})
     generated = parts.generated
+    divided_by = fields_of(run.split.by)
+    unread = {name: line for name, line in examples.unread.items() if name not in divided_by}
     warnings = [
         *(() if generated is None else generated.warnings),
         *(() if screened is None else screened.sentences()),
         *(_issue_warning(issue, examples) for issue in choice.issues if len(issue.positions)),
-        *([unread_keys(examples.unread)] if examples.unread else []),
+        *([unread_keys(unread)] if unread else []),
     ]
     return RevisionContent(
         example_format=examples.format,

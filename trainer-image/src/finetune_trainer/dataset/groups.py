@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from finetune_api.conditions import Reason
 from finetune_grading.exact_json import parse_json
 from finetune_grading.sample import MissingVariableError, Sample
-from finetune_grading.templates import render
+from finetune_grading.templates import render, variables
 from finetune_trainer.data.read.data_files import DataFile, corrected
 from finetune_trainer.data.read.examples import ChatExample, Example, digest
 from finetune_trainer.data.read.jsonl import LineError
@@ -28,6 +28,11 @@ def groups_of(survey: Survey, by: str | None) -> Groups:
     """The group of each example: by this template, or by its conversation. Raises DiagnosedError (DatasetInvalid)."""
     keys = (conversation(item.example) for _, item in survey.examples()) if by is None else _rendered(survey, by)
     return np.fromiter((int.from_bytes(digest(key, size=8), "big") for key in keys), np.uint64, len(survey))
+
+
+def fields_of(by: str | None) -> frozenset[str]:
+    """The fields of an example that this template reads."""
+    return frozenset(name.split(".")[1] for name in variables(by or "") if name.startswith("item."))
 
 
 def records(survey: Survey) -> Iterator[tuple[DataFile, bytes]]:

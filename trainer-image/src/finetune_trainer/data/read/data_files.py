@@ -110,7 +110,8 @@ def _resolve(storage: Storage, uri: str) -> list[RemoteFile]:
         found, asked = _resolve_in_storage(storage, location, folder), f" Listed: {storage.describe(folder)}."
     if not found:
         suffixes = f" In a folder, files ending in {', '.join(SUFFIXES)} are read." if uri.endswith("/") else ""
-        raise DiagnosedError(Reason.DATASET_NOT_FOUND, f"{uri} matches no data file.{suffixes}{asked}")
+        literal = " Only * and ** are wildcards." if any(sign in uri for sign in "?[{") else ""
+        raise DiagnosedError(Reason.DATASET_NOT_FOUND, f"{uri} matches no data file.{literal}{suffixes}{asked}")
     return found
 
 
