@@ -28,7 +28,7 @@ from finetune_api.finetunejob import (
 from finetune_api.pod_contracts.outcome import DatasetReport, PreflightReport, TrainReport
 from finetune_api.pod_contracts.run import run_folder
 from finetune_api.pod_contracts.termination_message import to_termination_message
-from finetune_operator.dataset import objects as dataset_objects
+from finetune_operator.dataset import run_identity as dataset_run_identity
 from finetune_operator.finetunejob.objects import run_digest
 from finetune_operator.kube.resources import FINE_TUNE_JOBS
 from finetune_operator.pods.roles import DATASET_ROLE
@@ -74,7 +74,7 @@ def train_report(job: dict[str, Any]) -> TrainReport:
 
 def dataset_report() -> DatasetReport:
     """What the Pod that builds a team's Dataset reports."""
-    run = f"1-{dataset_objects.run_digest(DatasetSpec.model_validate(ours.DATASET['spec']), 1)}"
+    run = f"1-{dataset_run_identity.run_digest(DatasetSpec.model_validate(ours.DATASET['spec']), 1)}"
     name = ours.DATASET["metadata"]["name"]
     folder = f"s3://models/finetune/{_NAMESPACE}/{name}/{run_folder(run, _UID)}/result/claim-000001"
     sizes = {"training": 1500, "validation": 150}

@@ -16,6 +16,7 @@ from e2e.cluster.components.control_plane import ControlPlane
 from finetune_api.dataset import DatasetSpec
 from finetune_api.finetunejob import FineTuneJobSpec
 from finetune_operator.dataset import objects as dataset_objects
+from finetune_operator.dataset import run_identity as dataset_run_identity
 from finetune_operator.finetunejob.objects import run_digest
 
 PLANE = ControlPlane(Path("/nowhere"), "https://127.0.0.1:1", Path("/nowhere/kubeconfig"))
@@ -40,7 +41,7 @@ def test_the_two_kinds_of_jobs_differ_in_their_examples_alone() -> None:
 
 def test_a_dataset_gets_a_revision_in_the_folder_of_its_run_with_both_splits() -> None:
     revision = kwok.dataset_report().revision
-    digest = dataset_objects.run_digest(DatasetSpec.from_storage(ours.DATASET["spec"]), 1)
+    digest = dataset_run_identity.run_digest(DatasetSpec.from_storage(ours.DATASET["spec"]), 1)
     assert f"/tickets/1-{digest}-" in revision.uri
     assert [split.name for split in revision.splits] == ["training", "validation"]
     assert sum(split.examples for split in revision.splits) == revision.examples

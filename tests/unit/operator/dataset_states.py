@@ -8,8 +8,9 @@ from finetune_api.dataset import DatasetSpec, DatasetStatus, Revision, SplitStat
 from finetune_api.pod_contracts.outcome import DatasetReport
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
-from finetune_operator.dataset.objects import build_job_name, run_digest
+from finetune_operator.dataset.objects import build_job_name
 from finetune_operator.dataset.observed import ObservedDataset
+from finetune_operator.dataset.run_identity import run_digest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.pods.observed import JobView, PodView
 from tests.unit.operator.states import ago, merged, resolved_class

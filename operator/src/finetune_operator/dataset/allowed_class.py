@@ -39,12 +39,5 @@ def class_or_refusal(observed: ObservedDataset) -> ResolvedClass | Readiness:
     return refused or first_missing([observed.classifier, *observed.endpoints]) or found
 
 
-def allowed_class(observed: ObservedDataset) -> ResolvedClass:
-    """The class for the Pod, after wait_for_class has let the dataset pass."""
-    found = class_or_refusal(observed)
-    assert isinstance(found, ResolvedClass), "wait_for_class decides before"
-    return found
-
-
 def _part(name: str, source: DatasetSource) -> DatasetPart:
     return DatasetPart(name=name, weight=1, uri=source.uri, uris=source.uris, config_map_ref=source.config_map_ref)

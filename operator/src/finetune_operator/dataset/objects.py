@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from finetune_api.dataset import DatasetSpec, DatasetStatus
-from finetune_api.dataset_reference import PinnedRevision
-from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
+from finetune_api.dataset import DatasetStatus
 from finetune_api.pod_contracts.run import (
     PYTHON_SANDBOX_SOCKET,
     RUN_CONFIG_PATH,
@@ -16,9 +11,11 @@ from finetune_api.pod_contracts.run import (
     JobIdentity,
 )
 from finetune_operator.core.active_deadline import try_seconds
-from finetune_operator.core.digest import digest, without
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner, child_name
-from finetune_operator.dataset.allowed_class import parts_of
+from finetune_operator.dataset.allowed_class import class_or_refusal, parts_of
+from finetune_operator.dataset.observed import ObservedDataset
+from finetune_operator.dataset.pinned_revision import revision_to_read
 from finetune_operator.finetuneclass.resolve import (
     ResolvedClass,
     answers_location,
@@ -38,20 +35,6 @@ GENERATE_SECONDS = 24 * 3600
 """The same of a try that asks a teacher."""
 
 
-@dataclass(frozen=True)
-class Reads:
-    """What the spec names, as it was found."""
-
-    prompts: PinnedRevision | None = None
-    classifier: EndpointConfig | None = None
-    endpoints: Sequence[EndpointConfig] = ()
-
-
-def run_digest(spec: DatasetSpec, number: int) -> str:
-    """Eight characters for the run's number and all of the spec that can't change within a run."""
-    return digest([number, without(spec, CHANGEABLE_WITHIN_A_RUN)], 8)
-
-
 def run_key(status: DatasetStatus) -> str:
     """The run's part of the names of its Jobs and its folder."""
     return f"{status.run_id}-{status.run_digest}"
@@ -67,17 +50,19 @@ def output_uri(owner: Owner, run: str, class_: ResolvedClass) -> str:
     return output_location(class_.spec, owner, run).uri
 
 
-def build_objects(
-    owner: Owner,
-    spec: DatasetSpec,
-    class_: ResolvedClass,
-    run: str,
-    try_number: int,
-    reads: Reads,
-) -> list[Object]:
-    """The Job of a try, whose Pod computes little, without accelerators, unless it loads a teacher."""
-    parts, generate, classifier = parts_of(spec, reads.prompts), spec.generate, reads.classifier
-    asked = {one.name: one for one in (*reads.endpoints, *([] if classifier is None else [classifier]))}
+def objects_of(observed: ObservedDataset, status: DatasetStatus) -> list[Object] | None:
+    """The Job of the status's try, from the current class and spec; None while none may start.
+
+    Its Pod computes little, without accelerators, unless it loads a teacher.
+    """
+    class_, prompts = class_or_refusal(observed), revision_to_read(observed)
+    if isinstance(class_, Readiness) or isinstance(prompts, Readiness):
+        return None
+    owner, spec, run, try_number = observed.owner, observed.spec, run_key(status), status.try_number or 1
+    classifier = observed.classifier if isinstance(observed.classifier, EndpointConfig) else None
+    endpoints = [one for one in observed.endpoints if isinstance(one, EndpointConfig)]
+    parts, generate = parts_of(spec, prompts), spec.generate
+    asked = {one.name: one for one in (*endpoints, *([] if classifier is None else [classifier]))}
     runs_python = generate is not None and any(grader.python is not None for grader in generate.graders)
     config = DatasetRun(
         job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=spec.run_id),
@@ -94,8 +79,8 @@ def build_objects(
         classifier=classifier,
         answers_uri=answers_location(class_.spec, owner).uri if asked else None,
         generate=generate,
-        prompts_revision=reads.prompts,
-        endpoints=list(reads.endpoints),
+        prompts_revision=prompts,
+        endpoints=endpoints,
         allowed_images=[] if generate is None else image_sources(class_.spec),
         python_sandbox=PYTHON_SANDBOX_SOCKET if runs_python else None,
     )

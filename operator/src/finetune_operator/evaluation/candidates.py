@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from finetune_api.base import LINE_LENGTH
 from finetune_api.conditions import Reason
-from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.evaluation import (
     BASELINE,
     MOST_CANDIDATES,
@@ -30,7 +28,7 @@ from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.evaluation.observed import Answering, ObservedEvaluation
 from finetune_operator.models.resolve import ResolvedModel, Undecided
 
-CHOSEN_BY_SCORE, ANOTHER_REVISION = "ChosenByScore", "TrainedOnAnotherRevision"
+CHOSEN_BY_SCORE = "ChosenByScore"
 
 
 def models_to_evaluate(observed: ObservedEvaluation) -> list[NamedModel] | Readiness:
@@ -105,32 +103,6 @@ def chosen_by_score(best: Sequence[BestCheckpoint], status: EvaluationStatus, ga
         for one in best
         if len(_steps(one.candidate, status.candidate_digests)) > 1
     ]
-
-
-def trained_on_another_revision(observed: ObservedEvaluation, measured: PinnedRevision | None) -> list[str]:
-    """A warning for each job that trained on another revision of the Dataset: the splits of two revisions may overlap.
-
-    `measured`: what the run reads.
-    """
-    models = [model for _, model in observed.candidates]
-    found = [model.trained_on for model in models if isinstance(model, ResolvedModel) and model.trained_on is not None]
-    by_job = {one.job: one.revision for one in found}  # checkpoints of a job have the same one
-    return [
-        _trained_on(job, revision, measured)
-        for job, revision in by_job.items()
-        if measured is not None and revision.uid == measured.uid and revision.digest != measured.digest
-    ]
-
-
-def _trained_on(job: str, trained: PinnedRevision, measured: PinnedRevision) -> str:
-    own = trained.model_copy(update={"split": measured.split})
-    text = (
-        f"{ANOTHER_REVISION}: FineTuneJob {job!r} trained on revision {trained.digest} of Dataset {measured.name!r}, "
-        f"and this run reads the {measured.split} split of revision {measured.digest}, which may have examples that "
-        "the job trained on. Train again (spec.runId of the job, or of its sweep), or evaluate the job's own revision, "
-        f"if it has that split: change spec.runId, with dataset.uri: {own.file_uri} instead of datasetRef."
-    )
-    return text[:LINE_LENGTH]
 
 
 def _named(name: str, model: Answering) -> NamedModel:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 from finetune_api.dataset_reference import PinnedRevision
 from finetune_api.evaluation import EvaluationSpec, GatedSlice
-from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
 from finetune_api.model_usage import Budget
 from finetune_api.pod_contracts.run import (
     PYTHON_SANDBOX_SOCKET,
@@ -20,9 +18,14 @@ from finetune_api.pod_contracts.run import (
     ProgressTarget,
 )
 from finetune_operator.core.active_deadline import try_seconds
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.digest import digest, without
 from finetune_operator.core.ownership import Owner, child_name
-from finetune_operator.core.plan import Child
+from finetune_operator.evaluation.allowed_class import class_or_refusal, endpoints
+from finetune_operator.evaluation.candidates import models_to_evaluate
+from finetune_operator.evaluation.observed import ObservedEvaluation
+from finetune_operator.evaluation.pinned_revision import revision_to_read
+from finetune_operator.evaluation.run_identity import NOT_MEASURED, run_digest
 from finetune_operator.finetuneclass.resolve import (
     ResolvedClass,
     answers_location,
@@ -30,7 +33,7 @@ from finetune_operator.finetuneclass.resolve import (
     output_location,
     storage_config,
 )
-from finetune_operator.kube.resources import CONFIG_MAPS, Object
+from finetune_operator.kube.resources import Object
 from finetune_operator.models.endpoints import model_keys
 from finetune_operator.pods.builders import (
     PodRole,
@@ -41,20 +44,12 @@ from finetune_operator.pods.builders import (
     rendered,
     run_config_map,
 )
-from finetune_operator.pods.leftovers import jobs_to_delete
-from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.python_sandbox import add_python_sandbox
 from finetune_operator.pods.roles import EVALUATE_ROLE, of_role, without_accelerator
 from finetune_operator.progress.endpoint import ProgressEndpoint
 
 EVALUATE_SECONDS = 24 * 3600
 """A day: the shortest limit of a try. Use fewer examples or shorter answers to make an evaluation faster."""
-_NOT_MEASURED = CHANGEABLE_WITHIN_A_RUN | {"className", "gates", "safetyGates", "nodes"}
-
-
-def run_digest(spec: EvaluationSpec) -> str:
-    """Eight characters for what a run measures: a rollback in git may bring back a runId with another spec."""
-    return digest(without(spec, _NOT_MEASURED), 8)
 
 
 def _gated_slices(spec: EvaluationSpec) -> list[GatedSlice]:
@@ -74,8 +69,17 @@ def _run_key(spec: EvaluationSpec, models: Sequence[NamedModel]) -> str:
 
     A run with a raised budget keeps what it has used.
     """
-    measured = digest(without(spec, _NOT_MEASURED | {"budget"}), 8)
+    measured = digest(without(spec, NOT_MEASURED | {"budget"}), 8)
     return digest([measured, *(model.model_dump_json() for model in models)], 8)
+
+
+def objects_of(observed: ObservedEvaluation, name: str) -> list[Object] | None:
+    """The objects of a try of this name, from the current class, spec and models; None while none may start."""
+    class_, models, revision = class_or_refusal(observed), models_to_evaluate(observed), revision_to_read(observed)
+    if isinstance(class_, Readiness) or isinstance(models, Readiness) or isinstance(revision, Readiness):
+        return None
+    owner, spec, asked = observed.owner, observed.spec, endpoints(observed)
+    return evaluate_objects(owner, spec, class_, models, name, asked, observed.progress_endpoint, revision)
 
 
 def evaluate_objects(
@@ -165,15 +169,3 @@ def _shared_by(nodes: int) -> dict[str, Any]:
 
 def _files(run_json: str, progress: ProgressEndpoint | None) -> dict[str, str]:
     return {"run.json": run_json, **({"progress-ca.crt": progress.ca} if progress is not None else {})}
-
-
-def tries_to_delete(namespace: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> tuple[Child, ...]:
-    """Jobs and their ConfigMaps, which have the same names.
-
-    A Pod that has not started needs the ConfigMap, so a Job that can't be deleted keeps it. One that a crash leaves
-    without its Job goes with the Evaluation.
-    """
-    return tuple(
-        replace(job, then=(Child(CONFIG_MAPS, namespace, job.name, None),))
-        for job in jobs_to_delete(namespace, jobs, pods)
-    )

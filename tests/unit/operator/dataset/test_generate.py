@@ -31,9 +31,11 @@ from tests.unit.operator.dataset_states import (
 from tests.unit.operator.states import (
     NOW,
     Decided,
+    ago,
     decided,
     files_of,
     job,
+    later,
     resolved_class,
     succeeded_pod,
     template_of,
@@ -100,6 +102,14 @@ def test_a_pod_that_waits_in_the_queue_says_so() -> None:
     assert begun.job_name is not None
     waits = decided(plan(observed(LOADED, begun, job(begun.job_name, suspended=True), spec=spec), NOW))
     assert (waits.decision.phase, waits.decision.reason) == ("Waiting", "Queued")
+
+
+def test_the_time_in_the_queue_does_not_count_for_the_deadline() -> None:
+    begun, limit = dataset_status(start_time=ago(60)), dataset_spec(activeDeadlineSeconds=50)
+    queued = decided(plan(observed_dataset(begun, job(dataset_job(), suspended=True), spec=limit), NOW))
+    assert (queued.decision.reason, queued.status.suspend_time) == ("Queued", NOW)
+    admitted = decided(plan(observed_dataset(queued.status, job(dataset_job()), spec=limit), later(1000)))
+    assert admitted.status.suspended_seconds == 1000
 
 
 def test_code_of_graders_runs_in_a_container_of_its_own() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationProgress, EvaluationStatus
+from finetune_operator.core.conditions import stalled
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.pods.observed import PodView
 from tests.unit.operator.evaluation.plans import EVALUATING, JOB, RETRY, RETRY_OBJECTS, decide, failed_once, is_over
@@ -99,10 +100,15 @@ def test_between_tries_no_time_is_left_over_from_the_last_one() -> None:
     seen = EvaluationProgress(
         percent=40, estimated_remaining_seconds=90, estimated_remaining="90s", last_updated_time=NOW
     )
-    for ended in (job(JOB, "Failed"), None):
-        found = observed_evaluation(evaluation_status(progress=seen), *([] if ended is None else [ended]))
-        waits = decide(found).status
-        assert waits.phase == "Retrying"
+    gone = stalled(Reason.REFERENCE_NOT_FOUND, "FineTuneJob 'router' does not exist.")
+    for phase, ended, model in (
+        ("Retrying", job(JOB, "Failed"), tuned()),
+        ("Retrying", None, tuned()),
+        ("Waiting", job(JOB), gone),
+    ):
+        status, jobs = evaluation_status(progress=seen), [] if ended is None else [ended]
+        waits = decide(observed_evaluation(status, *jobs, model=model)).status
+        assert waits.phase == phase
         assert waits.progress is not None
         assert (waits.progress.percent, waits.progress.estimated_remaining) == (40, None)
 

@@ -12,8 +12,8 @@ from finetune_operator.core.conditions import stalled
 from finetune_operator.core.plan import planned
 from finetune_operator.environment import Environment
 from finetune_operator.evaluation.kind import evaluation
-from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.plan import plan
+from finetune_operator.evaluation.run_identity import run_digest
 from tests.unit.operator.evaluation.plans import (
     JOB,
     JOB_OBJECTS,

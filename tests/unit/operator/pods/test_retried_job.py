@@ -8,12 +8,12 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.lifecycle import Disruption, FailureStatus
-from finetune_api.pod_contracts.outcome import Failure, PreflightReport
-from finetune_operator.evaluation.current_job import evaluation_job
+from finetune_api.pod_contracts.outcome import EvaluationReport, Failure, PreflightReport
 from finetune_operator.finetunejob.deletion.plan import DELETION
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.finetunejob.policies.preflight import PREFLIGHT
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded
+from finetune_operator.retried_run.run import retried_job
 from tests.unit.operator.evaluation_states import evaluation_spec
 from tests.unit.operator.states import (
     LINE_7,
@@ -33,7 +33,7 @@ from tests.unit.operator.states import (
     succeeded_pod,
 )
 
-EVALUATION = evaluation_job(evaluation_spec(retryLimit=3))
+EVALUATION = retried_job(EvaluationReport, evaluation_spec(retryLimit=3))
 ALL = pytest.mark.parametrize("retried", [PREFLIGHT, EVALUATION, DELETION], ids=["preflight", "evaluation", "deletion"])
 WRONG_SPEC = Failure(reason=Reason.INVALID_SPEC, message="maxLength is too large.")
 OUT_OF_MEMORY = Failure(reason=Reason.CUDA_OUT_OF_MEMORY, message="The accelerator is full.", retryable=True)

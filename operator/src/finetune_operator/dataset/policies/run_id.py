@@ -7,9 +7,9 @@ from datetime import datetime
 
 from finetune_api.base import whole_seconds
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.dataset.current_job import is_same_run, revision_to_read
-from finetune_operator.dataset.ends import new_run
 from finetune_operator.dataset.observed import DatasetPlan, ObservedDataset
+from finetune_operator.dataset.pinned_revision import revision_to_read
+from finetune_operator.dataset.run_identity import is_same_run, new_run
 
 
 def begin_run(observed: ObservedDataset, plan: DatasetPlan, now: datetime) -> DatasetPlan:
@@ -20,5 +20,5 @@ def begin_run(observed: ObservedDataset, plan: DatasetPlan, now: datetime) -> Da
     prompts = revision_to_read(observed)
     assert not isinstance(prompts, Readiness), "wait_for_prompts decides before"
     begun = {"start_time": start, "prompts_revision": prompts}
-    status = new_run(observed.spec, plan.status, now).model_copy(update=begun)
+    status = new_run(observed, plan.status, now).model_copy(update=begun)
     return replace(plan, status=status.over(plan.status))

@@ -8,15 +8,18 @@ from datetime import datetime
 from finetune_api.base import whole_seconds
 from finetune_api.evaluation import MOST_WARNINGS, EvaluationSpec, EvaluationStatus
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.evaluation.candidates import (
-    candidate_digests,
-    models_to_evaluate,
-    trained_on_another_revision,
-)
-from finetune_operator.evaluation.current_job import is_same_run, revision_to_read
-from finetune_operator.evaluation.objects import run_digest
+from finetune_operator.evaluation.candidates import candidate_digests, models_to_evaluate
 from finetune_operator.evaluation.observed import EvaluationPlan, ObservedEvaluation
+from finetune_operator.evaluation.pinned_revision import revision_to_read, trained_on_another_revision
+from finetune_operator.evaluation.run_identity import is_same_run, run_digest
 from finetune_operator.evaluation.scores.gates import too_few_examples
+
+
+def hide_earlier_run(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
+    """Show nothing of the run before as of the suspended one: it may be asked for again, so it keeps its end."""
+    if not observed.spec.suspend or plan.status.run_id in (None, observed.spec.run_id):
+        return plan
+    return replace(plan, status=plan.status.model_copy(update={"progress": None, "summary": None}))
 
 
 def begin_run(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:

@@ -1,35 +1,18 @@
-"""The phase Waiting: no try starts before the class allows it, all models exist, and the Dataset has a revision."""
+"""The phase Waiting: no try starts before all models exist, and the Dataset has a revision."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.plan import Child
 from finetune_operator.evaluation.candidates import models_to_evaluate
-from finetune_operator.evaluation.class_limits import class_or_refusal
-from finetune_operator.evaluation.current_job import current_job, is_same_run, revision_to_read
-from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
+from finetune_operator.evaluation.pinned_revision import revision_to_read
+from finetune_operator.evaluation.run import RUN
 from finetune_operator.models.resolve import Undecided
-from finetune_operator.pods.retried_job import with_previous_failure
-from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
-
-
-def wait_for_class(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
-    """Start nothing that the class does not allow; a running try continues."""
-    found = class_or_refusal(observed)
-    if not isinstance(found, Readiness) or current_job(observed) is not None:
-        return None
-    # A change of a ModelDeployment that the class refers to does not wake this object.
-    waits = found.reason in (Reason.WAITING_FOR_MODEL, Reason.REFERENCE_NOT_FOUND)
-    again = now + timedelta(seconds=START_CHECK_SECONDS) if waits else None
-    readiness = with_previous_failure(found, status.failure if is_same_run(observed) else None, is_bounded=True)
-    return EvaluationDecision(
-        status, readiness, delete=_active_tries(observed), requeue_at=again, meanwhile=Reason.WAITING_FOR_MODEL
-    )
+from finetune_operator.retried_run.current_try import active_tries, current_job
 
 
 def wait_for_models(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
@@ -39,9 +22,10 @@ def wait_for_models(observed: ObservedEvaluation, status: EvaluationStatus, now:
         return None
     if isinstance(found, Undecided):
         # A running try continues: it ends by its own deadline at the latest.
-        return None if current_job(observed) is not None else EvaluationDecision(status, found, meanwhile=meanwhile)
+        is_running = current_job(RUN, observed) is not None
+        return None if is_running else EvaluationDecision(status, found, meanwhile=meanwhile)
     status = status.model_copy(update={"job_name": None})
-    return EvaluationDecision(status, found, delete=_active_tries(observed), meanwhile=meanwhile)
+    return EvaluationDecision(status, found, delete=active_tries(RUN, observed), meanwhile=meanwhile)
 
 
 def wait_for_dataset(
@@ -51,10 +35,4 @@ def wait_for_dataset(
     found = revision_to_read(observed)
     if not isinstance(found, Readiness):
         return None
-    return EvaluationDecision(status, found, delete=_active_tries(observed), meanwhile=Reason.WAITING_FOR_DATASET)
-
-
-def _active_tries(observed: ObservedEvaluation) -> tuple[Child, ...]:
-    """Jobs that are still running."""
-    active = [job for job in observed.jobs if job.state == "Active"]
-    return tries_to_delete(observed.owner.namespace, active, observed.pods)
+    return EvaluationDecision(status, found, delete=active_tries(RUN, observed), meanwhile=Reason.WAITING_FOR_DATASET)

@@ -10,8 +10,8 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import Outputs
 from finetune_api.pod_contracts.run import EvaluateRun
-from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.plan import plan
+from finetune_operator.evaluation.run_identity import run_digest
 from finetune_operator.pods.observed import PodView
 from tests.unit.operator.evaluation.plans import JOB, NEW, decide
 from tests.unit.operator.evaluation_states import (

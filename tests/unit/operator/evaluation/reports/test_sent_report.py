@@ -91,5 +91,7 @@ def test_what_a_try_has_sent_that_failed_after_all_is_forgotten_by_the_next() ->
     assert (result.decision.phase, result.status.results) == ("Retrying", [])
     due = result.status.model_copy(update={"retry_time": later(-1)})
     assert decide(observed_evaluation(due)).status.sent_report is None
+    suspended = decide(observed_evaluation(status, spec=evaluation_spec(suspend=True)))
+    assert (suspended.decision.phase, suspended.status.sent_report) == ("Suspended", None)
     final = decide(replace(failed, spec=evaluation_spec(retryLimit=0)))
     assert (final.decision.phase, final.status.sent_report) == ("Failed", None)

@@ -40,13 +40,6 @@ def class_or_refusal(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
     return refused or observed.refusal or first_missing(observed.endpoints) or found
 
 
-def allowed_class(observed: ObservedEvaluation) -> ResolvedClass:
-    """The class for the Pods, after wait_for_class has let the evaluation pass."""
-    found = class_or_refusal(observed)
-    assert isinstance(found, ResolvedClass), "wait_for_class decides before"
-    return found
-
-
 def endpoints(observed: ObservedEvaluation) -> list[EndpointConfig]:
     """The endpoints of the class that the evaluation calls, after wait_for_class has let it pass."""
     return [endpoint for endpoint in observed.endpoints if isinstance(endpoint, EndpointConfig)]
