@@ -33,7 +33,7 @@ def serve(
     linger_seconds: Annotated[float, typer.Option(min=0, help="After SIGTERM, requests are accepted for so long.")] = 5,
     drain_seconds: Annotated[float, typer.Option(min=0, help="After that, answers are completed for so long.")] = 90,
 ) -> None:
-    """Pass requests on to the servers of one ModelDeployment until told to stop."""
+    """Pass requests on to the servers of one ModelDeployment until SIGTERM."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

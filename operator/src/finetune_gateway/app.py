@@ -21,7 +21,7 @@ from finetune_http.listening import listening
 
 @dataclass(frozen=True)
 class Settings:
-    """How a gateway runs. `linger_seconds`: it accepts requests for so long after it is told to stop."""
+    """How a gateway runs. `linger_seconds`: it accepts requests for so long after SIGTERM."""
 
     limits: Limits
     host: str | None
@@ -34,7 +34,7 @@ class Settings:
 
 
 async def run(settings: Settings, resolve: Resolve, stop: asyncio.Event, resolve_canary: Resolve | None = None) -> None:
-    """Serve until told to stop, and complete what was begun."""
+    """Serve until SIGTERM, and complete what was begun."""
     raise_open_files()
     pool, known = Pool(settings.limits), asyncio.Event()
     canary, traffic = (Pool(settings.limits) if resolve_canary is not None else None), Traffic()

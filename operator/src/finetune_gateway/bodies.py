@@ -66,7 +66,7 @@ class Bodies:
                     if len(reading.received) > LONGEST_BYTES:
                         raise _too_long()
                     self._make_room()
-            if reading.gave_way:  # Its end came before the deadline could be told.
+            if reading.gave_way:  # Its end came before the deadline was noticed.
                 raise _gave_way()
         except TimeoutError:
             if reading.gave_way:

@@ -136,7 +136,7 @@ class FineTuneSweepStatus(KindStatus):
     def unknown_states(cls, stored: dict[str, Any]) -> list[UnreadableField]:
         """As for every kind. A run that is over must also have a final phase, or it would go on.
 
-        Of a trial in a state that only another version knows it can't be told whether it runs.
+        Of a trial in a state that only another version knows it is unknown whether it runs.
         """
         trials = stored.get("trials")
         states = [

@@ -44,7 +44,7 @@ class KindStatus(ApiModel):
     def read(cls, value: Any) -> Self:
         """Parse a stored status, keeping the fields that another version added.
 
-        Raises UnreadableStatusError when a field has the wrong type or the phase is unknown: it can't be told then what
+        Raises UnreadableStatusError when a field has the wrong type or the phase is unknown: it is unknown then what
         has already run.
         """
         stored = value or {}
@@ -63,7 +63,7 @@ class KindStatus(ApiModel):
 
     @classmethod
     def unknown_states(cls, stored: dict[str, Any]) -> list[UnreadableField]:
-        """States in it from which it can't be told what runs."""
+        """States in it that leave unknown what runs."""
         phase = stored.get("phase")
         return [] if not isinstance(phase, str) or _is_phase(cls, phase) else [UnreadableField(("phase",), phase)]
 

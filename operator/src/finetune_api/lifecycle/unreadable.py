@@ -19,7 +19,7 @@ _FOREIGN = 100
 class UnreadableField:
     """A field of the wrong type, a missing one, or a state that this version does not know.
 
-    `values`: one of them has to be there, since without it what runs can't be told.
+    `values`: one of them has to be there, since without it what runs is unknown.
     """
 
     place: tuple[int | str, ...]

@@ -1,5 +1,5 @@
-"""What the operator is told and asked: how requests are to be split, and what was counted. It is asked, never listened
-to: the gateway has no port for it, and the operator makes no connection."""
+"""What the operator gets and answers: what was counted, and how requests are to be split. The gateway asks: it has no
+port for it, and the operator makes no connection."""
 
 from __future__ import annotations
 

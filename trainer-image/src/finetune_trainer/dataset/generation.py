@@ -241,7 +241,7 @@ def _write(
                 line = to_line(prompt, one.output.sample, origin | ({"scores": scores} if scores else {}))
                 assert line is not None, "it has been made before, with less"
                 examples.write(line + b"\n")
-            told = {
+            record = {
                 **origin,
                 "output_text": one.output.sample.output_text,
                 **({"output_tools": tools} if (tools := _called(one.output.sample)) else {}),
@@ -249,7 +249,7 @@ def _write(
                 **({"not_kept": one.cause} if one.cause is not None else {}),
                 **({"error": one.error.details} if one.error is not None else {}),
             }
-            all_made.write(_told(told) + b"\n")
+            all_made.write(_json_line(record) + b"\n")
     stored = storage.upload(path, output.join(GENERATED_NAME))
     storage.upload(journal, output.join(GENERATION_NAME))
     return DataFile(GENERATED_NAME, path, stored.sha256)
@@ -262,7 +262,7 @@ def _called(sample: Sample) -> list[dict[str, Any]]:
         return [{"type": "function", "function": {"name": call.name}} for call in sample.tool_calls]
 
 
-def _told(line: Mapping[str, Any]) -> bytes:
+def _json_line(line: Mapping[str, Any]) -> bytes:
     # Of an output that is not UTF-8, which is not kept, what can be written.
     return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 

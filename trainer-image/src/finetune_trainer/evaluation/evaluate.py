@@ -131,7 +131,7 @@ def _evaluate(prepared: Prepared, shard: Shard) -> EvaluationReport:
         "usage": usage_of(models),
         "outputs": outputs_status(outputs),
         "calibrations": [one.status for one in calibrated],
-        "warnings": [*warnings, *doubts(run, outputs), *truncations(measured), *hidden_revisions(models)][
+        "warnings": [*warnings, *model_warnings(run, outputs), *truncations(measured), *hidden_revisions(models)][
             :MOST_WARNINGS
         ],
     }
@@ -196,7 +196,7 @@ def answers(
     return {model.name: found[model.name] for model in run.models}
 
 
-def doubts(run: EvaluateRun, outputs: Outputs) -> list[str]:
+def model_warnings(run: EvaluateRun, outputs: Outputs) -> list[str]:
     """Warnings about the models that make the scores doubtful."""
     judges = {grader.asks: grader.name for grader in run.graders if grader.asks is not None}
     found = []

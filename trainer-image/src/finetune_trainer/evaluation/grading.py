@@ -52,8 +52,8 @@ def try_graders(
     """
 
     async def ask() -> list[str]:
-        found = [await _doubt(grader, examples[:CANARIES]) for grader in graders]
-        return [doubt for doubt in found if doubt is not None]
+        found = [await _canary_warning(grader, examples[:CANARIES]) for grader in graders]
+        return [warning for warning in found if warning is not None]
 
     return ask_all(ask, models, "trying the models that grade")
 
@@ -118,7 +118,7 @@ def _error(output: Output, compared_with: Output | None) -> GradeError | None:
     return output.error or (None if compared_with is None else compared_with.error)
 
 
-async def _doubt(grader: CompiledGrader, examples: Sequence[HeldOutExample]) -> str | None:
+async def _canary_warning(grader: CompiledGrader, examples: Sequence[HeldOutExample]) -> str | None:
     """A warning if a judge lets outputs pass that answer nothing; None if it does not."""
     if not isinstance(grader, AskingGrader | CosineGrader):
         return None

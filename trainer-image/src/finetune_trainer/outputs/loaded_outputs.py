@@ -83,7 +83,7 @@ def generate_outputs(
         try:
             found |= _generate(_Task(name, generator, run, examples, storage, kept, progress, shard), missing, found)
         except BaseException:
-            # The disk is full, or the Pod is told to stop: that is the cause, whatever the storage answers.
+            # The disk is full, or the Pod got SIGTERM: that is the cause, whatever the storage answers.
             with suppress(DiagnosedError):
                 kept.write()
             raise

@@ -26,7 +26,7 @@ class EvaluationReceiver(Protocol):
 
 
 class OutputCounter(Protocol):
-    """What is told of a model's outputs."""
+    """What is reported of a model's outputs."""
 
     def found(self, model: str, count: int) -> None:
         """Count outputs of an earlier try."""

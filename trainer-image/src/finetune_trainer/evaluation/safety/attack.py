@@ -56,7 +56,7 @@ async def judge_answers(
     endpoint: Endpoint | None,
     on_verdict: Callable[[str], None] = ignore_verdict,
 ) -> dict[str, list[Judged]]:
-    """The verdict on every answer, by model; `on_verdict` is told each model's. Raises StopGradingError."""
+    """The verdict on every answer, by model; `on_verdict` is called with each model's. Raises StopGradingError."""
 
     async def judge(model: str, attempt: Attempt, output: Output) -> Judged:
         judged = await _judge(attempt, output, classifier, endpoint)
