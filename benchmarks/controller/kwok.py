@@ -29,7 +29,7 @@ from finetune_api.pod_contracts.outcome import DatasetReport, PreflightReport, T
 from finetune_api.pod_contracts.run import run_folder
 from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_operator.dataset import run_identity as dataset_run_identity
-from finetune_operator.finetunejob.objects import run_digest
+from finetune_operator.finetunejob.run_identity import run_digest
 from finetune_operator.kube.resources import FINE_TUNE_JOBS
 from finetune_operator.pods.roles import DATASET_ROLE
 

@@ -17,7 +17,7 @@ from finetune_api.dataset import DatasetSpec
 from finetune_api.finetunejob import FineTuneJobSpec
 from finetune_operator.dataset import objects as dataset_objects
 from finetune_operator.dataset import run_identity as dataset_run_identity
-from finetune_operator.finetunejob.objects import run_digest
+from finetune_operator.finetunejob.run_identity import run_digest
 
 PLANE = ControlPlane(Path("/nowhere"), "https://127.0.0.1:1", Path("/nowhere/kubeconfig"))
 

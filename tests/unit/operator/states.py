@@ -36,10 +36,10 @@ from finetune_operator.finetunejob.objects import (
     output_uri,
     preflight_pod_name,
     rendezvous_service_name,
-    run_digest,
     train_job_name,
 )
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.finetunejob.run_identity import run_digest
 from finetune_operator.pods.observed import JobView, PodView
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)

@@ -16,6 +16,7 @@ from finetune_operator.core.ownership import Owner, child_name
 from finetune_operator.dataset.allowed_class import class_or_refusal, parts_of
 from finetune_operator.dataset.observed import ObservedDataset
 from finetune_operator.dataset.pinned_revision import revision_to_read
+from finetune_operator.dataset.run_identity import run_key
 from finetune_operator.finetuneclass.resolve import (
     ResolvedClass,
     answers_location,
@@ -33,11 +34,6 @@ BUILD_SECONDS = 6 * 3600
 """The shortest limit of a try. The spec's own deadline counts the whole run."""
 GENERATE_SECONDS = 24 * 3600
 """The same of a try that asks a teacher."""
-
-
-def run_key(status: DatasetStatus) -> str:
-    """The run's part of the names of its Jobs and its folder."""
-    return f"{status.run_id}-{status.run_digest}"
 
 
 def build_job_name(owner: Owner, run: str, try_number: int) -> str:

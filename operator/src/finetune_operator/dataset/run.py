@@ -7,10 +7,10 @@ from finetune_api.dataset import DatasetStatus
 from finetune_api.pod_contracts.outcome import DatasetReport
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.dataset.allowed_class import class_or_refusal
-from finetune_operator.dataset.objects import build_job_name, objects_of, output_uri, run_key
+from finetune_operator.dataset.objects import build_job_name, objects_of, output_uri
 from finetune_operator.dataset.observed import ObservedDataset
 from finetune_operator.dataset.pinned_revision import revision_to_read
-from finetune_operator.dataset.run_identity import is_same_run, new_run
+from finetune_operator.dataset.run_identity import is_same_run, new_run, run_key
 from finetune_operator.dataset.try_result import try_result
 from finetune_operator.retried_run.run import RetriedRun
 

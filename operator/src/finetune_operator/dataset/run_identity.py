@@ -16,6 +16,11 @@ def run_digest(spec: DatasetSpec, number: int) -> str:
     return digest([number, without(spec, CHANGEABLE_WITHIN_A_RUN)], 8)
 
 
+def run_key(status: DatasetStatus) -> str:
+    """The run's part of the names of its Jobs and its folder."""
+    return f"{status.run_id}-{status.run_digest}"
+
+
 def is_same_run(observed: ObservedDataset) -> bool:
     """Whether the status describes the run that the spec asks for: a rollback may bring back a runId."""
     spec, status = observed.spec, observed.status

@@ -19,7 +19,6 @@ from finetune_api.finetunejob import (
     FineTuneJobStatus,
     ResolvedHyperparameters,
 )
-from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
 from finetune_api.pod_contracts.outcome import EXIT_DISRUPTED, EXIT_SUCCEEDED
 from finetune_api.pod_contracts.run import (
     METRICS_PORT,
@@ -32,7 +31,6 @@ from finetune_api.pod_contracts.run import (
     ProgressTarget,
     TrainRun,
 )
-from finetune_operator.core.digest import digest, without
 from finetune_operator.core.ownership import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata
 from finetune_operator.finetuneclass.resolve import (
     ResolvedClass,
@@ -42,6 +40,7 @@ from finetune_operator.finetuneclass.resolve import (
     storage_config,
 )
 from finetune_operator.finetunejob.attempt_state import preflight_succeeded
+from finetune_operator.finetunejob.run_identity import run_key
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.endpoints import model_keys
 from finetune_operator.pods.builders import PodRole, annotated_job, annotated_pod, put_in_queue, rendered
@@ -64,23 +63,6 @@ POD_FAILURE_POLICY: Object = {
         {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [EXIT_SUCCEEDED]}},
     ]
 }
-
-
-def run_key(status: FineTuneJobStatus) -> str:
-    """The run's part of the names of Jobs and folders; the runId alone for runs that are older than digests."""
-    run_id = status.run_id or ""
-    return f"{run_id}-{status.run_digest}" if status.run_digest else run_id
-
-
-def run_digest(spec: FineTuneJobSpec, number: int) -> str:
-    """A digest of eight characters of the run's number and of all of the spec that can't change within a run."""
-    return digest([number, without(spec, CHANGEABLE_WITHIN_A_RUN)], 8)
-
-
-def next_run_number(status: FineTuneJobStatus) -> int:
-    """The number of the run after the one of this status; the first one's is 1."""
-    begun = status.run_number or len(status.history) + (status.run_id is not None)
-    return begun + 1
 
 
 class NextJob(NamedTuple):

@@ -45,7 +45,7 @@ from finetune_operator.finetunejob.policies.retry import (
     record_next_time,
     wait_for_next_time,
 )
-from finetune_operator.finetunejob.policies.run import (
+from finetune_operator.finetunejob.policies.run_id import (
     begin_run,
     record_revisions,
     record_starting_model,

@@ -7,10 +7,28 @@ server validates each update only against the one before it.
 from __future__ import annotations
 
 from finetune_api.conditions import ConditionType, Reason
-from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
 from finetune_operator.core.conditions import Readiness, stalled
-from finetune_operator.finetunejob.objects import run_digest
+from finetune_operator.core.digest import digest, without
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+
+
+def run_key(status: FineTuneJobStatus) -> str:
+    """The run's part of the names of Jobs and folders; the runId alone for runs that are older than digests."""
+    run_id = status.run_id or ""
+    return f"{run_id}-{status.run_digest}" if status.run_digest else run_id
+
+
+def run_digest(spec: FineTuneJobSpec, number: int) -> str:
+    """A digest of eight characters of the run's number and of all of the spec that can't change within a run."""
+    return digest([number, without(spec, CHANGEABLE_WITHIN_A_RUN)], 8)
+
+
+def next_run_number(status: FineTuneJobStatus) -> int:
+    """The number of the run after the one of this status; the first one's is 1."""
+    begun = status.run_number or len(status.history) + (status.run_id is not None)
+    return begun + 1
 
 
 def run_id_refusal(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Readiness | None:

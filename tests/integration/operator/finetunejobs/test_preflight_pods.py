@@ -8,7 +8,8 @@ import pytest
 
 from finetune_api.finetunejob import FineTuneJobSpec
 from finetune_operator.core.ownership import Owner, metadata
-from finetune_operator.finetunejob.objects import preflight_pod_name, run_digest
+from finetune_operator.finetunejob.objects import preflight_pod_name
+from finetune_operator.finetunejob.run_identity import run_digest
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
 from tests.integration.operator.finetunejobs.webhooks import unanswered_webhook

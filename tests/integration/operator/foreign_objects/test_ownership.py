@@ -15,7 +15,8 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.pod_contracts.outcome import EvaluationReport, PreflightReport, TrainReport
 from finetune_api.pod_contracts.termination_message import to_termination_message
 from finetune_operator.core.ownership import Owner
-from finetune_operator.finetunejob.objects import preflight_pod_name, run_key
+from finetune_operator.finetunejob.objects import preflight_pod_name
+from finetune_operator.finetunejob.run_identity import run_key
 from tests.integration.crds import CRDS
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, wait_for

@@ -38,11 +38,10 @@ from finetune_operator.finetunejob.objects import (
     model_source,
     next_job,
     output_uri,
-    run_key,
     teacher_source,
 )
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.run_identity import run_id_refusal
+from finetune_operator.finetunejob.run_identity import run_id_refusal, run_key
 from finetune_operator.finetunejob.stale_jobs import (
     lost_pods_message,
     stale_and_old_jobs,

@@ -19,15 +19,9 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.allowed_class import allowed_class, class_or_refusal, with_run_id_hint
 from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, preflight_succeeded
 from finetune_operator.finetunejob.ends import run_failed
-from finetune_operator.finetunejob.objects import (
-    model_source,
-    next_job,
-    output_uri,
-    preflight_objects,
-    run_key,
-    teacher_source,
-)
+from finetune_operator.finetunejob.objects import model_source, next_job, output_uri, preflight_objects, teacher_source
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.finetunejob.run_identity import run_key
 from finetune_operator.finetunejob.stale_jobs import stale_and_old_jobs, stale_jobs
 from finetune_operator.finetunejob.storage_folders import access_of, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object

@@ -13,8 +13,9 @@ from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
 from finetune_api.lifecycle import FailureStatus
 from finetune_operator.environment import Environment
 from finetune_operator.finetunejob.kind import finetunejob
-from finetune_operator.finetunejob.objects import preflight_pod_name, run_digest
+from finetune_operator.finetunejob.objects import preflight_pod_name
 from finetune_operator.finetunejob.plan import plan
+from finetune_operator.finetunejob.run_identity import run_digest
 from tests.unit.operator.finetunejob.runs.runs import (
     IN_PREFLIGHT,
     IN_TRAINING,

@@ -12,9 +12,9 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import CheckpointStatus, EndedRun, FineTuneJobStatus
 from finetune_api.lifecycle import FailureStatus
 from finetune_operator.environment import Environment
-from finetune_operator.finetunejob.objects import run_digest
 from finetune_operator.finetunejob.observe import observe
 from finetune_operator.finetunejob.plan import plan
+from finetune_operator.finetunejob.run_identity import run_digest
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.finetunejob.runs.runs import PROGRESS, USAGE, decide, finished, stopped_status

@@ -23,9 +23,9 @@ from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.core.conditions import Readiness, first_missing, progressing, stalled
 from finetune_operator.finetunejob.allowed_class import with_run_id_hint
 from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision, JobPlan, stopped
-from finetune_operator.finetunejob.objects import model_source, next_run_number, preflight_pod_name, run_digest, run_key
+from finetune_operator.finetunejob.objects import model_source, preflight_pod_name
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.run_identity import run_id_refusal
+from finetune_operator.finetunejob.run_identity import next_run_number, run_digest, run_id_refusal, run_key
 from finetune_operator.finetunejob.stale_jobs import (
     next_check,
     others_stopped,
