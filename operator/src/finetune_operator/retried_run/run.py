@@ -60,7 +60,7 @@ class RetriedRun(Generic[Seen, Status]):
     """Whether what its try runs with no longer exists, so that its report would be rejected."""
     # Its tries.
     report: type[Report]
-    """With which a Pod tells that it has succeeded."""
+    """Of a Pod that has succeeded."""
     resumes: bool = False
     """Whether a try continues with what an earlier one saved."""
     has_config_map: bool = False
