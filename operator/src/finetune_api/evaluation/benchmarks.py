@@ -18,6 +18,7 @@ BenchmarkTask = Literal[
     "boolq",
     "gsm8k",
     "hellaswag",
+    "ifeval",
     "lambada_openai",
     "mmlu",
     "openbookqa",
@@ -28,9 +29,9 @@ BenchmarkTask = Literal[
 ]
 """By the names that lm-eval gives them. Each is tested; none executes code that a model wrote."""
 BENCHMARK_TASKS: tuple[str, ...] = get_args(BenchmarkTask)
-FIXED_SHOTS = ("truthfulqa_mc1", "truthfulqa_mc2")
-"""Their prompts have examples of their own."""
-GENERATING = ("gsm8k",)
+NO_SHOTS = ("ifeval", "truthfulqa_mc1", "truthfulqa_mc2")
+"""Their prompts have examples of their own, or are instructions, of which there are no solved ones."""
+GENERATING = ("gsm8k", "ifeval")
 """Their answers are written; of the others, the likeliest choice counts."""
 MIRROR_URI_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^?#\s]+$"
 MirrorUri = Annotated[str, StringConstraints(max_length=LONGEST_URI, pattern=MIRROR_URI_PATTERN)]
@@ -48,13 +49,13 @@ class Benchmark(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                f"!has(self.fewShot) || !(self.task in {list(FIXED_SHOTS)})",
-                "the prompts of truthfulqa have examples of their own: omit fewShot",
+                f"!has(self.fewShot) || !(self.task in {list(NO_SHOTS)})",
+                "ifeval and truthfulqa have no fewShot: omit it",
                 "fewShot",
             ),
             (
                 f"!has(self.maxTokens) || self.task in {list(GENERATING)}",
-                f"only {', '.join(GENERATING)} has outputs: omit maxTokens",
+                f"only {' and '.join(GENERATING)} have outputs: omit maxTokens",
                 "maxTokens",
             ),
         )
@@ -73,7 +74,7 @@ class Benchmark(ApiModel):
         description="Solved examples in each prompt. Omitted: the task's own number (gsm8k: 5, others: 0).",
     )
     max_tokens: int | None = Field(
-        None, ge=1, le=32768, description="Maximum number of tokens of an output of gsm8k. Omitted: 256."
+        None, ge=1, le=32768, description="Maximum number of tokens of an output. Omitted: 256; ifeval: 1280."
     )
     chat_template: bool = Field(
         False,

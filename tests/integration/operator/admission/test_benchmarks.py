@@ -48,11 +48,11 @@ ARC: Object = {"name": "arc", "task": "arc_easy", "mirror": {"uri": "s3://data/m
         ),
         (
             {"benchmarks": [{**ARC, "task": "truthfulqa_mc2", "fewShot": 1}]},
-            ["spec.benchmarks[0].fewShot", "the prompts of truthfulqa have examples of their own"],
+            ["spec.benchmarks[0].fewShot", "ifeval and truthfulqa have no fewShot: omit it"],
         ),
         (
             {"benchmarks": [{**ARC, "maxTokens": 512}]},
-            ["spec.benchmarks[0].maxTokens", "only gsm8k has outputs: omit maxTokens"],
+            ["spec.benchmarks[0].maxTokens", "only gsm8k and ifeval have outputs: omit maxTokens"],
         ),
         (
             {"benchmarks": [{**ARC, "mirror": {"uri": "hf://datasets/allenai/ai2_arc"}}]},

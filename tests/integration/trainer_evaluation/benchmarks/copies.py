@@ -14,6 +14,8 @@ import datasets
 import yaml
 
 from finetune_api.evaluation.benchmarks import BenchmarkTask
+from finetune_trainer.benchmarks.catalogue import WITH_PUNKT
+from finetune_trainer.benchmarks.punkt import FILES, FOLDER
 
 Row = dict[str, Any]
 
@@ -89,6 +91,21 @@ _MMLU = [
     },
     {"question": "Who wrote it?", "subject": "us_history", "choices": ["He", "She", "They", "We"], "answer": 2},
 ]
+_IFEVAL = [
+    {
+        "key": 1,
+        "prompt": "Write about rain, in less than 500 words.",
+        "instruction_id_list": ["length_constraints:number_words"],
+        "kwargs": [{"relation": "less than", "num_words": 500}],
+    },
+    {
+        "key": 2,
+        "prompt": "List metals as JSON.",
+        "instruction_id_list": ["detectable_format:json_format"],
+        "kwargs": [{"relation": None, "num_words": None}],
+    },
+]
+"""The first one is what any short output follows, the second one what a model with random weights never does."""
 _ALL = ("train", "validation", "test")
 
 COPIES: dict[BenchmarkTask, Copied] = {
@@ -97,6 +114,7 @@ COPIES: dict[BenchmarkTask, Copied] = {
     "boolq": Copied("boolq", dict.fromkeys(_ALL, _BOOLQ)),
     "gsm8k": Copied("main", dict.fromkeys(("train", "test"), _GSM8K)),
     "hellaswag": Copied("default", dict.fromkeys(_ALL, _HELLASWAG), "data/{split}-00000-of-00001.parquet"),
+    "ifeval": Copied("default", {"train": _IFEVAL}, "ifeval_input_data.jsonl"),
     "lambada_openai": Copied("default", {"test": _LAMBADA}, "data/lambada_{split}.jsonl"),
     "mmlu": Copied("all", dict.fromkeys(("test", "dev"), _MMLU)),
     "openbookqa": Copied("main", dict.fromkeys(_ALL, _OPEN_BOOK)),
@@ -105,6 +123,14 @@ COPIES: dict[BenchmarkTask, Copied] = {
     "truthfulqa_mc2": Copied("multiple_choice", {"validation": _TRUTHFUL}),
     "winogrande": Copied("winogrande_xl", dict.fromkeys(_ALL, _WINOGRANDE)),
 }
+
+
+def write_punkt(nltk_data: Path) -> None:
+    """nltk's model of sentences, in the form of the real one: it knows that Dr. ends none."""
+    folder = nltk_data / FOLDER
+    folder.mkdir(parents=True)
+    for name in FILES:
+        (folder / name).write_text("dr\n" if name == "abbrev_types.txt" else "", encoding="utf-8")
 
 
 def write_copy(folder: Path, task: BenchmarkTask, rows: Sequence[Row] | None = None) -> Path:
@@ -127,5 +153,7 @@ def write_copy(folder: Path, task: BenchmarkTask, rows: Sequence[Row] | None = N
             }
         ]
     }
+    if task in WITH_PUNKT:
+        write_punkt(folder / "nltk_data")
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\n# What this is\n", encoding="utf-8")
     return folder

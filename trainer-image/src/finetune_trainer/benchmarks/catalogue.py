@@ -13,6 +13,8 @@ from finetune_api.evaluation.benchmarks import BenchmarkTask
 
 EXECUTES_CODE = ("cruxeval", "humaneval", "humaneval_infilling", "longproc", "mbpp")
 """Families of tasks that run what the model writes."""
+WITH_PUNKT = ("ifeval",)
+"""Tasks that count sentences by nltk's model of them."""
 BY_SUBJECT = ("mmlu",)
 """Tasks whose questions have a subject each, with solved examples of its own."""
 
@@ -37,6 +39,7 @@ CATALOGUE: dict[BenchmarkTask, Scored] = {
     "boolq": Scored("super_glue/boolq/default.yaml", "acc"),
     "gsm8k": Scored("gsm8k/gsm8k.yaml", "exact_match", "flexible-extract"),
     "hellaswag": Scored("hellaswag/hellaswag.yaml", "acc_norm"),
+    "ifeval": Scored("ifeval/ifeval.yaml", "prompt_level_strict_acc"),
     "lambada_openai": Scored("lambada/lambada_openai.yaml", "acc"),
     "mmlu": Scored(
         "mmlu/default/_default_template_yaml",

@@ -12,6 +12,7 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation.benchmarks import BenchmarkTask
 from finetune_trainer.benchmarks.catalogue import BY_SUBJECT, CATALOGUE, definition_file
 from finetune_trainer.benchmarks.mirror import LocalDataset
+from finetune_trainer.benchmarks.punkt import use_punkt
 from finetune_trainer.process.failures import DiagnosedError, first_line, sentence
 
 
@@ -24,6 +25,7 @@ def load_task(task: BenchmarkTask, data: LocalDataset, scratch: Path) -> Any:
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._yaml_loader import load_yaml
 
+    from finetune_trainer.benchmarks.instructions import check_instructions
     from finetune_trainer.benchmarks.subjects import SubjectsTask
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -43,10 +45,15 @@ def load_task(task: BenchmarkTask, data: LocalDataset, scratch: Path) -> Any:
     file = folder / f"{task}.yaml"
     file.write_text(yaml.safe_dump(definition), encoding="utf-8")
     datasets.disable_progress_bars()
+    if data.nltk_data is not None:
+        use_punkt(data.nltk_data)
     try:
         if task in BY_SUBJECT:
             return SubjectsTask(load_yaml(file))
-        return TaskManager(include_path=str(folder), include_defaults=False).load([task])["tasks"][task]
+        loaded = TaskManager(include_path=str(folder), include_defaults=False).load([task])["tasks"][task]
+        if task == "ifeval":
+            check_instructions(loaded)
+        return loaded
     except Exception as error:  # whatever a library raises on rows that are not the task's
         raise DiagnosedError(
             Reason.BENCHMARK_INVALID,

@@ -48,6 +48,8 @@ class PreparedBenchmark:
     examples: int
     shots: int
     """Solved examples in each prompt."""
+    max_tokens: int | None
+    """Of an output; None: lm-eval's own limit."""
 
 
 def prepare_benchmarks(
@@ -80,7 +82,17 @@ def _prepare(benchmark: Benchmark, storage: Storage, directory: Path, allowed: S
             f"{' of some subject' if benchmark.task in BY_SUBJECT else ''}. "
             f"Set fewShot lower. {how_to_fill(mirror, benchmark.task)}",
         )
-    return PreparedBenchmark(benchmark, manifest, task, examples, shots)
+    own_limit = _own_limit(task)
+    return PreparedBenchmark(benchmark, manifest, task, examples, shots, benchmark.max_tokens or own_limit)
+
+
+def _own_limit(task: Any) -> int | None:
+    """The task's own limit of an output. It is taken out of the definition, where it would be more than ours."""
+    settings = dict(task.get_config("generation_kwargs") or {})
+    limit: int | None = settings.pop("max_gen_toks", None)
+    if limit is not None:
+        task.set_config(key="generation_kwargs", value=settings)
+    return limit
 
 
 def measure_all(
@@ -119,7 +131,7 @@ def _measure(
     from finetune_trainer.benchmarks.language_model import AskedModel
 
     answered = _Answered(prepared.examples, on_examples)
-    asked_model = AskedModel(load(), kept, answered.add, benchmark.max_tokens)
+    asked_model = AskedModel(load(), kept, answered.add, prepared.max_tokens)
     try:
         with log_progress(
             f"{name}: {benchmark.name}", lambda: {"examples": f"{answered.examples}/{prepared.examples}"}

@@ -2,6 +2,7 @@
 
 <mirror>/arc_easy.json                                  the manifest: written last, with each file's digest
 <mirror>/allenai--ai2_arc/<revision>/{files...}         in the layout of the dataset's own repository
+<mirror>/nltk--punkt_tab/<revision>/{files...}          nltk's model of sentences, of tasks that count them
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from finetune_api.base import ApiModel, Line, problems
 from finetune_api.conditions import Reason
 from finetune_api.evaluation.benchmarks import BenchmarkTask
 from finetune_api.sources import StorageLocation, is_allowed
-from finetune_trainer.benchmarks.catalogue import PublishedDataset, published_dataset
+from finetune_trainer.benchmarks.catalogue import WITH_PUNKT, PublishedDataset, published_dataset
+from finetune_trainer.benchmarks.punkt import FILES, FOLDER, PUNKT, punkt_revision
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import MismatchError, Storage
 
@@ -47,6 +49,12 @@ class MirrorManifest(ApiModel):
     revision: Line = Field(description="Commit of the hub, or what the person who copied it called it.")
     reader: Reader
     splits: dict[Line, list[MirroredFile]]
+    punkt: list[MirroredFile] | None = Field(None, description="nltk's model of sentences.")
+
+    @property
+    def files(self) -> list[MirroredFile]:
+        """All files."""
+        return [*(file for files in self.splits.values() for file in files), *(self.punkt or [])]
 
     @property
     def published(self) -> PublishedDataset:
@@ -60,6 +68,8 @@ class LocalDataset:
 
     reader: Reader
     splits: Mapping[str, Sequence[Path]]
+    nltk_data: Path | None = None
+    """A folder of nltk's data with its model of sentences, if the task reads that."""
 
 
 def manifest_location(mirror: StorageLocation, task: BenchmarkTask) -> StorageLocation:
@@ -70,6 +80,11 @@ def manifest_location(mirror: StorageLocation, task: BenchmarkTask) -> StorageLo
 def files_location(mirror: StorageLocation, dataset: str, revision: str) -> StorageLocation:
     """The folder with a dataset's files."""
     return mirror.join(dataset.replace("/", "--"), revision)
+
+
+def punkt_location(mirror: StorageLocation, files: Sequence[MirroredFile]) -> StorageLocation:
+    """The folder with a copy of nltk's model of sentences."""
+    return files_location(mirror, f"nltk/{PUNKT}", punkt_revision([file.sha256 for file in files]))
 
 
 def read_manifest(storage: Storage, mirror: StorageLocation, task: BenchmarkTask) -> MirrorManifest:
@@ -94,9 +109,11 @@ def read_manifest(storage: Storage, mirror: StorageLocation, task: BenchmarkTask
     lacking = [split for split in wanted.splits if not manifest.splits.get(split)]
     if lacking:
         raise _invalid(mirror, task, f"{location.uri} lacks the split {lacking[0]!r}, which the task reads")
-    if sum(map(len, manifest.splits.values())) > MOST_FILES:
+    if task in WITH_PUNKT and {file.path for file in manifest.punkt or []} != set(FILES):
+        raise _invalid(mirror, task, f"{location.uri} lacks nltk's model of sentences, which the task reads")
+    if len(manifest.files) > MOST_FILES:
         raise _invalid(mirror, task, f"{location.uri} names more than {MOST_FILES} files")
-    size = sum(file.size for files in manifest.splits.values() for file in files)
+    size = sum(file.size for file in manifest.files)
     if size > MOST_BYTES:
         raise _invalid(mirror, task, f"{location.uri} names files of {size:,} bytes, of at most {MOST_BYTES:,}")
     return manifest
@@ -109,25 +126,31 @@ def fetch_dataset(
 
     Raises DiagnosedError (BenchmarkInvalid, SourceNotAllowed, or one of the storage's).
     """
+
+    def fetch(folder: StorageLocation, file: MirroredFile, path: Path) -> None:
+        location = folder.join(file.path)
+        if not is_allowed(location.uri, tuple(allowed)):
+            raise DiagnosedError(
+                Reason.SOURCE_NOT_ALLOWED,
+                f"The class does not allow {location.uri}, a file of the benchmark {manifest.task}; it allows "
+                f"{', '.join(allowed)}.",
+            )
+        try:
+            storage.download(location, path, size=file.size, sha256=file.sha256)
+        except MismatchError as error:
+            raise _invalid(
+                mirror, manifest.task, f"{location.uri} is not the file of which its manifest has the digest"
+            ) from error
+
     folder = files_location(mirror, manifest.dataset, manifest.revision)
     splits: dict[str, list[Path]] = {}
     for number, (split, mirrored) in enumerate(manifest.splits.items()):
         splits[split] = [directory / f"{number}-{at:05}.{manifest.reader}" for at in range(len(mirrored))]
         for file, path in zip(mirrored, splits[split], strict=True):
-            location = folder.join(file.path)
-            if not is_allowed(location.uri, tuple(allowed)):
-                raise DiagnosedError(
-                    Reason.SOURCE_NOT_ALLOWED,
-                    f"The class does not allow {location.uri}, a file of the benchmark {manifest.task}; it allows "
-                    f"{', '.join(allowed)}.",
-                )
-            try:
-                storage.download(location, path, size=file.size, sha256=file.sha256)
-            except MismatchError as error:
-                raise _invalid(
-                    mirror, manifest.task, f"{location.uri} is not the file of which its manifest has the digest"
-                ) from error
-    return LocalDataset(manifest.reader, splits)
+            fetch(folder, file, path)
+    for file in manifest.punkt or []:
+        fetch(punkt_location(mirror, manifest.punkt or []), file, directory / "nltk_data" / FOLDER / file.path)
+    return LocalDataset(manifest.reader, splits, None if manifest.punkt is None else directory / "nltk_data")
 
 
 def how_to_fill(mirror: StorageLocation, task: str) -> str:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation.benchmarks import BENCHMARK_TASKS, BenchmarkTask
 from finetune_api.sources import StorageLocation
-from finetune_trainer.benchmarks.catalogue import CATALOGUE, EXECUTES_CODE, PublishedDataset, published_dataset
+from finetune_trainer.benchmarks.catalogue import (
+    CATALOGUE,
+    EXECUTES_CODE,
+    WITH_PUNKT,
+    PublishedDataset,
+    published_dataset,
+)
 from finetune_trainer.benchmarks.lm_eval_tasks import count_examples, load_task
 from finetune_trainer.benchmarks.mirror import (
     READERS,
@@ -21,7 +29,9 @@ from finetune_trainer.benchmarks.mirror import (
     Reader,
     files_location,
     manifest_location,
+    punkt_location,
 )
+from finetune_trainer.benchmarks.punkt import FOLDER, find_punkt
 from finetune_trainer.process.failures import DiagnosedError, first_line, sentence
 from finetune_trainer.process.hub_errors import hub_errors
 from finetune_trainer.storage.storage import Storage
@@ -78,10 +88,14 @@ def mirror_benchmark(
         else:
             found = _from_folder(wanted, source, revision or COPIED)
         local = LocalDataset(found.reader, {split: [path for _, path in kept] for split, kept in found.splits.items()})
+        model = find_punkt(source, Path(directory) / "downloads") if task in WITH_PUNKT else None
+        if model is not None:
+            local = replace(local, nltk_data=_copied(model, Path(directory) / "nltk_data"))
         # Before anything is uploaded: whether lm-eval can read it.
         examples = count_examples(load_task(task, local, Path(directory)), None)
         folder = files_location(mirror, wanted.repository, found.revision)
         splits = {split: [_upload(storage, folder, *one) for one in kept] for split, kept in found.splits.items()}
+        punkt = None if model is None else _upload_punkt(storage, mirror, model)
     manifest = MirrorManifest(
         task=task,
         dataset=wanted.repository,
@@ -89,10 +103,28 @@ def mirror_benchmark(
         revision=found.revision,
         reader=found.reader,
         splits=splits,
+        punkt=punkt,
     )
     location = manifest_location(mirror, task)
     storage.write(location, manifest.model_dump_json(by_alias=True, indent=2, exclude_none=True).encode())
     return Mirrored(manifest, location, examples)
+
+
+def _copied(files: Mapping[str, Path], data: Path) -> Path:
+    """A folder of nltk's data with these files and nothing else."""
+    (data / FOLDER).mkdir(parents=True)
+    for name, file in files.items():
+        shutil.copyfile(file, data / FOLDER / name)
+    return data
+
+
+def _upload_punkt(storage: Storage, mirror: StorageLocation, files: Mapping[str, Path]) -> list[MirroredFile]:
+    described = [
+        MirroredFile(path=name, size=file.stat().st_size, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+        for name, file in files.items()
+    ]
+    folder = punkt_location(mirror, described)
+    return [_upload(storage, folder, name, file) for name, file in files.items()]
 
 
 def _upload(storage: Storage, folder: StorageLocation, path: str, file: Path) -> MirroredFile:
