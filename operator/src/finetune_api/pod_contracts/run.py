@@ -337,7 +337,7 @@ class DatasetRun(ApiModel):
     allowed_images: list[Line] = Field(
         default=[],
         exclude_if=lambda patterns: not patterns,
-        description="Patterns of allowed s3:// and https:// URLs of images of prompts.",
+        description="Patterns of allowed s3:// and https:// URLs of images of prompts and screened examples.",
     )
     python_sandbox: Line | None = Field(
         None,

@@ -44,6 +44,8 @@ CATEGORIES: Mapping[ClassifierFormat, tuple[str, ...]] = {
     ),
 }
 """As the model's publisher names them; the other formats have none."""
+IMAGE_FORMATS: tuple[ClassifierFormat, ...] = ("LlamaGuard", "OpenAIModeration", "Policy")
+"""Those whose models may read images, too."""
 CONTROVERSIAL = "Qwen3Guard"
 """The format with a third verdict."""
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from finetune_api.base import ApiModel, Line, cel
 from finetune_api.kubernetes_types import SET
 from finetune_api.model_usage import Budget, ModelUsage
-from finetune_api.safety.classifier import Classifier
+from finetune_api.safety.classifier import IMAGE_FORMATS, Classifier
 
 ScreeningRule = Literal["EmailAddress", "PhoneNumber", "IBAN", "PaymentCard", "Secret", "IdentityShift", "AlwaysComply"]
 UNCLASSIFIED = "Unclassified"
@@ -29,7 +29,12 @@ class Screening(ApiModel):
                 "!has(self.budget) || has(self.classifier)",
                 "only a classifier has a budget: rules cost nothing",
                 "budget",
-            )
+            ),
+            (
+                f"!self.images || (has(self.classifier) && self.classifier.format in {list(IMAGE_FORMATS)})",
+                f"images need a classifier that reads them: one of format {', '.join(IMAGE_FORMATS)}",
+                "images",
+            ),
         )
     )
 
@@ -44,6 +49,7 @@ class Screening(ApiModel):
         description="Rules that flag an example.",
     )
     classifier: Classifier | None = Field(None, description="Omitted: the rules alone.")
+    images: bool = Field(False, description="Whether the classifier gets images, too: one request for each.")
     budget: Budget | None = Field(
         None,
         description="How much the classifier may be asked in the run. At the limit the run ends. Omitted: no limit.",

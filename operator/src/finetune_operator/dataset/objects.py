@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_api.dataset import DatasetStatus
+from finetune_api.dataset import DatasetSpec, DatasetStatus
 from finetune_api.pod_contracts.run import (
     PYTHON_SANDBOX_SOCKET,
     RUN_CONFIG_PATH,
@@ -46,6 +46,11 @@ def output_uri(owner: Owner, run: str, class_: ResolvedClass) -> str:
     return output_location(class_.spec, owner, run).uri
 
 
+def _reads_images(spec: DatasetSpec) -> bool:
+    """Whether a model is shown images: a teacher those of prompts, or the classifier those of examples."""
+    return spec.generate is not None or (spec.screening is not None and spec.screening.images)
+
+
 def objects_of(observed: ObservedDataset, status: DatasetStatus) -> list[Object] | None:
     """The Job of the status's try, from the current class and spec; None while none may start.
 
@@ -77,7 +82,7 @@ def objects_of(observed: ObservedDataset, status: DatasetStatus) -> list[Object]
         generate=generate,
         prompts_revision=prompts,
         endpoints=endpoints,
-        allowed_images=[] if generate is None else image_sources(class_.spec),
+        allowed_images=image_sources(class_.spec) if _reads_images(spec) else [],
         python_sandbox=PYTHON_SANDBOX_SOCKET if runs_python else None,
     )
     loads_model = generate is not None and generate.teacher.uri is not None

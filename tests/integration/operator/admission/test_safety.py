@@ -85,6 +85,8 @@ def classifier(form: str = "Qwen3Guard", **settings: Any) -> dict[str, Any]:
         classifier("Policy", policy="No recipes."),
         classifier(flagsControversial=True),
         classifier("GraniteGuardian"),
+        *({"images": True, **classifier(form)} for form in ("LlamaGuard", "OpenAIModeration")),
+        {"images": True, **classifier("Policy", policy="No faces.")},
         *(classifier(form, categories=list(names)) for form, names in CATEGORIES.items()),
     ],
     ids=str,
@@ -106,6 +108,11 @@ def test_a_screening_is_taken(api: Api, screening: dict[str, Any]) -> None:
         (classifier(categories=["violence"]), "not a category of Qwen3Guard"),
         (classifier("LlamaGuard", categories=["S15"]), "not a category of LlamaGuard"),
         (classifier("Policy", policy="x", categories=["S1"]), "this format has no categories"),
+        (
+            {"images": True},
+            "images need a classifier that reads them: one of format LlamaGuard, OpenAIModeration, Policy",
+        ),
+        ({"images": True, **classifier()}, "images need a classifier that reads them"),
     ],
 )
 def test_what_can_not_screen_is_refused(api: Api, screening: dict[str, Any], told: str) -> None:

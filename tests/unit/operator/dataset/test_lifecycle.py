@@ -17,6 +17,7 @@ from finetune_operator.dataset.observed import ObservedDataset
 from finetune_operator.dataset.plan import plan
 from finetune_operator.dataset.refusal import spec_refusal
 from finetune_operator.environment import Environment
+from finetune_operator.models.endpoints import endpoint_config
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.dataset_states import (
     FOLDER,
@@ -103,6 +104,21 @@ def test_parts_that_are_merged_keep_their_weights_and_config_maps_are_mounted() 
     assert [(part.name, part.weight) for part in config.parts] == [("common", 3), ("rare", 1)]
     volumes = {one["name"]: one for one in template_of(body)["spec"]["volumes"]}
     assert volumes["dataset-rare"]["configMap"]["name"] == "rare-tickets"
+
+
+def test_images_that_are_screened_may_be_where_the_class_allows() -> None:
+    classifier = {"model": "large", "format": "Policy", "policy": "No faces."}
+    class_ = resolved_class(
+        sources={"datasets": ["s3://data/*"], "images": ["https://images.example.com/*"]},
+        models=[{"name": "large", "url": "https://api.example.com/v1"}],
+    )
+    found = []
+    for images in (True, False):
+        spec = dataset_spec(screening={"images": images, "classifier": classifier})
+        large = endpoint_config(class_.spec.models[0])
+        (body,) = plan(observed_dataset(spec=spec, class_=class_, classifier=large), NOW).create
+        found.append(DatasetRun.from_wire(json.loads(files_of(body)["run.json"])).allowed_images)
+    assert found == [["s3://data/*", "https://images.example.com/*"], []]
 
 
 def test_the_revision_ends_the_run() -> None:

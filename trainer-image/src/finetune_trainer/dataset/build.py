@@ -17,6 +17,7 @@ from finetune_api.finetunejob import DatasetFindings
 from finetune_api.pod_contracts.outcome import DatasetReport
 from finetune_api.pod_contracts.run import DATASET_DIRECTORY, DatasetRun
 from finetune_api.sources import StorageLocation, parse_location
+from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import DataFile, corrected, fetch_files
 from finetune_trainer.data.read.reader import unread_keys
 from finetune_trainer.data.revisions import fetch_split
@@ -61,7 +62,8 @@ def build(run: DatasetRun, directory: Path) -> DatasetReport:
     parts = read_parts(run, storage, directory)
     store_findings(storage, output, [parts.examples])
     refuse_broken(parts.examples, output)
-    screened = _screen(run, parts.examples, storage)
+    images = ImageStore(directory / "images", storage, tuple(run.allowed_images))
+    screened = _screen(run, parts.examples, storage, images)
     with log_progress("splitting"):
         groups = groups_of(parts.examples, run.split.by)
         choice = _choose(run, parts, groups, screened)
@@ -131,12 +133,12 @@ def _what_to_correct(examples: Survey, uri: str) -> str:
     return f"Set spec.format to {examples.wrong_format}, or replace the file"
 
 
-def _screen(run: DatasetRun, examples: Survey, storage: Storage) -> Screened | None:
+def _screen(run: DatasetRun, examples: Survey, storage: Storage, images: ImageStore) -> Screened | None:
     """What is flagged; None: nothing screens. Raises DiagnosedError (DatasetInvalid) with action Fail."""
     if run.screening is None:
         return None
     classifier = classifier_of(run, run.screening, storage, "spec.screening")
-    screened = screen([examples], run.screening, classifier, "spec.screening")
+    screened = screen([examples], run.screening, classifier, images, "spec.screening")
     if run.screening.action == "Fail" and screened.status.flagged:
         output = parse_location(run.output_uri)
         store_findings(storage, output, [examples], screened=screened)

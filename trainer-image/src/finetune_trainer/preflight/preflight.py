@@ -75,9 +75,11 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     surveyed = survey_dataset(storage, run.dataset, formats, directory, run.allowed_datasets, run.revisions)
     store_findings(storage, output, surveyed.sets)
     refuse_invalid(surveyed.sets)
+    images = ImageStore(directory / "images", storage, tuple(run.allowed_images))
     screened = None
     if run.dataset.screening is not None:
-        screened = screen(surveyed.sets, run.dataset.screening, classifier_of(run, run.dataset.screening, storage))
+        classifier = classifier_of(run, run.dataset.screening, storage)
+        screened = screen(surveyed.sets, run.dataset.screening, classifier, images)
         store_findings(storage, output, surveyed.sets, screened=screened)
         screened.refuse_flagged()
     with log_progress(f"reading what {run.model.uri} is"):
@@ -95,7 +97,6 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     if reads_images(model.tokenizer) and run.parallelism.strategy == "FSDP":
         raise DiagnosedError(Reason.INVALID_SPEC, NO_SHARDED_VISION)
     method = method_of(run.method)
-    images = ImageStore(directory / "images", storage, tuple(run.allowed_images))
     max_length = _max_length(run, model.status)
     now = _begun(storage, output)
     tokenizer = model.tokenizer

@@ -39,6 +39,7 @@ MOST_PIXELS = 50_000_000  # a file of a few kilobytes can hold billions
 FORMATS = ("JPEG", "PNG", "WEBP")
 HIGH_DETAIL_SIDE = 2048  # pixels
 LOW_DETAIL_SIDE = 512
+ASKED_SIDE = 1024
 PARALLEL_IMAGES = 8
 EXAMPLES_AHEAD = 8
 
@@ -200,6 +201,20 @@ def fit(image: Image.Image, side: int) -> Image.Image:
     """The image no larger than a square of `side` pixels; its proportions stay."""
     image.thumbnail((side, side))
     return image
+
+
+def blank() -> Image.Image:
+    """A white image."""
+    from PIL import Image
+
+    return Image.new("RGB", (64, 64), "white")
+
+
+def to_data_uri(image: Image.Image) -> str:
+    """The image as others are asked about it: a JPEG that fits into a square of ASKED_SIDE pixels."""
+    packed = io.BytesIO()
+    fit(image, ASKED_SIDE).save(packed, "JPEG", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}"
 
 
 def load(file: Path) -> Image.Image:

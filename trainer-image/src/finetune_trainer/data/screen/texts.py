@@ -21,6 +21,8 @@ class Exchange:
 
     prompt: str
     answer: str | None
+    image: str | None = None
+    """Of the prompt, as a data URI."""
 
 
 def all_text(example: Example) -> str:

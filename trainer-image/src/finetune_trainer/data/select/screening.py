@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -25,10 +25,13 @@ from finetune_api.safety.screening import (
 )
 from finetune_grading.grade import GradeError, RowError
 from finetune_grading.judge import StopGradingError
+from finetune_trainer.data.images.images import ImageError, ImageStore, blank, images_of, load, to_data_uri
 from finetune_trainer.data.read.data_files import corrected
+from finetune_trainer.data.read.examples import Example
+from finetune_trainer.data.read.messages import ImageUrl
 from finetune_trainer.data.screen.classifier import harmful_categories, try_classifier
 from finetune_trainer.data.screen.rules import rules_that_flag
-from finetune_trainer.data.screen.texts import Exchange, exchange
+from finetune_trainer.data.screen.texts import exchange
 from finetune_trainer.data.select.filters import Mask
 from finetune_trainer.data.select.survey import Survey
 from finetune_trainer.endpoints.endpoint import Endpoint
@@ -37,6 +40,8 @@ from finetune_trainer.process.progress_log import log_progress
 
 ASKED_AT_ONCE = 1024
 """Examples in memory while the classifier is asked about them."""
+SEEN_AT_ONCE = 32
+"""The same where it is asked about their images, which may lie in the lines."""
 LONGEST_SECONDS = 5 * 3600
 """What asking may take: less than a preflight may."""
 
@@ -155,7 +160,11 @@ def _by_rule(flags: SetFlags) -> str:
 
 
 def screen(
-    sets: Sequence[Survey], settings: Screening, classifier: Endpoint | None, field: str = "dataset.screening"
+    sets: Sequence[Survey],
+    settings: Screening,
+    classifier: Endpoint | None,
+    images: ImageStore,
+    field: str = "dataset.screening",
 ) -> Screened:
     """Flag the examples of every set. `classifier`: the model that settings.classifier names; `field`: of the spec.
 
@@ -168,24 +177,32 @@ def screen(
                 flags.add(position, rules_that_flag(item.example, settings.rules))
     usage = None
     if settings.classifier is not None and classifier is not None:
-        _refuse_too_slow(sum(len(survey) for survey in sets), classifier, field)
+        seen = images if settings.images else None
+        _refuse_too_slow(sum(_requests(survey, seen) for survey in sets), classifier, field)
         with log_progress("screening by the classifier", lambda: {"requests": classifier.usage.requests}):
-            _classify(flagged, settings.classifier, classifier, field)
+            _classify(flagged, _Asked(settings.classifier, classifier, seen), field)
         usage = classifier.usage
     found = Screened(settings, flagged, usage, field)
     _log.info(f"{found.status.flagged} of {found.status.examples} examples are flagged by {field}")
     return found
 
 
-def _refuse_too_slow(examples: int, classifier: Endpoint, field: str) -> None:
+def _requests(survey: Survey, images: ImageStore | None) -> int:
+    """How often the classifier is asked about a set."""
+    if images is None:
+        return len(survey)
+    return sum(max(1, len(images_of(item.example))) for _, item in survey.examples())
+
+
+def _refuse_too_slow(requests: int, classifier: Endpoint, field: str) -> None:
     config = classifier.config
-    seconds = examples * 60 / config.requests_per_minute
+    seconds = requests * 60 / config.requests_per_minute
     if seconds <= LONGEST_SECONDS:
         return
     raise DiagnosedError(
         Reason.LIMIT_EXCEEDED,
         f"The model {config.name!r} of the class may be asked {config.requests_per_minute} times a minute: for "
-        f"{examples} examples that takes {seconds / 3600:.0f} hours, and screening has {LONGEST_SECONDS // 3600}. Ask "
+        f"{requests} requests that takes {seconds / 3600:.0f} hours, and screening has {LONGEST_SECONDS // 3600}. Ask "
         f"the platform team to raise its requestsPerMinute, or leave {field}.classifier out.",
     )
 
@@ -199,12 +216,48 @@ def _used_up(what: str, examples: int) -> DiagnosedError:
     )
 
 
-def _classify(flagged: Sequence[SetFlags], settings: Classifier, endpoint: Endpoint, field: str) -> None:
+class _Asked:
+    """The classifier, as it is asked about examples. `images`: where theirs are kept; None: it is shown none."""
+
+    def __init__(self, settings: Classifier, endpoint: Endpoint, images: ImageStore | None) -> None:
+        self.settings = settings
+        self.endpoint = endpoint
+        self.images = images
+        # No more images are in memory than are asked about.
+        self._slots = asyncio.Semaphore(endpoint.config.concurrency)
+
+    async def try_out(self, field: str) -> None:
+        """Raises DiagnosedError, StopGradingError."""
+        image = None if self.images is None else to_data_uri(blank())
+        await try_classifier(self.endpoint, self.settings, f"{field}.classifier", image)
+
+    async def categories(self, example: Example) -> list[str]:
+        """Those by which an example is harmful, by its texts or by any image. Raises RowError, StopGradingError."""
+        found = exchange(example)
+        seen = [] if self.images is None else images_of(example)
+        if not seen:
+            return await harmful_categories(self.endpoint, self.settings, found)
+        named: dict[str, None] = {}
+        for image in seen:
+            async with self._slots:
+                asked = replace(found, image=await asyncio.to_thread(self._data_uri, image))
+                named |= dict.fromkeys(await harmful_categories(self.endpoint, self.settings, asked))
+        return list(named)
+
+    def _data_uri(self, image: ImageUrl) -> str:
+        assert self.images is not None
+        try:
+            return to_data_uri(load(self.images.keep(image)))
+        except ImageError as error:
+            raise RowError(GraderErrorCode.SAMPLE_PARSE_ERROR, f"An image can't be read: {error}.") from error
+
+
+def _classify(flagged: Sequence[SetFlags], asked: _Asked, field: str) -> None:
     async def ask() -> None:
-        async with endpoint.connected():
-            await try_classifier(endpoint, settings, f"{field}.classifier")
+        async with asked.endpoint.connected():
+            await asked.try_out(field)
             for flags in flagged:
-                await _classify_set(flags, settings, endpoint)
+                await _classify_set(flags, asked)
 
     try:
         asyncio.run(ask())
@@ -213,16 +266,16 @@ def _classify(flagged: Sequence[SetFlags], settings: Classifier, endpoint: Endpo
         raise stop.__cause__ from None
 
 
-async def _classify_set(flags: SetFlags, settings: Classifier, endpoint: Endpoint) -> None:
-    async def verdict(found: Exchange) -> list[str] | GradeError:
+async def _classify_set(flags: SetFlags, asked: _Asked) -> None:
+    async def verdict(example: Example) -> list[str] | GradeError:
         try:
-            return await harmful_categories(endpoint, settings, found)
+            return await asked.categories(example)
         except RowError as failure:
             return failure.error
 
-    items = enumerate(exchange(item.example) for _, item in flags.survey.examples())
-    while some := list(islice(items, ASKED_AT_ONCE)):
-        verdicts = await asyncio.gather(*(verdict(found) for _, found in some))
+    items = enumerate(item.example for _, item in flags.survey.examples())
+    while some := list(islice(items, ASKED_AT_ONCE if asked.images is None else SEEN_AT_ONCE)):
+        verdicts = await asyncio.gather(*(verdict(example) for _, example in some))
         for (position, _), result in zip(some, verdicts, strict=True):
             if not isinstance(result, GradeError):
                 flags.add(position, result)
