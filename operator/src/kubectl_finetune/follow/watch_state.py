@@ -39,7 +39,7 @@ class WatchState:
     losses: list[tuple[int, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _key: tuple[object, ...] = ()
-    _printed: set[str] = field(default_factory=set)
+    _printed: set[tuple[str, str, int]] = field(default_factory=set)
 
     def take_object(self, kind: str, found: Object) -> list[str]:
         """A new state of the object. Returns the lines to print where there is no terminal."""
@@ -76,16 +76,20 @@ class WatchState:
         return [f"Pod {pod.name}: {pod.state}"] if pod.state != known else []
 
     def take_event(self, kind: str, found: Object) -> list[str]:
-        """An Event of the namespace, if it is about the object or its Pods."""
+        """An Event of the namespace, if it is about the object or its Pods; a repeated one at 2, 4, 8 ... times.
+
+        A probe that fails while a server starts is repeated each second.
+        """
         event = Event(Fields(found))
         uid = event.fields.text("metadata", "uid")
         if self.view is None or kind == "DELETED" or not is_about(event, self.view, list(self.pods.values())):
             return []
         self.events[uid] = event
         line = f"{event.type} {event.about} {event.text_and_count}"
-        if line in self._printed or event.fields.text("involvedObject", "kind") == self.view.kind.name:
+        printed = (event.about, event.text, event.count.bit_length())
+        if printed in self._printed or event.fields.text("involvedObject", "kind") == self.view.kind.name:
             return []  # The headline says what the object's own Events say.
-        self._printed.add(line)
+        self._printed.add(printed)
         return [f"{line} ({event.moment.astimezone():%H:%M:%S})" if event.moment is not None else line]
 
 
