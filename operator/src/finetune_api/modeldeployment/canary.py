@@ -110,6 +110,12 @@ class Canary(ApiModel):
         description="status.canary.revision that may replace what serves, with approval Manual. One that named it "
         "before the canary began approves nothing.",
     )
+    rollback_window_seconds: int = Field(
+        86_400,
+        ge=0,
+        le=2_592_000,
+        description="How long after a model was replaced it may be rolled out again without a canary and an approval.",
+    )
 
 
 class CheckResult(ApiModel):

@@ -20,6 +20,7 @@ from finetune_operator.modeldeployment.policies.canary import (
     promote_canary,
     record_canary_events,
     replace_broken,
+    return_to_earlier,
     run_canary,
     serve_without_canary,
     wait_for_gateway,
@@ -48,6 +49,7 @@ POLICIES: tuple[
     Mutator(withdraw_canary),  # it is of another model, or can't be compared any more
     Decider(serve_without_canary),  # none is asked for, or the model serves already
     Decider(hold_rolled_back),  # it was rolled back
+    Decider(return_to_earlier),  # it served until a short while ago
     Decider(wait_for_gateway),  # nothing can split the requests
     Decider(replace_broken),  # what serves has not answered for long: there is nothing to compare with
     Decider(wait_for_stable),  # what serves does not answer

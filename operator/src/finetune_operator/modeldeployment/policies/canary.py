@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from finetune_api.base import LINE_LENGTH, whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import MOST_ABORTED, AbortedRevision, Canary, CanaryStatus, ModelDeploymentStatus
-from finetune_operator.core.conditions import Readiness
+from finetune_operator.core.conditions import EventNote, Readiness
 from finetune_operator.core.digest import digest, without
 from finetune_operator.core.plan import Plan, earliest
 from finetune_operator.finetuneclass.resolve import source_violation
@@ -36,11 +36,13 @@ from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.applied_model import applied_model
 from finetune_operator.modeldeployment.serving.desired import wanted_replicas
 from finetune_operator.modeldeployment.serving.health import broken_time, is_broken, unready_time
+from finetune_operator.modeldeployment.serving.history import replaced_time
 from finetune_operator.modeldeployment.serving.keep_serving import DeploymentDecision, serve, serve_during_canary
 from finetune_operator.models.resolve import ResolvedModel
 
 RESYNC_SECONDS = 1
 """After this, the status is read again, and gateways get what it says."""
+RETURNED = "ReturnedToEarlier"
 DeploymentPlan = Plan[ModelDeploymentStatus]
 
 
@@ -109,6 +111,19 @@ def hold_rolled_back(
     if aborted is None or aborted.canary_spec != _digest(observed):
         return None
     return serve_during_canary(observed, status, rolled_back(aborted), now)
+
+
+def return_to_earlier(
+    observed: ObservedModelDeployment, status: ModelDeploymentStatus, now: datetime
+) -> DeploymentDecision | None:
+    """Roll out at once what served until a short while ago: whoever goes back to it can't wait for a canary."""
+    model, window = observed.resolved_model.source, timedelta(seconds=_spec(observed).rollback_window_seconds)
+    replaced = replaced_time(status.history, model.revision)
+    if _is_running(status.canary) or replaced is None or now >= replaced + window:
+        return None
+    message = f"{model.revision!r} served until {replaced:%Y-%m-%dT%H:%M:%SZ}: it is rolled out again without a canary."
+    decision = serve(observed, status, model, now)
+    return replace(decision, events=[*decision.events, EventNote("Normal", RETURNED, message)])
 
 
 def wait_for_gateway(
@@ -200,4 +215,4 @@ def _spec(observed: ObservedModelDeployment) -> Canary:
 
 def _digest(observed: ObservedModelDeployment) -> str:
     """Of how it was to prove itself: asked for otherwise, it is tried again. A field that is new is no difference."""
-    return digest(without(_spec(observed), {"approvedRevision"}), 16)
+    return digest(without(_spec(observed), {"approvedRevision", "rollbackWindowSeconds"}), 16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 
 from finetune_api.base import whole_seconds
 from finetune_api.modeldeployment import RolledOutRevision
@@ -11,6 +12,14 @@ from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.modeldeployment.serving.revisions import name_of
 
 MOST_REVISIONS = 10
+
+
+def replaced_time(history: Sequence[RolledOutRevision], revision: str) -> datetime | None:
+    """When this revision was replaced, the last time; None if it never served."""
+    for following, one in pairwise(history):
+        if one.revision == revision and one.available_time is not None:
+            return following.applied_time
+    return None
 
 
 def with_rollout(

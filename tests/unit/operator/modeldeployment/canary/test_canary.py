@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import (
     AbortedRevision,
@@ -294,6 +296,64 @@ def test_going_back_to_what_serves_ends_it() -> None:
     found = decide(back)
     assert found.status.canary is not None and found.status.canary.outcome == "Withdrawn"
     assert "Deployment/router" not in found.decision.writes
+
+
+def replaced_by_next(ago_seconds: float, **canary: Any) -> ObservedModelDeployment:
+    """The next model was rolled out so long ago, and the one before is asked for again."""
+    observed = behind_gateway(**canary)
+    earlier = observed.resolved_model.source
+    rolled = after(observed, plan(with_next(replace(observed, spec=deployment_spec(gateway={"replicas": 1}))), NOW))
+    first, second = rolled.status.history
+    assert [one.revision for one in (first, second)] == ["sha256:bb", "sha256:aa"]
+    first = first.model_copy(update={"applied_time": NOW - timedelta(seconds=ago_seconds), "available_time": NOW})
+    status = rolled.status.model_copy(update={"history": [first, second]})
+    return replace(with_next(rolled, earlier), spec=asked(**canary), status=status)
+
+
+def test_what_served_until_a_while_ago_is_rolled_out_again_at_once_and_without_an_approval() -> None:
+    back = replaced_by_next(86_399, approval="Manual")
+    found = plan(back, NOW)
+    assert (applied(found), found.status.canary) == ("sha256:aa", None)
+    told = [one.message for one in found.events if one.reason == "ReturnedToEarlier"]
+    assert told == ["'sha256:aa' served until 2026-11-21T12:00:01Z: it is rolled out again without a canary."]
+    again = plan(after(back, found), NOW)
+    assert applied(again) == "sha256:aa"
+    assert [one for one in again.events if one.reason == "ReturnedToEarlier"] == []
+
+
+@pytest.mark.parametrize(("ago", "window"), [(86_400, 86_400), (60, 60), (0, 0)])
+def test_after_the_window_going_back_is_a_canary_as_well(ago: float, window: int) -> None:
+    assert applied(plan(replaced_by_next(ago, rollbackWindowSeconds=window), NOW)) == "sha256:bb"
+
+
+def test_what_never_served_or_was_rolled_back_is_not_returned_to() -> None:
+    back = replaced_by_next(60)
+    first, second = back.status.history
+    never = [first, second.model_copy(update={"available_time": None})]
+    assert applied(plan(replace(back, status=back.status.model_copy(update={"history": never})), NOW)) == "sha256:bb"
+    assert (
+        applied(plan(with_next(back, ModelSource(uri="s3://models/router/3", digest="sha256:cc")), NOW)) == "sha256:bb"
+    )
+    failed = AbortedRevision(revision="sha256:aa", canary_spec=canary_digest(back), message="It failed.", time=NOW)
+    held = replace(back, status=back.status.model_copy(update={"aborted": [failed]}))
+    assert applied(plan(held, NOW)) == "sha256:bb"
+
+
+def test_the_canary_of_another_model_ends_when_an_earlier_one_is_asked_for() -> None:
+    back = replaced_by_next(60)
+    other = analysing().status.canary
+    assert other is not None
+    third = other.model_copy(update={"revision": "sha256:cc"})
+    found = plan(replace(back, status=back.status.model_copy(update={"canary": third})), NOW)
+    assert applied(found) == "sha256:aa"
+    assert found.status.canary is not None and found.status.canary.outcome == "Withdrawn"
+
+
+def canary_digest(observed: ObservedModelDeployment) -> str:
+    """What a canary of this spec that was rolled back is remembered by."""
+    failed = plan(reported(analysing(), 400, 200), NOW).status.aborted[0].canary_spec
+    assert observed.spec.rollout == analysing().spec.rollout
+    return failed
 
 
 def test_without_the_progress_endpoint_it_says_so() -> None:
