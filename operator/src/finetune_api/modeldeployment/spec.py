@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import ApiModel, LocalObjectReference, Name, cel
+from finetune_api.base import ApiModel, Line, LocalObjectReference, Name, cel
 from finetune_api.evaluation import ModelReference
 from finetune_api.modeldeployment.canary import Canary
 
@@ -46,6 +46,11 @@ class Rollout(ApiModel):
         "answered a share of the requests no worse than the old one; it needs spec.gateway.",
     )
     canary: Canary | None = Field(None, description="Of type Canary. Omitted: its defaults.")
+    rollback_to: Line | None = Field(
+        None,
+        description="A revision of status.history that is rolled out at once, instead of spec.model, and kept as long "
+        "as this is set. It needs no gate, canary or approval, since it has had them.",
+    )
 
 
 class ModelDeploymentSpec(ApiModel):

@@ -32,6 +32,7 @@ from finetune_operator.modeldeployment.policies.class_limits import refuse_repli
 from finetune_operator.modeldeployment.policies.gate import wait_for_gate
 from finetune_operator.modeldeployment.policies.model import wait_for_model
 from finetune_operator.modeldeployment.policies.name import refuse_taken_name
+from finetune_operator.modeldeployment.policies.rollback import roll_back
 from finetune_operator.modeldeployment.serving.keep_serving import DeploymentDecision
 
 POLICIES: tuple[
@@ -42,6 +43,7 @@ POLICIES: tuple[
     Decider(refuse_taken_name),  # somebody else's Deployment or Service has the name
     Decider(wait_for_class),  # no class
     Decider(refuse_replicas),  # more replicas than the class allows, before anything serves
+    Decider(roll_back),  # an earlier revision is to serve, whatever spec.model is
     Decider(refuse_source),  # a model that the class does not allow
     Decider(wait_for_model),  # the job that makes the model has no result yet
     Decider(wait_for_gate),  # its evaluation has not passed this model

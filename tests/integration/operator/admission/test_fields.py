@@ -97,6 +97,12 @@ from tests.integration.operator.api import Api
         ),
         ("ModelDeployment", {"replicas": -1}, ["spec.replicas", "greater than or equal to 0"]),
         ("ModelDeployment", {"runtime": {"type": "TGI"}}, ["spec.runtime.type", '"Transformers"']),
+        (
+            "ModelDeployment",
+            {"gateway": {}, "rollout": {"type": "Canary", "canary": {"rollbackWindowSeconds": -1}}},
+            ["spec.rollout.canary.rollbackWindowSeconds", "greater than or equal to 0"],
+        ),
+        ("ModelDeployment", {"rollout": {"rollbackTo": ["a"]}}, ["spec.rollout.rollbackTo", "string"]),
         # Names of other objects, labels and quantities, as Kubernetes has them.
         ("FineTuneClass", {"storage": {"bucket": "A", "credentialsSecretName": "s3"}}, ["spec.storage.bucket"]),
         (

@@ -37,10 +37,13 @@ def token(api: Api, pod: Object) -> str:
 
 @dataclass
 class Servers:
-    """Both revisions. `failing`: the share of the canary's answers that are an error."""
+    """Both revisions. Of the canary: `failing`, the share of its answers that are an error; `tokens` of an answer;
+    `first_seconds`, until its first one."""
 
     port: int
     failing: float = 0.0
+    tokens: int = 5
+    first_seconds: float = 0.0
     chance: random.Random = field(default_factory=lambda: random.Random(1))
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -50,17 +53,21 @@ class Servers:
         body = await request.read()
         if is_canary and self.chance.random() < self.failing:
             return web.json_response({"error": {"message": "broken"}}, status=500, headers=headers)
+        tokens = self.tokens if is_canary else 5
         if b'"stream"' in body:
-            return await _streamed(request, headers)
-        usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+            return await _streamed(request, headers, tokens, self.first_seconds if is_canary else 0.0)
+        usage = {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 3 + tokens}
         return web.json_response({"object": "chat.completion", "choices": [], "usage": usage}, headers=headers)
 
 
-async def _streamed(request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
-    """Five tokens and the end, as OpenAI streams them."""
+async def _streamed(
+    request: web.Request, headers: dict[str, str], tokens: int, first_seconds: float
+) -> web.StreamResponse:
+    """Some tokens and the end, as OpenAI streams them."""
     answer = web.StreamResponse(headers={**headers, "Content-Type": "text/event-stream"})
     await answer.prepare(request)
-    for _ in range(5):
+    await asyncio.sleep(first_seconds)
+    for _ in range(tokens):
         await answer.write(b'data: {"choices": [{"index": 0, "delta": {"content": "word"}}]}\n\n')
     await answer.write(b"data: [DONE]\n\n")
     return answer

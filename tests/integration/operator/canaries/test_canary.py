@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ class Deployed:
 @contextlib.asynccontextmanager
 async def deployed(api: Api, folder: Path, **canary: Any) -> AsyncIterator[Deployed]:
     """The first model serves behind one gateway; the second is asked for."""
-    rollout = {"type": "Canary", "canary": {"checks": CHECKS, **canary}}
+    rollout = {"type": "Canary", "canary": {"checks": CHECKS, "rollbackWindowSeconds": 3600, **canary}}
     spec = {"className": "cpu", "model": {"uri": ONE}, "gateway": {"replicas": 1}, "rollout": rollout}
     deployment = await asyncio.to_thread(api.create, "ModelDeployment", "router", spec)
     async with servers() as both, ClientSession() as session:
@@ -132,6 +133,45 @@ async def test_a_model_that_is_no_worse_replaces_what_serves_without_a_failed_re
         assert set(found.client.answers) == {("stable", 200), ("canary", 200)}
         assert [one["revision"] for one in found.status()["history"]] == [TWO, ONE]
         assert not api.children_of(found.deployment, "canary", "Deployment")
+        told = Counter(one["reason"] for one in api.items("Event") if one["involvedObject"]["name"] == "router")
+        assert [told[reason] for reason in ("CanaryStarted", "CanaryShareChanged", "CanaryPassed")] == [1, 2, 1]
+        assert told["RolledBack"] == 0
+
+        await found.until("rolled out", lambda status: status["phase"] == "Available", asks=1)
+        api.patch("ModelDeployment", "router", {"spec": {"model": {"uri": ONE}}})
+        await found.until("back", lambda status: status["applied"]["uri"] == ONE)
+        assert "canary" not in found.status(), "it served until a moment ago"
+
+        await found.until("rolled out", lambda status: status["phase"] == "Available", asks=1)
+        api.patch("ModelDeployment", "router", {"spec": {"rollout": {"rollbackTo": TWO}}})
+        await found.until("undone", lambda status: status["applied"]["uri"] == TWO)
+        await found.until("rolled out", lambda status: status["phase"] == "Available", asks=1)
+        api.patch("ModelDeployment", "router", {"spec": {"rollout": {"rollbackTo": None}}})
+        assert (
+            "undid that" in condition(api.wait_reason("ModelDeployment", "router", "RolledBack"), "Stalled")["message"]
+        )
+        assert found.status()["applied"]["uri"] == TWO, "what was undone is not tried again"
+
+
+@pytest.mark.parametrize(
+    ("check", "fault"),
+    [
+        ({"metric": "OutputTokensMean", "maximumRatio": 1.5}, {"tokens": 20}),
+        ({"metric": "TimeToFirstTokenP95", "maximumRatio": 2}, {"first_seconds": 0.5}),
+    ],
+    ids=["long answers", "slow answers"],
+)
+async def test_a_model_that_answers_worse_without_an_error_is_rolled_back_by_its_check(
+    api: Api, operator: OperatorProcess, tmp_path: Path, check: Object, fault: dict[str, Any]
+) -> None:
+    async with deployed(api, tmp_path, steps=[{"percent": 20, "minimumRequests": 1000}], checks=[check]) as found:
+        for name, value in fault.items():
+            setattr(found.servers, name, value)
+        await found.until("rolled back", lambda status: "aborted" in status, asks=20)
+        message = found.status()["aborted"][0]["message"]
+        assert message.startswith(f"{check['metric']} was ")
+        assert f"{check['maximumRatio']} allowed" in message
+        assert all(code == 200 for _, code in found.client.answers)
 
 
 async def test_a_model_that_fails_is_rolled_back_and_not_tried_again(

@@ -31,11 +31,12 @@ def name(one: CheckResult) -> str:
 
 def _both(one: CheckResult) -> str:
     found = f"{name(one)} was {_number(one.canary)}; that of the model that serves, {_number(one.stable)}"
-    if one.high is None or one.low is None or one.margin is None:
+    if one.low is None or one.margin is None:
         return found
-    return (
-        f"{found} ({_above(one, one.low)} to {_above(one, one.high)} {_unit(one)}, {_above(one, one.margin)} allowed)"
-    )
+    low = _above(one, one.low)
+    # A quantile of few samples has no upper limit.
+    interval = f"at least {low}" if one.high is None else f"{low} to {_above(one, one.high)}"
+    return f"{found} ({interval} {_unit(one)}, {_above(one, one.margin)} allowed)"
 
 
 def _lacks(one: CheckResult) -> str:

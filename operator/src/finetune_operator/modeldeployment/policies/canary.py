@@ -6,11 +6,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from finetune_api.base import LINE_LENGTH, whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.modeldeployment import MOST_ABORTED, AbortedRevision, Canary, CanaryStatus, ModelDeploymentStatus
+from finetune_api.modeldeployment import Canary, CanaryStatus, ModelDeploymentStatus
 from finetune_operator.core.conditions import EventNote, Readiness
-from finetune_operator.core.digest import digest, without
 from finetune_operator.core.plan import Plan, earliest
 from finetune_operator.finetuneclass.resolve import source_violation
 from finetune_operator.modeldeployment.canary.events import with_canary_events
@@ -36,13 +34,12 @@ from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.applied_model import applied_model
 from finetune_operator.modeldeployment.serving.desired import wanted_replicas
 from finetune_operator.modeldeployment.serving.health import broken_time, is_broken, unready_time
-from finetune_operator.modeldeployment.serving.history import replaced_time
+from finetune_operator.modeldeployment.serving.history import RETURNED, asked_as, replaced_time, with_aborted
 from finetune_operator.modeldeployment.serving.keep_serving import DeploymentDecision, serve, serve_during_canary
 from finetune_operator.models.resolve import ResolvedModel
 
 RESYNC_SECONDS = 1
 """After this, the status is read again, and gateways get what it says."""
-RETURNED = "ReturnedToEarlier"
 DeploymentPlan = Plan[ModelDeploymentStatus]
 
 
@@ -55,14 +52,7 @@ def follow_canary(observed: ObservedModelDeployment, plan: DeploymentPlan, now: 
     found = advance(canary, _spec(observed), wanted_replicas(observed), observation_of(observed, canary, now), now)
     update: dict[str, object] = {"canary": found.canary}
     if found.rolled_back is not None:
-        aborted = AbortedRevision(
-            revision=canary.revision,
-            canary_spec=_digest(observed),
-            message=found.rolled_back[:LINE_LENGTH],
-            time=whole_seconds(now),
-        )
-        others = [one for one in status.aborted if one.revision != canary.revision]
-        update["aborted"] = [aborted, *others][:MOST_ABORTED]
+        update["aborted"] = with_aborted(status.aborted, canary.revision, _spec(observed), found.rolled_back, now)
     elif found.canary is not None and found.canary.phase != "Ending" and _is_refused(observed, canary):
         update["canary"] = ending(found.canary, "Withdrawn", now)
     return replace(plan, status=status.model_copy(update=update))
@@ -108,7 +98,7 @@ def hold_rolled_back(
     """Try no canary again that was rolled back, as long as the same is asked for."""
     revision = observed.resolved_model.source.revision
     aborted = next((one for one in status.aborted if one.revision == revision), None)
-    if aborted is None or aborted.canary_spec != _digest(observed):
+    if aborted is None or aborted.canary_spec != asked_as(_spec(observed)):
         return None
     return serve_during_canary(observed, status, rolled_back(aborted), now)
 
@@ -211,8 +201,3 @@ def _published(canary: CanaryStatus | None) -> object:
 
 def _spec(observed: ObservedModelDeployment) -> Canary:
     return observed.spec.rollout.canary or Canary()
-
-
-def _digest(observed: ObservedModelDeployment) -> str:
-    """Of how it was to prove itself: asked for otherwise, it is tried again. A field that is new is no difference."""
-    return digest(without(_spec(observed), {"approvedRevision", "rollbackWindowSeconds"}), 16)

@@ -15,10 +15,14 @@ def applied_model(observed: ObservedModelDeployment) -> ModelSource | None:
     known = observed.status.applied or observed.status.served
     if known is None:
         return _applied_by_an_older_version(observed)
-    # What this version knows of it: Pods get nothing else.
-    of = known.checkpoint
+    return as_known(known)
+
+
+def as_known(model: ModelSource) -> ModelSource:
+    """What this version knows of a model in a status: Pods get nothing else."""
+    of = model.checkpoint
     checkpoint = of and CheckpointSource(uri=of.uri, step=of.step, digest=of.digest, adapter=of.adapter)
-    return ModelSource(uri=known.uri, adapter_uri=known.adapter_uri, digest=known.digest, checkpoint=checkpoint)
+    return ModelSource(uri=model.uri, adapter_uri=model.adapter_uri, digest=model.digest, checkpoint=checkpoint)
 
 
 def _applied_by_an_older_version(observed: ObservedModelDeployment) -> ModelSource | None:

@@ -11,6 +11,7 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import (
     AbortedRevision,
+    Canary,
     ModelDeploymentStatus,
     TrafficBatch,
     TrafficCounts,
@@ -22,6 +23,7 @@ from finetune_operator.core.plan import Plan
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.plan import plan
+from finetune_operator.modeldeployment.serving.history import asked_as
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from tests.unit.operator.crd_schema import assert_storable
@@ -334,7 +336,8 @@ def test_what_never_served_or_was_rolled_back_is_not_returned_to() -> None:
     assert (
         applied(plan(with_next(back, ModelSource(uri="s3://models/router/3", digest="sha256:cc")), NOW)) == "sha256:bb"
     )
-    failed = AbortedRevision(revision="sha256:aa", canary_spec=canary_digest(back), message="It failed.", time=NOW)
+    spec = back.spec.rollout.canary or Canary()
+    failed = AbortedRevision(revision="sha256:aa", canary_spec=asked_as(spec), message="It failed.", time=NOW)
     held = replace(back, status=back.status.model_copy(update={"aborted": [failed]}))
     assert applied(plan(held, NOW)) == "sha256:bb"
 
@@ -347,13 +350,6 @@ def test_the_canary_of_another_model_ends_when_an_earlier_one_is_asked_for() -> 
     found = plan(replace(back, status=back.status.model_copy(update={"canary": third})), NOW)
     assert applied(found) == "sha256:aa"
     assert found.status.canary is not None and found.status.canary.outcome == "Withdrawn"
-
-
-def canary_digest(observed: ObservedModelDeployment) -> str:
-    """What a canary of this spec that was rolled back is remembered by."""
-    failed = plan(reported(analysing(), 400, 200), NOW).status.aborted[0].canary_spec
-    assert observed.spec.rollout == analysing().spec.rollout
-    return failed
 
 
 def test_without_the_progress_endpoint_it_says_so() -> None:

@@ -102,6 +102,11 @@ def test_what_failed_is_reported_with_its_interval_beside_the_margin() -> None:
     assert worse([found]) == told
 
 
+def test_of_a_quantile_that_few_samples_do_not_bound_the_lower_limit_is_told() -> None:
+    bounded = result(metric="TimeToFirstTokenP95", share=None, canary=0.6, low=4.1, high=None, margin=2, verdict="Fail")
+    assert worse([bounded]).endswith("that of the model that serves, 0 (at least 4.1 times, 2 allowed).")
+
+
 def test_the_readiness_says_what_is_counted_and_what_is_missing() -> None:
     counts = TrafficCounts(requests=72, refused=2)
     canary = CanaryStatus(
