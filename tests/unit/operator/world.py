@@ -6,7 +6,7 @@ is real, and so is the order in which its writes are done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from finetune_api.pod_contracts.outcome import TrainReport
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.digest import DIGEST_ANNOTATION
 from finetune_operator.finetuneclass.resolve import ResolvedClass
+from finetune_operator.finetunejob.attempt_state import JobPlan
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.kube.resources import JOBS, PODS
@@ -50,20 +51,24 @@ class World:
     """Pods whose nodes do not answer: nothing of them changes any more."""
 
     def observed(self) -> ObservedFineTuneJob:
+        return self.seen(self.jobs, self.pods)
+
+    def seen(self, jobs: Mapping[str, JobView], pods: Mapping[str, PodView]) -> ObservedFineTuneJob:
+        """What is observed by whom only these Jobs and Pods are known."""
         return ObservedFineTuneJob(
             owner=OWNER,
             generation=1,
             spec=self.spec,
             status=self.status,
             class_=self.class_,
-            jobs=(*self.jobs.values(), *self._alone()),
-            pods=tuple(self.pods.values()),
+            jobs=(*jobs.values(), *self._alone(pods)),
+            pods=tuple(pods.values()),
         )
 
-    def _alone(self) -> Iterator[JobView]:
+    def _alone(self, pods: Mapping[str, PodView]) -> Iterator[JobView]:
         """The Pods without a Job, as alone_view reads them."""
         for name, made in self.alone.items():
-            if (view := self.pods.get(name)) is not None:
+            if (view := pods.get(name)) is not None:
                 states: dict[str, Any] = {"Succeeded": "Complete", "Failed": "Failed"}
                 yield replace(made, state=states.get(view.phase, "Active"), deleting=view.deletion_time is not None)
 
@@ -71,20 +76,27 @@ class World:
 
     def reconcile(self, killed_after: int | None = None) -> int:
         """One reconciliation, killed after so many writes; returns how many writes there were to be done."""
-        decided = plan(self.observed(), self.now)
+        decided = self.planned()
         writes: list[Any] = [*decided.create, *decided.delete]
         if decided.status != self.status:
             writes.append(decided.status)
         for write in writes[:killed_after]:
-            if isinstance(write, FineTuneJobStatus):
-                self.status = write
-            elif isinstance(write, dict):
-                self._create(write)
-            elif write.resource.kind == "Job":
-                self.delete_job(write.name, write.uid)
-            elif write.resource.kind == "Pod" and write.name in self.pods:
-                self.delete_pod(self.pods[write.name])
+            self.write(write)
         return len(writes)
+
+    def planned(self) -> JobPlan:
+        return plan(self.observed(), self.now)
+
+    def write(self, write: Any) -> None:
+        """One write of a plan: a status, an object to create, or a child to delete."""
+        if isinstance(write, FineTuneJobStatus):
+            self.status = write
+        elif isinstance(write, dict):
+            self._create(write)
+        elif write.resource.kind == "Job":
+            self.delete_job(write.name, write.uid)
+        elif write.resource.kind == "Pod" and write.name in self.pods:
+            self.delete_pod(self.pods[write.name])
 
     def _create(self, body: dict[str, Any]) -> None:
         name, spec = body["metadata"]["name"], body["spec"] if body["kind"] == "Job" else {}

@@ -61,6 +61,10 @@ def _refers_to_nothing(body: Body) -> frozenset[ObjectKey]:
     return frozenset()
 
 
+def _never(observed: Any, plan: Plan[Any]) -> bool:
+    return False
+
+
 def _no_aliases(body: Body) -> frozenset[ObjectKey]:
     return frozenset()
 
@@ -83,6 +87,8 @@ class Kind:
     observe: Observe
     plan: Callable[[Any, datetime], Plan[Any]]
     owns: tuple[OwnedResource, ...] = ()
+    rests_on_absence: Callable[[Any, Plan[Any]], bool] = _never
+    """Whether a plan would be wrong if a child existed of which no watch has told: it is made from a live look then."""
     references: Callable[[Body], frozenset[ObjectKey]] = _refers_to_nothing
     aliases: Callable[[Body], frozenset[ObjectKey]] = _no_aliases
     read_by_others: Callable[[Body], Hashable | None] = _all_of_it

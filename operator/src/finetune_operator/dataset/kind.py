@@ -12,6 +12,7 @@ from finetune_operator.dataset.plan import FINISHED, plan
 from finetune_operator.environment import Environment
 from finetune_operator.kube.resources import DATASETS, JOBS, PODS
 from finetune_operator.metrics.dataset_metrics import DatasetMetrics
+from finetune_operator.retried_run.absence import rests_on_absence
 
 
 def dataset(environment: Environment) -> Kind:
@@ -22,6 +23,7 @@ def dataset(environment: Environment) -> Kind:
         partial(observe, environment=environment),
         plan,
         owns=(OwnedResource(JOBS), OwnedResource(PODS)),
+        rests_on_absence=rests_on_absence,
         references=_references,
         is_finished=lambda status: status.phase in FINISHED,
         metrics=(DatasetMetrics(),),

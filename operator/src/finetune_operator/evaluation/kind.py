@@ -12,6 +12,7 @@ from finetune_operator.evaluation.observe import observe
 from finetune_operator.evaluation.plan import FINISHED, plan
 from finetune_operator.kube.resources import EVALUATIONS, JOBS, PODS
 from finetune_operator.metrics.evaluation_metrics import EvaluationMetrics
+from finetune_operator.retried_run.absence import rests_on_absence
 
 
 def evaluation(environment: Environment) -> Kind:
@@ -22,6 +23,7 @@ def evaluation(environment: Environment) -> Kind:
         partial(observe, environment=environment),
         plan,
         owns=(OwnedResource(JOBS), OwnedResource(PODS)),
+        rests_on_absence=rests_on_absence,
         references=_references,
         is_finished=lambda status: status.phase in FINISHED,
         metrics=(EvaluationMetrics(),),

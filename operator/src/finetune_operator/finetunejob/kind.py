@@ -13,7 +13,7 @@ from finetune_operator.finetunejob.attempt_state import FINISHED
 from finetune_operator.finetunejob.deletion import observe as deletion_observe
 from finetune_operator.finetunejob.deletion import plan as deletion
 from finetune_operator.finetunejob.observe import observe
-from finetune_operator.finetunejob.plan import plan
+from finetune_operator.finetunejob.plan import plan, rests_on_absence
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, PODS
 from finetune_operator.metrics.job_metrics import JobMetrics
 
@@ -26,6 +26,7 @@ def finetunejob(environment: Environment) -> Kind:
         partial(observe, environment=environment),
         plan,
         owns=(OwnedResource(JOBS), OwnedResource(PODS)),
+        rests_on_absence=rests_on_absence,
         references=_references,
         finalizer=Finalizer(
             deletion.FINALIZER,

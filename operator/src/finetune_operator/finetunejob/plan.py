@@ -12,7 +12,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus, Phase
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Decider, Mutator, Phases, decided
-from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, progress_reason
+from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, preflight_succeeded, progress_reason
 from finetune_operator.finetunejob.ends import with_last_failure
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.active_deadline import (
@@ -56,6 +56,7 @@ from finetune_operator.finetunejob.policies.run_id import (
 )
 from finetune_operator.finetunejob.policies.suspend import cancel, cancel_run, suspend, suspend_refused_run
 from finetune_operator.finetunejob.policies.wrong_clock import correct_times
+from finetune_operator.pods import leftovers
 
 JobMutator = Mutator[ObservedFineTuneJob, FineTuneJobStatus]
 JobDecider = Decider[ObservedFineTuneJob, FineTuneJobStatus]
@@ -130,6 +131,21 @@ PHASES: Phases[Phase] = Phases(
 def plan(observed: ObservedFineTuneJob, now: datetime) -> JobPlan:
     """The writes that bring the job one step further."""
     return decided(POLICIES, observed, observed.status, _phase, now, ALWAYS)
+
+
+def rests_on_absence(observed: ObservedFineTuneJob, plan: JobPlan) -> bool:
+    """Whether the plan is right only if nothing runs, or has begun to, of which no watch has told."""
+    ended = {end.number for end in observed.status.ended_attempts}
+    replaced = [end for end in plan.status.ended_attempts if end.outcome == "Replaced" and end.number not in ended]
+    is_first = _is_first(observed.status, plan.status)
+    return bool(replaced) or leftovers.rests_on_absence(observed.status, observed.jobs, plan, is_first=is_first)
+
+
+def _is_first(before: FineTuneJobStatus, after: FineTuneJobStatus) -> bool:
+    """Whether nothing was ever started but the first preflight, which has succeeded if there is one."""
+    if before.attempt is not None or before.history:
+        return False
+    return before.preflight is None or (before.preflight.try_number == 1 and preflight_succeeded(after))
 
 
 def _phase(decision: JobDecision, readiness: Readiness) -> Phase:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from finetune_operator.kube.errors import NAME_CONFLICT, ApiError
-from finetune_operator.kube.reader import Reader
+from finetune_operator.kube.reader import PartlyLive, Reader
 from finetune_operator.kube.resources import CONDITIONS_MANAGER, FIELD_MANAGER, RESOURCES, SERVICES, Object, Resource
 from finetune_operator.kube.transport import REQUEST_TIMEOUT_SECONDS, ResponseObserver, Transport
 
@@ -65,6 +65,10 @@ class Kube:
     def live(self) -> Reader:
         """Reads the current state from the API server, whatever is cached."""
         return self
+
+    def live_for(self, resources: Collection[Resource]) -> Reader:
+        """Reads these resources from the API server, and the others from the cache."""
+        return PartlyLive(self, resources)
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
         """The object; None if it does not exist."""

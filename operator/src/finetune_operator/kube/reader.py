@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from finetune_operator.kube.resources import Object, Resource
@@ -31,3 +32,32 @@ class Reader(Protocol):
         limit: int | None = None,
     ) -> list[Object]:
         """The objects of a namespace (or the cluster) with these labels and fields: all, or at most `limit`."""
+
+
+@dataclass(frozen=True)
+class PartlyLive:
+    """Reads these resources live, and all others as `reader` does."""
+
+    reader: Reader
+    resources: Collection[Resource]
+
+    @property
+    def live(self) -> Reader:
+        return self.reader.live
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
+        return await self._reader_of(resource).get(resource, namespace, name)
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
+        limit: int | None = None,
+    ) -> list[Object]:
+        return await self._reader_of(resource).list(resource, namespace, labels, fields=fields, limit=limit)
+
+    def _reader_of(self, resource: Resource) -> Reader:
+        return self.reader.live if resource in self.resources else self.reader

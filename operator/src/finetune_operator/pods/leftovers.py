@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
+from finetune_api.conditions import ConditionType, Reason
+from finetune_api.lifecycle import KindStatus
 from finetune_operator.core.digest import DIGEST_ANNOTATION
-from finetune_operator.core.plan import Child
+from finetune_operator.core.plan import Child, Plan
 from finetune_operator.kube.resources import JOBS, PODS, Object
 from finetune_operator.pods.observed import JobView, PodView, has_started, is_lost
 
@@ -139,3 +142,23 @@ def still_running(
         return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end."
     active = other_active_jobs(jobs, pods, keep=keep)
     return f"Waiting for Job {active[0].name} of an earlier try to be deleted." if active else None
+
+
+def rests_on_absence(before: KindStatus, jobs: Iterable[JobView], plan: Plan[Any], *, is_first: bool) -> bool:
+    """Whether a plan is right only if nothing runs that the cache does not know of: a watch may be open and silent.
+
+    It starts Pods where there may be earlier ones, deletes what may have begun to run, or says that what was to be
+    stopped has ended. `is_first`: nothing was ever started before, so that a life without a retry needs no live look.
+    """
+    was, now = (_ready_reason(status) for status in (before, plan.status))
+    is_stopped = now in (Reason.SUSPENDED, Reason.CANCELLED) or was == Reason.STOPPING
+    if is_stopped and was != now and not (is_first and was != Reason.STOPPING):
+        return True
+    if not is_first and any(body["kind"] in (JOBS.kind, PODS.kind) for body in plan.create):
+        return True
+    active = {job.uid for job in jobs if job.state == "Active"}
+    return any(child.uid in active for child in plan.delete)
+
+
+def _ready_reason(status: KindStatus) -> str | None:
+    return next((one.reason for one in status.conditions if one.type == ConditionType.READY), None)

@@ -24,11 +24,14 @@ class FineTuneJobLife(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = self.new_world()
         self.runs = 1
         self.failures_played = 0
         self.disruptions_played = 0
         self.made_by_run: dict[str, set[str]] = {}
+
+    def new_world(self) -> World:
+        return World()
 
     # The operator, alive or killed.
 

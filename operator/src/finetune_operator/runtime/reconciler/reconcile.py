@@ -187,7 +187,11 @@ async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[
         parent = await sync_finalizer(kube, kind.finalizer, parent, observed)
     except ValidationError as error:
         return invalid_spec_plan(status_of(kind.status, parent), parent, error, now), parent
-    return kind.plan(observed, now), parent  # an exception of the plan is a bug, not a fault of the spec
+    plan = kind.plan(observed, now)  # an exception of the plan is a bug, not a fault of the spec
+    if kind.rests_on_absence(observed, plan):
+        children = [owned.resource for owned in kind.owns]
+        plan = kind.plan(await kind.observe(kube.live_for(children), parent), now)
+    return plan, parent
 
 
 async def _has_unfinished_owner(kube: Kube, parent: Object) -> bool:
