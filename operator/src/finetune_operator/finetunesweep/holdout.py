@@ -1,4 +1,4 @@
-"""The best trial on examples that its choice did not depend on: what is missing, and what is told. Pure."""
+"""The best trial on examples that its choice did not depend on: what is missing, and what the message says. Pure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def holdout_readiness(observed: ObservedFineTuneSweep, status: FineTuneSweepStat
     )
 
 
-def told(status: FineTuneSweepStatus) -> str:
+def holdout_message(status: FineTuneSweepStatus) -> str:
     """The score, as the end of a message; empty if none was asked for."""
     found = status.holdout
     if found is None:

@@ -106,7 +106,7 @@ async def _child(reader: Reader, resource: Resource, owner: Owner, name: str) ->
 def _accelerators(class_: ResolvedClass | Readiness, spec: FineTuneSweepSpec) -> int | Readiness | None:
     """How many accelerators a trial has, also without a limit of their hours: one may be set later.
 
-    If that can't be told: why, or None where nothing is limited.
+    If that is unknown: why, or None where nothing is limited.
     """
     training = spec.template.spec
     if isinstance(class_, Readiness):

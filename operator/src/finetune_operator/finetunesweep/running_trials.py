@@ -34,7 +34,7 @@ RECORD_INTERVAL = timedelta(seconds=10)
 """A status write costs as much as any other of a trial's own: ends that come close together share one."""
 
 
-def go_on(
+def continue_search(
     observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, readiness: Readiness, now: datetime
 ) -> SweepDecision:
     """The trials are suspended or resumed as the sweep is, and created once all that is known of others is written."""

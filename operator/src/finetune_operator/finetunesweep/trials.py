@@ -19,7 +19,7 @@ from finetune_operator.finetunesweep.learning_curve.verdict import curve_values
 from finetune_operator.finetunesweep.objects import trial_name
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, TrialJob
 from finetune_operator.finetunesweep.search.best import as_best, best_trial
-from finetune_operator.finetunesweep.search.pruning import Runner, losers, rung_step, rungs_at
+from finetune_operator.finetunesweep.search.pruning import TrialRungs, rung_step, rungs_at, trials_to_prune
 from finetune_operator.finetunesweep.search.suggest import combinations, suggest
 from finetune_operator.finetunesweep.smallest_model.candidates import MODEL
 from finetune_operator.finetunesweep.smallest_model.choice import SMALLER_PASSED, larger, smallest
@@ -176,10 +176,10 @@ def pruned(spec: FineTuneSweepSpec, status: FineTuneSweepStatus) -> list[TrialSt
     if spec.prune is None:
         return []
     known = [
-        Runner(trial.number, {rung.step: rung.loss for rung in trial.rungs}, trial.state == "Succeeded")
+        TrialRungs(trial.number, {rung.step: rung.loss for rung in trial.rungs}, trial.state == "Succeeded")
         for trial in status.trials
     ]
-    lost = losers(spec.prune, known)
+    lost = trials_to_prune(spec.prune, known)
     return [trial for trial in running(status) if trial.number in lost]
 
 

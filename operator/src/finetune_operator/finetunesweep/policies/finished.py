@@ -10,7 +10,7 @@ from finetune_api.conditions import ConditionType, Reason
 from finetune_api.finetunesweep import BestTrial, CurveStatus, FineTuneSweepStatus, Phase, TrialStatus
 from finetune_operator.core.conditions import Readiness, failed, missing_failure, ready
 from finetune_operator.finetunesweep.ends import cancelled_sweep, end_sweep
-from finetune_operator.finetunesweep.holdout import is_pending, told
+from finetune_operator.finetunesweep.holdout import holdout_message, is_pending
 from finetune_operator.finetunesweep.learning_curve.verdict import learning_curve
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision
 from finetune_operator.finetunesweep.search.best import by_score, interval
@@ -115,11 +115,11 @@ def _found(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> Read
     trial = next((one for one in status.trials if one.number == best.number), None)
     if observed.spec.smallest_model is not None and trial is not None:
         tried = by_chance(observed.spec.smallest_model, status.trials, trial)
-        return ready(Reason.SUCCEEDED, f"{chosen(status, trial)}{tried}{told(status)}")
+        return ready(Reason.SUCCEEDED, f"{chosen(status, trial)}{tried}{holdout_message(status)}")
     early = left_out(observed.spec, status)
     why = _why_best(observed, status.trials, best)
-    found = f"Of {_how_many(observed, status)}, FineTuneJob {best.fine_tune_job_name!r} {why}{told(status)}{early}"
-    return ready(Reason.SUCCEEDED, found)
+    found = f"Of {_how_many(observed, status)}, FineTuneJob {best.fine_tune_job_name!r} {why}"
+    return ready(Reason.SUCCEEDED, f"{found}{holdout_message(status)}{early}")
 
 
 def _how_many(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus) -> str:

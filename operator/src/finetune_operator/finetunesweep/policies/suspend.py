@@ -12,7 +12,7 @@ from finetune_operator.finetunesweep.ends import cancelled_sweep, end_sweep
 from finetune_operator.finetunesweep.holdout import is_pending
 from finetune_operator.finetunesweep.objects import cancelled
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepDecision, TrialJob
-from finetune_operator.finetunesweep.running_trials import go_on
+from finetune_operator.finetunesweep.running_trials import continue_search
 from finetune_operator.finetunesweep.trials import ENDED, counted, running
 
 
@@ -22,8 +22,10 @@ def suspend(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, now: d
         return None
     busy = {name: job for name, job in _changeable(observed, status).items() if job.phase not in (*ENDED, "Suspended")}
     if not busy:
-        return go_on(observed, status, suspended(_suspended_trials(status)), now)
-    return go_on(observed, status, progressing(Reason.STOPPING, f"spec.suspend is true. {_awaited(busy)}"), now)
+        return continue_search(observed, status, suspended(_suspended_trials(status)), now)
+    return continue_search(
+        observed, status, progressing(Reason.STOPPING, f"spec.suspend is true. {_awaited(busy)}"), now
+    )
 
 
 def _suspended_trials(status: FineTuneSweepStatus) -> str:

@@ -1,6 +1,6 @@
 """Which trials are ended early: a pure function of their losses at each rung, a step at which trials are compared.
 
-Of the same losses, the same trials lose. But a trial that is pruned stays so, and which losses were known by then
+The same losses prune the same trials. But a trial that is pruned stays so, and which losses were known by then
 depends on the order in which they came.
 """
 
@@ -16,12 +16,12 @@ MOST_RUNGS = 32
 
 
 @dataclass(frozen=True)
-class Runner:
+class TrialRungs:
     """A trial and the rungs that it has reached, the last one included."""
 
     number: int
     losses: Mapping[int, float | None]
-    """By step. None: not known, since nobody looked in time. It is compared with nothing: the trial goes on."""
+    """By step. None: not known, since it was not read in time. It is compared with nothing: the trial is promoted."""
     has_succeeded: bool = False
 
 
@@ -38,12 +38,12 @@ def rungs_at(prune: Prune, step: int) -> int:
     return next((rung for rung in range(MOST_RUNGS) if rung_step(prune, rung) > step), MOST_RUNGS)
 
 
-def losers(prune: Prune, trials: Sequence[Runner]) -> frozenset[int]:
-    """The numbers of the trials that don't go on from the last rung that they have reached."""
-    return frozenset(trial.number for trial in trials if trial.losses and not _goes_on(prune, trials, trial))
+def trials_to_prune(prune: Prune, trials: Sequence[TrialRungs]) -> frozenset[int]:
+    """The numbers of the trials that are not promoted from the last rung that they have reached."""
+    return frozenset(trial.number for trial in trials if trial.losses and not _is_promoted(prune, trials, trial))
 
 
-def _goes_on(prune: Prune, trials: Sequence[Runner], trial: Runner) -> bool:
+def _is_promoted(prune: Prune, trials: Sequence[TrialRungs], trial: TrialRungs) -> bool:
     step = max(trial.losses)
     if trial.losses[step] is None:
         return True
@@ -52,11 +52,11 @@ def _goes_on(prune: Prune, trials: Sequence[Runner], trial: Runner) -> bool:
     return prune.median is None or _is_no_worse_than_the_median(prune.median, trials, trial, step)
 
 
-def _is_among_the_best(asha: ASHA, trials: Sequence[Runner], trial: Runner, step: int) -> bool:
+def _is_among_the_best(asha: ASHA, trials: Sequence[TrialRungs], trial: TrialRungs, step: int) -> bool:
     """Asynchronous successive halving (https://arxiv.org/abs/1810.05934).
 
     Rung k is at minimumSteps * reductionFactor^k steps. Of the trials that have reached a rung, one in reductionFactor
-    may go on; this is judged again whenever another one reaches it.
+    is promoted; this is judged again whenever another one reaches it.
     """
     known = [(other.losses.get(step), other.number) for other in trials]
     there = sorted((loss, number) for loss, number in known if loss is not None)
@@ -65,13 +65,13 @@ def _is_among_the_best(asha: ASHA, trials: Sequence[Runner], trial: Runner, step
     return trial.number in [number for _, number in there[: len(there) // asha.reduction_factor]]
 
 
-def _is_no_worse_than_the_median(median: Median, trials: Sequence[Runner], trial: Runner, step: int) -> bool:
+def _is_no_worse_than_the_median(median: Median, trials: Sequence[TrialRungs], trial: TrialRungs, step: int) -> bool:
     """By the lowest loss so far, as one evaluation may be an unlucky one."""
     rivals = [one for one in trials if one.has_succeeded and one.losses.get(step) is not None]
     others = [_lowest(one, step) for one in rivals]
     return len(others) < median.minimum_trials or _lowest(trial, step) <= statistics.median(others)
 
 
-def _lowest(trial: Runner, step: int) -> float:
+def _lowest(trial: TrialRungs, step: int) -> float:
     """Of those known by this step, at which it is known."""
     return min(loss for at, loss in trial.losses.items() if at <= step and loss is not None)

@@ -37,11 +37,11 @@ def chosen(status: FineTuneSweepStatus, best: TrialStatus) -> str:
     size = f"{model.parameters:,} parameters"
     if model.name != largest.name:
         size += f"; {largest.name!r}, the largest, has {largest.parameters:,}"
-    told = f"{model.name!r} is the smallest model that passes ({size}): FineTuneJob {best.fine_tune_job_name!r}."
+    message = f"{model.name!r} is the smallest model that passes ({size}): FineTuneJob {best.fine_tune_job_name!r}."
     for trial in status.trials:
         if trial.number < best.number and trial.verdict is None:
-            told += f" {trial.model!r} is smaller, and was not judged ({trial.reason or trial.state})."
-    return f"{told}{_price(model, largest, best.outputs)}{_latency(status.trials, best)}"
+            message += f" {trial.model!r} is smaller, and was not judged ({trial.reason or trial.state})."
+    return f"{message}{_price(model, largest, best.outputs)}{_latency(status.trials, best)}"
 
 
 def by_chance(asked: SmallestModel, trials: Sequence[TrialStatus], best: TrialStatus) -> str:
@@ -61,14 +61,14 @@ def none_passed(status: FineTuneSweepStatus) -> str:
     """Why no model is chosen."""
     judged = [trial for trial in status.trials if trial.verdict is not None]
     unsure = [trial.model or "" for trial in judged if trial.verdict == INCONCLUSIVE]
-    told = f"None of {len(status.trials)} models passes spec.smallestModel.gates."
+    message = f"None of {len(status.trials)} models passes spec.smallestModel.gates."
     if len(status.trials) == 1:
-        told = f"Model {status.trials[0].model!r} does not pass spec.smallestModel.gates."
+        message = f"Model {status.trials[0].model!r} does not pass spec.smallestModel.gates."
     if unsure:
-        told += f" Inconclusive: {', '.join(unsure)}. More examples to evaluate may decide that."
+        message += f" Inconclusive: {', '.join(unsure)}. More examples to evaluate may decide that."
     if judged:
-        told += f" `kubectl describe eval {judged[-1].evaluation_name}` says more of the largest one."
-    return told
+        message += f" `kubectl describe eval {judged[-1].evaluation_name}` says more of the largest one."
+    return message
 
 
 def _price(model: SizedModel, largest: SizedModel, outputs: OutputsStatus | None) -> str:
