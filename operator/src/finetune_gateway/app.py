@@ -41,6 +41,7 @@ async def run(settings: Settings, resolve: Resolve, stop: asyncio.Event, resolve
     metrics = GatewayMetrics(*([pool] if canary is None else [pool, canary]))
     connections = Connections(metrics.cut)
     metrics.count_connections(connections)
+    metrics.show_share(lambda: traffic.split.percent / 100 if traffic.split.id else 0.0)
     proxy = Proxy(pool, metrics, connections, canary, traffic)
     api = web.Application()
     api.router.add_route("*", "/{path:.*}", proxy.handle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -80,6 +80,15 @@ class GatewayMetrics:
         """Those of clients, of the port of the API."""
         gauge = Gauge("finetune_gateway_connections", "Connections of clients.", registry=self._registry)
         gauge.set_function(lambda: len(connections))
+
+    def show_share(self, share: Callable[[], float]) -> None:
+        """That of a canary, as this gateway has heard of it last."""
+        gauge = Gauge(
+            "finetune_gateway_canary_share_ratio",
+            "Share of the requests that go to the canary, from 0 (there is none) to 1.",
+            registry=self._registry,
+        )
+        gauge.set_function(share)
 
     def cut(self, cause: str) -> None:
         """A client's connection was cut."""

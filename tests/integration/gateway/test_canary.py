@@ -52,6 +52,7 @@ class Asked:
     session: ClientSession
     url: str
     operator: Operator
+    metrics_url: str
 
     async def ask(self, **changes: Any) -> tuple[int, str]:
         async with self.session.post(self.url + CHAT, json={**QUESTION, **changes}) as response:
@@ -62,6 +63,14 @@ class Asked:
         async with asyncio.timeout(30):
             while not true():  # noqa: ASYNC110 (another process would tell it so, too)
                 await asyncio.sleep(0.01)
+
+    async def share(self) -> float:
+        """Of the canary, as the gateway's metrics have it."""
+        async with self.session.get(f"{self.metrics_url}/metrics") as response:
+            lines = (await response.text()).splitlines()
+        name = "finetune_gateway_canary_share_ratio "
+        (value,) = [float(line.removeprefix(name)) for line in lines if line.startswith(name)]
+        return value
 
     async def told(self, split: dict[str, Any] | None) -> None:
         """Wait until the gateway has heard this."""
@@ -100,7 +109,7 @@ async def gateway(
     running = asyncio.create_task(run(settings, of_stable, stop, of_canary))
     try:
         async with ClientSession() as session:
-            found = Asked(session, f"http://{HOST}:{port}", operator)
+            found = Asked(session, f"http://{HOST}:{port}", operator, f"http://{HOST}:{metrics_port}")
             await found.until(lambda: operator.reports)
             yield found
     finally:
@@ -120,7 +129,9 @@ async def test_the_canary_gets_what_the_operator_says_and_both_are_counted(
 ) -> None:
     async with both() as (stable, canary), gateway(monkeypatch, tmp_path, stable.url, canary.url) as found:
         assert (await found.ask())[1] == "sha256:aa", "nothing is said yet"
+        assert await found.share() == 0
         await found.told(ALL)
+        assert await found.share() == ALL["percent"] / 100
         assert [await found.ask(), await found.ask(stream=True)] == [(200, "sha256:bb")] * 2
         await found.until(lambda: found.operator.counted("canary", "requests") == 2)
         assert found.operator.counted("canary", "errors") == 0
@@ -129,6 +140,7 @@ async def test_the_canary_gets_what_the_operator_says_and_both_are_counted(
         batches = [one["batch"]["canary"] for one in found.operator.reports if one["batch"]]
         assert sum(sum(batch["firstToken"].values()) for batch in batches[-1:]) <= 1
         await found.told({**ALL, "percent": 0})
+        assert await found.share() == 0
         assert (await found.ask())[1] == "sha256:aa"
         await found.until(lambda: found.operator.counted("stable", "requests") == 1)
         await found.told(None)

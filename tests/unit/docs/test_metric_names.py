@@ -46,6 +46,7 @@ def exposed(text: str) -> list[Metric]:
 def of_gateways() -> list[Metric]:
     metrics = GatewayMetrics(Pool(Limits(in_flight=1, queue=1, queue_seconds=1)))
     metrics.count_connections([])
+    metrics.show_share(lambda: 0.0)
     return exposed(metrics.exposition().decode())
 
 
