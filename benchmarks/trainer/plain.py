@@ -1,7 +1,7 @@
 """What an expert would write with TRL by hand. Its checkpoints and its reports are none; it logs every ten steps.
 
 On a GPU he packs (but for DPO, where TRL can't), with flash attention, Liger's kernels, and activations kept where
-there is room for them.
+there is room for them. QLoRA's adapter is in bfloat16, as TRL has it; ours is in float32.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ MAKE_SECONDS = 900.0
 TARGETS_FORMAT = "$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)"
 
 PACKAGES = ("ca-certificates", "libstdc++6", "python3", "python3-venv", "usr-is-merged", "wordnet-base")
-CUDA_PACKAGES = ("gcc", "libc6-dev", "libibverbs1", "python3-dev")
+CUDA_PACKAGES = ("gcc", "ibverbs-providers", "libc6-dev", "libibverbs1", "python3-dev")
 """What trainer-image/Dockerfile adds for CUDA: with apt-get, which the local base does not have."""
 NOT_NEEDED = ("doc", "info", "locale", "man")
 DOCKERFILE = "FROM scratch\nADD root.tar /\n"

@@ -201,6 +201,7 @@ class PreflightRun(ApiModel):
     allowed_images: list[Line] = Field(default=[], description="Patterns of allowed s3:// and https:// URLs of images.")
     accelerator_memory: int | None = Field(None, description="Memory of one accelerator in bytes.")
     on_accelerators: bool = Field(False, description="Whether the class has accelerators.")
+    accelerators_per_node: int | None = Field(None, description="Accelerators of each training Pod, if there are any.")
     seed: int
     classifier: EndpointConfig | None = Field(None, description="The model of dataset.screening.classifier.")
     answers_uri: Line | None = Field(None, description="s3:// folder with what the class's models answered before.")

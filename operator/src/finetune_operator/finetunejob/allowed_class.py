@@ -78,6 +78,7 @@ def _class_or_refusal(observed: ObservedFineTuneJob) -> ResolvedClass | Readines
         or nodes_violation(class_, "spec.parallelism.nodes", observed.spec.parallelism.nodes)
         or deadline_violation(class_, observed.spec.active_deadline_seconds)
         or _accelerator_missing(observed, class_)
+        or _too_few_accelerators(observed, class_)
         or _source_not_allowed(observed, class_)
         or (observed.classifier if isinstance(observed.classifier, Readiness) else None)
         or class_
@@ -91,6 +92,19 @@ def _accelerator_missing(observed: ObservedFineTuneJob, class_: ResolvedClass) -
         Reason.INVALID_SPEC,
         f"spec.adapter.type QLoRA computes in 4 bits on an accelerator, and FineTuneClass {class_.name!r} has none. "
         "Use LoRA, or a class with spec.accelerator.",
+    )
+
+
+def _too_few_accelerators(observed: ObservedFineTuneJob, class_: ResolvedClass) -> Readiness | None:
+    """Preflight warns of the contrary, accelerators that no process uses."""
+    asked, accelerator = observed.spec.parallelism.processes_per_node, class_.spec.accelerator
+    if accelerator is None or asked <= accelerator.count_per_node:
+        return None
+    return stalled(
+        Reason.INVALID_SPEC,
+        f"spec.parallelism.processesPerNode is {asked}, and each process needs an accelerator of its own: the Pods of "
+        f"FineTuneClass {class_.name!r} have {accelerator.count_per_node} (accelerator.countPerNode). Use at most as "
+        "many processes, or more nodes.",
     )
 
 

@@ -153,6 +153,7 @@ def preflight_objects(
         continued=spec.model.fine_tune_job_ref is not None,
         accelerator_memory=accelerator_memory(class_.spec),
         on_accelerators=class_.spec.accelerator is not None,
+        accelerators_per_node=None if class_.spec.accelerator is None else class_.spec.accelerator.count_per_node,
         seed=seed if seed is not None else DEFAULT_SEED,
         classifier=classifier,
         answers_uri=answers_location(class_.spec, owner).uri if classifier is not None else None,

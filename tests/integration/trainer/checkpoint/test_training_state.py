@@ -53,15 +53,15 @@ def alone() -> Gang:
     return Gang(ranks_alone_on_node(Parallelism(), {}))
 
 
-def training(step: int = 1) -> Training:
+def training(step: int = 1, dtype: torch.dtype = torch.float32) -> Training:
     """One step of a model of two layers, the first of which is frozen."""
     torch.manual_seed(step)
-    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)).to(dtype)
     model[0].requires_grad_(False)
     optimizer = torch.optim.AdamW(model[1].parameters(), lr=0.1)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda number: 1 / (1 + number))
     for _ in range(step):
-        model(torch.ones(1, 4)).sum().backward()
+        model(torch.ones(1, 4, dtype=dtype)).sum().backward()
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
@@ -84,6 +84,21 @@ def test_a_shard_is_a_safetensors_file_that_says_where_its_parts_lie(alone: Gang
         assert read.keys() == TENSORS.keys()
         assert all(torch.equal(read[name], TENSORS[name]) for name in TENSORS)
         assert all(read[name].dtype is TENSORS[name].dtype for name in TENSORS)
+
+
+def test_a_checkpoint_in_half_precision_is_read_into_what_is_kept_in_float32(alone: Gang, tmp_path: Path) -> None:
+    """As older releases wrote them of QLoRA."""
+    half, full = training(2, torch.bfloat16), training(1)
+    write(SnapshotTaker(alone).take(half), tmp_path)
+    training_state.restore_model(tmp_path, full.model)
+    training_state.restore_optimizer(tmp_path, full)
+    for weight, stored in zip(full.model[1].parameters(), half.model[1].parameters(), strict=True):
+        moments, expected = full.optimizer.state[weight], half.optimizer.state[stored]
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert moments[name].dtype is torch.float32
+            assert torch.equal(moments[name], expected[name].float())
+        assert weight.dtype is torch.float32
+        assert torch.equal(weight, stored.float())
 
 
 def test_every_save_goes_into_the_same_memory(alone: Gang) -> None:

@@ -293,6 +293,35 @@ def test_an_adapter_is_trained_upon_a_model_in_four_bits(
     assert any(weight.abs().max() > 0 for name, weight in model.named_parameters() if "lora_B" in name)
 
 
+@pytest.mark.parametrize("method", [Method(), Method(type="DPO")], ids=["SFT", "DPO"])
+def test_an_adapter_upon_four_bits_and_its_moments_are_kept_in_float32(
+    workplace: Workplace, pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method
+) -> None:
+    """TRL casts them to bfloat16, in which most steps of a small learning rate change nothing."""
+    pytest.importorskip("bitsandbytes")
+    found: dict[str, set[torch.dtype]] = {}
+    fit = train.fit
+
+    def watched(built: build_trainer.BuiltTrainer, start: Any) -> None:
+        fit(built, start)
+        weights = [weight for weight in built.trainer.model.parameters() if weight.requires_grad]
+        found["weights"] = {weight.dtype for weight in weights}
+        states = [built.trainer.optimizer.optimizer.state[weight] for weight in weights]
+        found["moments"] = {state[name].dtype for state in states for name in ("exp_avg", "exp_avg_sq")}
+
+    monkeypatch.setattr(train, "fit", watched)
+    training = pairs if method.type == "DPO" else workplace.training
+    run = workplace.train_run(
+        f"four-bits/precise-{method.type}",
+        ONE_STEP | ({"beta": 0.1} if method.type == "DPO" else {}),
+        method=method,
+        adapter=Adapter(type="QLoRA", qlora=QLoRA(rank=4, alpha=8)),
+        dataset=workplace.dataset(training=TrainingData(uri=training), validation=None),
+    )
+    train_here(run, tmp_path)
+    assert found == {"weights": {torch.float32}, "moments": {torch.float32}}
+
+
 def test_without_the_package_for_four_bits_the_run_says_what_to_do(
     workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

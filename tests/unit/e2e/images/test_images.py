@@ -15,6 +15,7 @@ from e2e.images.build import OPERATOR, ROOT, STORAGE, TRAINER, recipes
 from e2e.images.engines import Recipe, is_local, layers_of, unused_images
 from e2e.s3 import MANIFEST, manifests
 from e2e.steps import StepFailed
+from finetune_trainer.process.gpu_requirements import GKE_DRIVER
 
 
 def arguments(environment: Mapping[str, str], image: str) -> Mapping[str, str]:
@@ -190,6 +191,12 @@ def test_the_local_base_has_what_the_trainers_images_need() -> None:
     for_gpus, headers = re.findall(r'needed="\$\{needed\} ([^"]*)"', text)
     assert {*for_gpus.split(), *headers.split()} == set(CUDA_PACKAGES)
     assert set(always.split()) <= set(PACKAGES)
+    assert "ibverbs-providers" in CUDA_PACKAGES, "only recommended by libibverbs1, which finds no adapter without it"
+
+
+def test_the_trainers_image_finds_the_driver_where_gke_mounts_it() -> None:
+    (settings,) = re.findall(r"^ENV ((?:.*\\\n)*.*)", (ROOT / "trainer-image" / "Dockerfile").read_text(), re.MULTILINE)
+    assert f"LD_LIBRARY_PATH={GKE_DRIVER}" in settings.split()
 
 
 def test_mounts_for_a_base_vanish_with_the_command(tmp_path: Path) -> None:

@@ -98,6 +98,12 @@ CLIMBING = "s3://team-data/../other-team/train.jsonl"
             Reason.INVALID_SPEC,
             ["QLoRA", "FineTuneClass 'cpu' has none", "Use LoRA, or a class with spec.accelerator"],
         ),
+        (
+            {"parallelism": {"processesPerNode": 8}},
+            {"accelerator": {"countPerNode": 4}},
+            Reason.INVALID_SPEC,
+            ["processesPerNode is 8", "FineTuneClass 'cpu' have 4 (accelerator.countPerNode)", "more nodes"],
+        ),
     ],
     ids=[
         "nodes",
@@ -108,6 +114,7 @@ CLIMBING = "s3://team-data/../other-team/train.jsonl"
         "a path that climbs",
         "no model at all",
         "4 bits without an accelerator",
+        "more processes than accelerators",
     ],
 )
 def test_what_the_class_does_not_allow_is_refused_with_what_it_allows(

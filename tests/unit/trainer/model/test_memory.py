@@ -94,7 +94,7 @@ COUNTED: list[tuple[dict[str, Any], tuple[int, int, int, int]]] = [
     ({"processes": 4, "sharded": True, "full": True}, (P + 4 * P // 36, 0, P, 2 * P)),
     ({"method": DPO_MEMORY}, (2 * P, 4 * A, 4 * A, 8 * A)),
     ({"method": DPO_MEMORY, "full": True}, (4 * P + 2 * P + 2 * P, 0, 4 * P, 8 * P)),
-    ({"quantized": True}, (2 * P - int(1.484 * LINEAR) + 2 * 4096 * 12288, 2 * A, 2 * A, 4 * A)),
+    ({"quantized": True}, (2 * P - int(1.484 * LINEAR) + 2 * 4096 * 12288, 4 * A, 4 * A, 8 * A)),
 ]
 
 
@@ -109,7 +109,7 @@ def test_what_is_kept_is_counted(changes: dict[str, Any], expected: tuple[int, i
     ("changes", "expected"),
     [
         ({}, 12 * A),
-        ({"quantized": True}, 6 * A),
+        ({"quantized": True}, 12 * A),
         ({"full": True}, 12 * P),
         ({"processes": 8, "sharded": True}, 12 * A + 2 * P),
         ({"processes": 8, "sharded": True, "full": True}, 12 * P + 4 * P),

@@ -72,6 +72,11 @@ class Resumable:
     control: Any
     callback_handler: Any
 
+    def __init__(self, *positional: Any, args: Any, **named: Any) -> None:
+        # A process has one accelerator. With several in sight transformers would wrap the model in nn.DataParallel.
+        args._n_gpu = min(args.n_gpu, 1)
+        super().__init__(*positional, args=args, **named)  # type: ignore[call-arg]
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.saves.save(self._training())
 

@@ -108,7 +108,7 @@ def generate_tokens(
     the token that ended it.
     """
     outputs: list[list[int]] = [[] for _ in prompts]
-    with torch.random.fork_rng(), torch.inference_mode():
+    with torch.random.fork_rng(_devices()), torch.inference_mode():
         torch.manual_seed(generation.seed)
         for indices, new_tokens in batches([len(p) for p in prompts], generation.max_tokens, generator.context_length):
             batch = _generate_batch(generator, [prompts[index] for index in indices], new_tokens, generation)
@@ -129,7 +129,7 @@ def generate_from_images(
     Otherwise as `generate_tokens`.
     """
     outputs: list[list[int]] = []
-    with torch.random.fork_rng(), torch.inference_mode():
+    with torch.random.fork_rng(_devices()), torch.inference_mode():
         torch.manual_seed(generation.seed)
         for prompt in prompts:
             room = generator.context_length - prompt["input_ids"].shape[1]
@@ -187,6 +187,11 @@ def _continue(
     )
     stop = _stops(model)
     return [_until(output, stop) for output in sequences[:, width:].tolist()]
+
+
+def _devices() -> list[int]:
+    """Those whose random numbers are used: none of another GPU that is in sight."""
+    return [torch.cuda.current_device()] if torch.cuda.is_available() else []
 
 
 def _stops(model: Any) -> frozenset[int]:

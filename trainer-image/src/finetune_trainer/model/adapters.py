@@ -60,6 +60,16 @@ def uses_bfloat16() -> bool:
     return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())
 
 
+def keep_master_weights(model: Any) -> None:
+    """Cast what is trained to float32: TRL's trainers put adapters of a quantized model into bfloat16.
+
+    In bfloat16 most steps of a small learning rate are rounded away, and AdamW's second moment can't fall.
+    """
+    for weight in model.parameters():
+        if weight.requires_grad and weight.dtype is torch.bfloat16:
+            weight.data = weight.data.float()
+
+
 def trains_new_adapter(adapter: Adapter, local: LocalModel) -> bool:
     """Whether a new adapter is trained: not for Full, nor when the model's own adapter is trained further."""
     return adapter.type != "Full" and (local.adapter is None or adapter.inherited == "Merge")

@@ -185,7 +185,6 @@ def estimate(model: ModelSize, plan: Plan, accelerator: int | None) -> MemoryEst
     """The memory of one process on its accelerator, in bytes. `accelerator`: the accelerator's memory in bytes."""
     share = plan.processes if plan.sharded else 1
     trained = model.parameters - model.frozen_parameters if plan.full else model.adapter_parameters
-    trained_bytes = HALF if plan.quantized else FULL  # TRL trains adapters upon 4 bits in bfloat16
     weight_bytes = FULL if plan.full else HALF
     saved = model.linear_parameters * (HALF - NF4) if plan.quantized else 0
     weights = math.ceil((model.parameters * weight_bytes - saved) / share)
@@ -198,9 +197,9 @@ def estimate(model: ModelSize, plan: Plan, accelerator: int | None) -> MemoryEst
     if plan.has_reference:
         weights += HALF * model.parameters
     buckets = 2 if plan.processes > 1 and not plan.sharded else 1  # DDP keeps gradients in its buckets too
-    adapter = 0 if plan.full else math.ceil(model.adapter_parameters * trained_bytes / share)
-    gradients = math.ceil(trained * trained_bytes / share) * buckets
-    optimizer = math.ceil(trained * MOMENTS * trained_bytes / share)
+    adapter = 0 if plan.full else math.ceil(model.adapter_parameters * FULL / share)
+    gradients = math.ceil(trained * FULL / share) * buckets
+    optimizer = math.ceil(trained * MOMENTS * FULL / share)
     activations = activation_bytes(model, plan)
     teacher = HALF * model.teacher_parameters
     return MemoryEstimate(
@@ -212,7 +211,7 @@ def estimate(model: ModelSize, plan: Plan, accelerator: int | None) -> MemoryEst
         activations=activations,
         total=weights + teacher + adapter + gradients + optimizer + activations,
         accelerator=accelerator,
-        host=_host_bytes(model, plan, trained * trained_bytes),
+        host=_host_bytes(model, plan, trained * FULL),
     )
 
 

@@ -32,6 +32,7 @@ from finetune_trainer.outputs.kept_outputs import KeptOutputs
 from finetune_trainer.outputs.output import Output
 from finetune_trainer.outputs.shard import WHOLE, Shard
 from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.process.gpu_requirements import require_gpu_driver
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.report.evaluation_progress import OutputCounter
 from finetune_trainer.storage.storage import Storage
@@ -92,6 +93,7 @@ def generate_outputs(
 
 
 def _load(name: str, model: ModelSource, storage: Storage) -> Generator:
+    require_gpu_driver()
     with tempfile.TemporaryDirectory(prefix="model-") as directory:
         with log_progress(f"{name}: fetching {fetched_uri(model)}"):
             local = fetch_loadable(model, storage, Path(directory))

@@ -115,7 +115,7 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     refuse_short_context(teacher, resolved.max_length)
     estimate, advice = _estimate_memory(run, model, checked, resolved, parameters_of(teacher))
     calibration = calibrate(run, model, chosen, resolved.epochs, dataset_json, storage, directory)
-    doubts = [advice, None if calibration is None else calibration.warning]
+    doubts = [idle_accelerators(run), advice, None if calibration is None else calibration.warning]
     warnings = [*filter(None, doubts), *checked.warnings, *batch_warnings(resolved, dataset), *dataset.warnings]
     dataset = dataset.model_copy(update={"warnings": warnings[:MOST_WARNINGS]})
     for warning in dataset.warnings:
@@ -140,6 +140,18 @@ def _begun(storage: Storage, output: StorageLocation) -> datetime | None:
         found = find_record(storage, output)
         return None if found is None else found.record.rendered_at
     return None
+
+
+def idle_accelerators(run: PreflightRun) -> str | None:
+    """A warning of accelerators that the Pods have and no process uses."""
+    present, used = run.accelerators_per_node, run.parallelism.processes_per_node
+    if present is None or present <= used:
+        return None
+    more = f"Set parallelism.processesPerNode to {present}, or use" if run.method.settings.rules.distributes else "Use"
+    return (
+        f"Each Pod has {present} accelerators, of which training uses {used}, one for each process. {more} a "
+        f"FineTuneClass whose accelerator.countPerNode is {used}."
+    )
 
 
 def batch_warnings(resolved: ResolvedHyperparameters, dataset: DatasetFindings) -> Iterator[str]:

@@ -32,6 +32,7 @@ from finetune_trainer.generate.generation import Generator, load_generator
 from finetune_trainer.generate.tool_calls import response_template
 from finetune_trainer.model.loading import LocalModel
 from finetune_trainer.process.environment import end_at_once_on_sigterm
+from finetune_trainer.process.gpu_requirements import require_gpu_driver
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.serving.engine.constraints import Constraint
 from finetune_trainer.serving.engine.engine import MOST_WAITING, Engine
@@ -77,10 +78,11 @@ def serve(
 
     After SIGTERM, requests are accepted for `linger_seconds`, those in progress are completed, and then the process
     exits with code 0 (SystemExit). The port opens, and GET /health answers, once the model is loaded. Raises
-    DiagnosedError (ModelInvalid).
+    DiagnosedError: ModelInvalid, or Failed on a GPU that torch can't use.
     """
     end_at_once_on_sigterm()  # uvicorn raises the signal again, once it has completed what it had begun.
     name = folder.name
+    require_gpu_driver()
     with log_progress(f"loading {name}"):
         generator = load_generator(LocalModel(folder))
     _log.info("serving", model=name, host=host, port=port)

@@ -14,7 +14,12 @@ from finetune_trainer.checkpoint.training_state import SnapshotTaker
 from finetune_trainer.data.encode.vision import VisionCollator
 from finetune_trainer.distributed.sharding import ReshardAfterEvaluation, fill, shard
 from finetune_trainer.methods.method import TrainerParts, packs_rows
-from finetune_trainer.model.adapters import load_trainable_model, uses_bfloat16, weights_digest
+from finetune_trainer.model.adapters import (
+    keep_master_weights,
+    load_trainable_model,
+    uses_bfloat16,
+    weights_digest,
+)
 from finetune_trainer.model.kernels.fused_kernels import fuse_kernels
 from finetune_trainer.model.loading import META
 from finetune_trainer.model.weight_values import refuse_infinite_weights
@@ -103,6 +108,7 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
         asked_to_stop=lambda: stop.asked,
     )
     trainer = inputs.method.build_trainer(parts)
+    keep_master_weights(trainer.model)
     trainer.remove_callback(PrinterCallback)
     trainer.saves = saves
     if events is not None:
