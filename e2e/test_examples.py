@@ -22,12 +22,18 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 EXAMPLES = QUICKSTART.parent / "capabilities"
 NAMESPACE = "examples"
-DATASETS = "datasets"
-PLURALS = {"FineTuneJob": JOBS, "Evaluation": EVALUATIONS, "ModelDeployment": DEPLOYMENTS, "Dataset": DATASETS}
+DATASETS, SWEEPS = "datasets", "finetunesweeps"
+PLURALS = {
+    "FineTuneJob": JOBS,
+    "Evaluation": EVALUATIONS,
+    "ModelDeployment": DEPLOYMENTS,
+    "Dataset": DATASETS,
+    "FineTuneSweep": SWEEPS,
+}
 READY_SECONDS = 720.0
 POLL_SECONDS = 1.0
 FAILED = frozenset(
-    {(plural, "Failed") for plural in (JOBS, EVALUATIONS, DATASETS)}
+    {(plural, "Failed") for plural in (JOBS, EVALUATIONS, DATASETS, SWEEPS)}
     | {(EVALUATIONS, phase) for phase in ("GateFailed", "Inconclusive")}
 )
 """The phases that nothing changes by itself."""
@@ -129,6 +135,14 @@ def test_changed_run_id_ran_again_and_the_first_run_is_remembered(ready: dict[st
     assert status["runId"] == "2"
     assert status["resolved"]["epochs"] == 2
     assert [(run["runId"], run["phase"]) for run in status["history"]] == [("1", "Succeeded")]
+
+
+def test_sweep_trained_with_each_rank_and_named_the_one_with_the_lower_loss(ready: dict[str, Object]) -> None:
+    status = ready["sweep-grid"]
+    scores = {trial["values"]["adapter.lora.rank"]: trial["score"] for trial in status["trials"]}
+    assert sorted(scores) == [4, 16]
+    assert (status["best"]["values"]["adapter.lora.rank"], status["best"]["score"]) in scores.items()
+    assert status["best"]["score"] == pytest.approx(min(scores.values()), rel=1e-5)
 
 
 def test_evaluation_scored_both_models_by_every_grader(ready: dict[str, Object]) -> None:

@@ -72,10 +72,10 @@ class Counted:
             assert time.monotonic() < end, phases
             for pod in self.api.items("Pod"):
                 if "deletionTimestamp" not in pod["metadata"]:
-                    self._play(pod, phases)
+                    self.play(pod, phases)
             time.sleep(TICK_SECONDS)
 
-    def _play(self, pod: Object, phases: dict[str, str]) -> None:
+    def play(self, pod: Object, phases: dict[str, str]) -> None:
         labels, phase = pod["metadata"]["labels"], pod["status"]["phase"]
         if labels["finetune.dev/role"] == "preflight":
             if phase == "Pending":
