@@ -19,6 +19,7 @@ from finetune_operator.finetunesweep.objects import evaluation_spec
 
 _BATCH_SIZE = "hyperparameters.batchSize"
 _SEED = "hyperparameters.seed"
+_EARLY_STOPPING = "hyperparameters.earlyStopping."
 
 
 def search_refusal(spec: FineTuneSweepSpec) -> Readiness | None:
@@ -74,6 +75,8 @@ def _faults(spec: FineTuneSweepSpec, template: dict[str, Any], parameter: Parame
             yield f"{value!r} is not possible. {refused}"
     yield from _batch_faults(spec, parameter)
     validation = spec.template.spec.dataset.validation
+    if parameter.path.startswith(_EARLY_STOPPING) and validation is None:
+        yield "earlyStopping needs dataset.validation"
     is_compared = spec.measured is None or spec.prune is not None
     if is_compared and parameter.path == _SEED and validation is not None and validation.split_percent is not None:
         yield (

@@ -40,10 +40,16 @@ from tests.unit.operator.finetunesweep.sweeps import OBJECTIVE, RANK, RATE, TEMP
             {"dataset": {**TEMPLATE["dataset"], "validation": {"splitPercent": 10}}},
             "trials would be compared on different ones",
         ),
+        (
+            {"path": "hyperparameters.earlyStopping.patience", "numbers": [1, 2]},
+            {"dataset": {"training": TEMPLATE["dataset"]["training"]}},
+            "earlyStopping needs dataset.validation",
+        ),
     ],
 )
 def test_what_the_template_cannot_have(parameter: dict[str, Any], template: dict[str, Any], told: str) -> None:
-    world = SweepWorld(sweep_spec(template, {"parameters": [parameter]}))
+    objective = {} if "validation" in template.get("dataset", TEMPLATE["dataset"]) else {"objective": OBJECTIVE}
+    world = SweepWorld(sweep_spec(template, {"parameters": [parameter]}, **objective))
     world.settle()
     assert not world.created
     assert world.reason("Stalled") == ("True", "InvalidSpec")

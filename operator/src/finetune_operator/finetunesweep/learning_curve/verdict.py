@@ -28,6 +28,10 @@ from finetune_operator.finetunesweep.learning_curve.prediction import Doubled, d
 
 PERCENT, SEED = "dataset.training.limit.percent", "hyperparameters.seed"
 SURE = 0.9
+LARGEST_SCORE = 1e9
+"""That of a training that has diverged may be any number; no curve goes through it, and its square may be none."""
+DECIMALS = 12
+"""Less is rounding, and squares of numbers as small as there are would be 0."""
 _OF_95, _OF_90 = 1.96, 1.645
 """Half the width of an interval in standard errors."""
 
@@ -90,13 +94,17 @@ def _measured(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> list[Me
     trainings = {
         (trial.examples, trial.values.get(SEED)): Measured(
             trial.examples,
-            _flipped(spec, trial.score),
+            round(_flipped(spec, trial.score), DECIMALS),
             None if trial.low is None or trial.high is None else (trial.high - trial.low) / 2 / _OF_95,
         )
         for trial in trials
-        if trial.score is not None and trial.examples is not None
+        if trial.score is not None and trial.examples is not None and _is_measured(trial)
     }
     return list(trainings.values())
+
+
+def _is_measured(trial: TrialStatus) -> bool:
+    return all(abs(one) <= LARGEST_SCORE for one in (trial.score, trial.low, trial.high) if one is not None)
 
 
 def _flipped(spec: FineTuneSweepSpec, value: float) -> float:

@@ -99,6 +99,22 @@ def test_three_sizes_are_too_few() -> None:
     assert (found.verdict, found.points) == ("CantTell", [])
 
 
+@pytest.mark.parametrize("margin", [None, 0.01, 1e300])
+@pytest.mark.parametrize("loss", [1.7e308, -1e200, 1e10])
+def test_a_loss_that_is_no_measurement_counts_for_no_size(loss: float, margin: float | None) -> None:
+    """Of a training that has diverged, or in a report that somebody forged: its square may be no number."""
+    spec = curve_spec(**({} if margin is None else {"objective": OBJECTIVE}))
+    world = finished(spec, lambda examples, seed: loss if examples < 400 else 0.5, margin)
+    assert (world.status.phase, of(world).verdict) == ("Succeeded", "CantTell")
+    sizes = 3 if margin != 1e300 else 0
+    assert of(world).message.startswith(f"Only {sizes} of at least 4 sizes have scores that can be compared")
+
+
+def test_losses_as_small_as_numbers_get_leave_nothing_to_gain() -> None:
+    world = finished(curve_spec(), lambda examples, seed: 1e-300 * (1 + 100 / examples + seed % 2 / 100))
+    assert of(world).verdict == "NotWorthIt"
+
+
 def test_the_same_examples_with_the_same_seed_count_once() -> None:
     """6.25 % and 12.5 % of a few examples can be equally many."""
     spec = curve_spec()
