@@ -168,7 +168,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.BENCHMARK_NOT_FOUND: "The mirror has no copy of a benchmark's dataset; the message has the command that "
     "makes one.",
     Reason.BENCHMARK_INVALID: "A benchmark's copy in the mirror is not what was copied, or not what lm-eval reads; the "
-    "message has the command that makes it anew.",
+    "message has the command that copies it again.",
     Reason.MODEL_NOT_FOUND: "There is nothing at the model's URI, or the API of one of the class's models has no such "
     "model.",
     Reason.MODEL_INVALID: "The model can't be loaded, or requires something that is never loaded (pickle, remote "

@@ -46,7 +46,7 @@ def keep_finished(observed: ObservedFineTuneSweep, status: FineTuneSweepStatus, 
 
 
 def _recorded_end(status: FineTuneSweepStatus) -> Readiness | None:
-    """How the sweep ended, as its conditions say: that is not made anew of a spec that may have changed since."""
+    """How the sweep ended, as its conditions say: that is not derived again from a spec that may have changed since."""
     has_succeeded = status.phase == "Succeeded"
     kind, make = (ConditionType.READY, ready) if has_succeeded else (ConditionType.FAILED, failed)
     known = (one for one in status.conditions if (one.type, one.status) == (kind, "True") and one.reason in _ENDS)
