@@ -48,8 +48,8 @@ class Rollout(ApiModel):
     canary: Canary | None = Field(None, description="Of type Canary. Omitted: its defaults.")
     rollback_to: Line | None = Field(
         None,
-        description="A revision of status.history that has served: it is rolled out at once, instead of spec.model, and "
-        "kept as long as this is set, without gate, canary and approval.",
+        description="A revision of status.history that has served: it is rolled out at once, instead of spec.model, "
+        "and kept as long as this is set, without gate, canary and approval.",
     )
 
 
