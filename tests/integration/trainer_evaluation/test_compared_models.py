@@ -95,6 +95,7 @@ def test_the_model_to_be_replaced_is_the_baseline_and_earlier_outputs_are_a_cand
         report = evaluate(run)
         assert len(api.requests) == 8
         assert all(set(body) >= {"model", "messages", "temperature", "seed"} for body in api.requests)
+        assert not any("top_p" in body for body in api.requests), "the API has its own"
         assert [body["max_completion_tokens"] for body in api.requests] == [MAX_TOKENS] * 8
         second = evaluate(again(run))
         assert len(api.requests) == 8, "nothing is paid for twice"
@@ -165,9 +166,10 @@ def test_messages_tools_and_images_are_sent_as_the_api_knows_them(bucket: Bucket
 
 def test_each_sample_is_a_question_of_its_own_and_a_text_is_the_users(bucket: Bucket) -> None:
     dataset = bucket.put_lines("compared/text.jsonl", [{"prompt": "1 + 1 =", "completion": "2"}])
-    generation = Generation(temperature=0.7, samples_per_example=3, seed=5)
+    generation = Generation(temperature=0.7, top_p=0.9, samples_per_example=3, seed=5)
     with stub_api(says("2"), says("3"), says("2")) as api:
         report = evaluate(compared(bucket, dataset, api, SEEN, generation=generation))
+        assert {body["top_p"] for body in api.requests} == {0.9}
     assert sorted(body["seed"] for body in api.requests) == [5, 6, 7]
     assert {json.dumps(body["messages"]) for body in api.requests} == {'[{"role": "user", "content": "1 + 1 ="}]'}
     assert report.scores[0].score == pytest.approx(2 / 3, abs=1e-4)

@@ -113,6 +113,22 @@ def test_a_model_does_not_differ_from_itself(bucket: Bucket, tuned_uri: str) -> 
     assert same.delta_low < 0 < same.delta_high, "so few examples do not show that there is none"
 
 
+def test_of_a_small_nucleus_only_the_likeliest_token_is_drawn(
+    bucket: Bucket, tuned_uri: str, plain_tuned: PlainGeneration
+) -> None:
+    """The sampled outputs are the greedy ones then, and others without topP."""
+    asked = QUESTIONS[:4]
+    dataset = bucket.put_lines("data/nucleus.jsonl", [chat(question, "x") for question in asked])
+    said = []
+    for top_p in (1e-6, None):
+        sampled = Generation(max_tokens=MAX_TOKENS, temperature=1.0, top_p=top_p)
+        evaluate(make_run(bucket, dataset, {"tuned": ModelSource(uri=tuned_uri)}, generation=sampled))
+        rows = bucket.read(bucket.uri("runs/judge/1/samples.jsonl")).splitlines()
+        said.append([json.loads(row)["outputs"]["tuned"] for row in rows])
+    assert said[0] == [plain_tuned.answer(question, MAX_TOKENS) for question in asked]
+    assert said[1] != said[0]
+
+
 def test_an_adapter_is_judged_upon_its_base_and_fields_of_an_example_are_there_for_graders(
     bucket: Bucket, base: Path, adapter: Path, base_uri: str, adapter_uri: str
 ) -> None:

@@ -64,20 +64,18 @@ class Benchmark(ApiModel):
     name: ShortName = Field(description="Name of the benchmark in gates and results; no grader has it.")
     task: BenchmarkTask = Field(description="Task of lm-eval 0.4.13.")
     mirror: BenchmarkMirror
-    max_examples: int | None = Field(
-        None, ge=1, le=MOST_EXAMPLES, description="Use only so many examples, the first ones. Omitted: all."
-    )
+    max_examples: int | None = Field(None, ge=1, le=MOST_EXAMPLES, description="Use the first ones only. Omitted: all.")
     few_shot: int | None = Field(
         None,
         ge=0,
         le=64,
-        description="Solved examples in each prompt. Omitted: the task's own number (gsm8k: 5, others: 0).",
+        description="Solved examples in each prompt. Omitted: 5 of gsm8k, 0 of others.",
     )
     max_tokens: int | None = Field(
         None, ge=1, le=32768, description="Maximum number of tokens of an output. Omitted: 256; ifeval: 1280."
     )
     chat_template: bool = Field(
         False,
-        description="Whether prompts are written as a conversation, in the model's chat template. Published scores of "
-        "base models are without.",
+        description="Whether prompts are conversations in the model's chat template. Published scores of base models "
+        "are without.",
     )

@@ -56,16 +56,17 @@ class Generation(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "!has(self.samplesPerExample) || self.samplesPerExample == 1 || "
+                "(!has(self.topP) && (!has(self.samplesPerExample) || self.samplesPerExample == 1)) || "
                 "(has(self.temperature) && self.temperature > 0.0)",
-                "samplesPerExample needs a temperature above 0: greedy outputs are all the same",
-                "samplesPerExample",
+                "topP and samplesPerExample need a temperature above 0: greedy outputs are all the same",
+                "temperature",
             )
         )
     )
 
     max_tokens: int = Field(256, ge=1, le=32768, description="Maximum number of tokens per output.")
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature. 0: greedy.")
+    top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling. Omitted: the model's own.")
     seed: int = Field(17, ge=0, le=LARGEST_SEED, description="Seed for sampling.")
     samples_per_example: int = Field(
         1, ge=1, le=100, description="Number of outputs per example. More than one requires a temperature."

@@ -87,7 +87,12 @@ TONE: Object = {
         (
             "Evaluation",
             {"generation": {"samplesPerExample": 4}},
-            ["spec.generation.samplesPerExample", "needs a temperature above 0"],
+            ["spec.generation.temperature", "topP and samplesPerExample need a temperature above 0"],
+        ),
+        (
+            "Evaluation",
+            {"generation": {"topP": 0.9}},
+            ["spec.generation.temperature", "topP and samplesPerExample need a temperature above 0"],
         ),
         (
             "Evaluation",

@@ -34,7 +34,7 @@ def test_the_example_is_what_the_command_makes_of_the_eval_beside_it(tmp_path: P
 
 
 def test_the_model_that_the_run_asked_is_the_baseline_and_is_asked_the_same(tmp_path: Path) -> None:
-    sampling = {"temperature": 0.5, "seed": 3, "max_completion_tokens": 99}
+    sampling = {"temperature": 0.5, "top_p": 0.9, "seed": 3, "max_completion_tokens": 99}
     run = a_run(
         type="completions", source=CONTENT, input_messages=TEMPLATE, model="gpt-4o.mini", sampling_params=sampling
     )
@@ -42,7 +42,7 @@ def test_the_model_that_the_run_asked_is_the_baseline_and_is_asked_the_same(tmp_
     assert imported.code == 0, imported.told
     assert imported.spec["candidates"] == [{"name": "tuned", "model": {"fineTuneJobRef": {"name": "tuned-sums"}}}]
     assert imported.spec["baseline"] == {"model": {"endpoint": {"name": "gpt-4o-mini"}}}
-    assert imported.spec["generation"] == {"temperature": 0.5, "seed": 3, "maxTokens": 99}
+    assert imported.spec["generation"] == {"temperature": 0.5, "topP": 0.9, "seed": 3, "maxTokens": 99}
     assert '# - {name: gpt-4o-mini, url: "https://api.openai.com/v1", model: "gpt-4o.mini"' in imported.text
     (line,) = imported.lines()
     assert line == {

@@ -277,7 +277,7 @@ def _sample(run: EvaluateRun, model: str, example: HeldOutExample, output: Outpu
         "error": None if error is None else {"code": error.code, "message": error.details},
         "max_completion_tokens": run.generation.max_tokens,
         "temperature": run.generation.temperature,
-        "top_p": 1.0,
+        "top_p": 1.0 if run.generation.top_p is None else run.generation.top_p,
         "seed": run.generation.seed,
     }
 

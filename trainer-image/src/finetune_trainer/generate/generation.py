@@ -180,7 +180,7 @@ def _continue(
     from transformers import GenerationConfig
 
     model, width = generator.model, inputs["input_ids"].shape[1]
-    sampled = {"temperature": generation.temperature} if generation.temperature > 0 else {}
+    sampled = {"temperature": generation.temperature, "top_p": generation.top_p} if generation.temperature > 0 else {}
     sequences = model.generate(
         **{name: value.to(model.device) for name, value in inputs.items()},
         generation_config=GenerationConfig(max_new_tokens=new_tokens, do_sample=generation.temperature > 0, **sampled),

@@ -130,10 +130,12 @@ def _generation(sampling: Sampling | None, findings: Findings) -> dict[str, Any]
     if sampling is None:
         return {}
     place = "data_source.sampling_params"
-    if sampling.top_p not in (None, 1):
-        findings.leave_out(place, ["top_p"])
     findings.leave_out(place, sampling.unknown)
     settings = {"maxTokens": sampling.max_tokens, "temperature": sampling.temperature, "seed": sampling.seed}
+    if sampling.temperature and sampling.top_p is not None and 0 < sampling.top_p < 1:
+        settings["topP"] = sampling.top_p
+    elif sampling.top_p not in (None, 1):  # Greedy outputs have none.
+        findings.leave_out(place, ["top_p"])
     wire = {name: value for name, value in settings.items() if value is not None}
     try:
         Generation.from_wire(wire)

@@ -85,6 +85,7 @@ def _body(prompt: Prompt, images: Sequence[Path], sample: int, generation: Gener
     return {
         "messages": to_messages(prompt, images),
         "temperature": generation.temperature,
+        **({} if generation.top_p is None else {"top_p": generation.top_p}),
         # A seed of its own makes each sample a request of its own, which the cache of answers keeps apart.
         "seed": (generation.seed + sample) % 2**32,
         "max_completion_tokens": generation.max_tokens,
