@@ -41,6 +41,8 @@ CHILDREN = ("Job", "Pod", "ConfigMap", "Service", "Deployment", "PodDisruptionBu
 WAIT_SECONDS = 30.0
 COLLECTED_SECONDS = 60.0
 """The garbage collector looks for new CRDs every 30 s; in the first half minute of a control plane it takes so long."""
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 0.5
+"""Between two requests for what is waited for: asking ten times a second kept three API servers from their work."""
 PACE_SECONDS = float(os.environ.get("TEST_PACE", "0"))
 """How long a test pauses, at most, before each request and each wait: see docs/how-to/develop.md."""
 
@@ -167,9 +169,11 @@ def namespace(plane: ControlPlane) -> Iterator[Api]:
         api.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
-def wait_for(true: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
+def wait_for(
+    true: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS, longest_pause: float = LONGEST_PAUSE_SECONDS
+) -> None:
     """Until something is true. Raises AssertionError."""
-    for now in _polls(true, seconds):
+    for now in _polls(true, seconds, longest_pause):
         if now:
             return
     raise AssertionError(f"not within {seconds} s: {what}")
@@ -186,13 +190,13 @@ def stalled(item: Object) -> tuple[str, str]:
     return (found["reason"], found["message"]) if found.get("status") == "True" else ("", "")
 
 
-def _polls(ask: Callable[[], Answer], seconds: float) -> Iterator[Answer]:
-    """Answers, one every 100 ms, until the time is over; at least two."""
+def _polls(ask: Callable[[], Answer], seconds: float, longest_pause: float = LONGEST_PAUSE_SECONDS) -> Iterator[Answer]:
+    """Answers until the time is over, at least two: after a tenth of the time so far, and 100 ms at least."""
     _pause()
-    deadline = time.monotonic() + seconds
+    start = time.monotonic()
     yield _unpaused(ask)
-    while time.monotonic() < deadline:
-        time.sleep(0.1)
+    while (waited := time.monotonic() - start) < seconds:
+        time.sleep(min(max(SHORTEST_PAUSE_SECONDS, waited / 10), longest_pause))
         yield _unpaused(ask)
 
 

@@ -23,7 +23,14 @@ from finetune_api.conditions import Reason
 from finetune_api.pod_contracts.outcome import Failure
 from finetune_operator.settings import Settings
 from tests.integration.operator import played
-from tests.integration.operator.api import COLLECTED_SECONDS, Api, Object, RefusedError, wait_for
+from tests.integration.operator.api import (
+    COLLECTED_SECONDS,
+    SHORTEST_PAUSE_SECONDS,
+    Api,
+    Object,
+    RefusedError,
+    wait_for,
+)
 from tests.integration.operator.api_proxy import ApiProxy, Lane
 from tests.integration.operator.forked_operator import ForkedOperator
 from tests.integration.operator.jobs import JOB, NETWORK_FAILURE, PREFLIGHT_REPORT, TRAIN_REPORT, by_index
@@ -92,7 +99,7 @@ class Life:
             return until()
 
         try:
-            wait_for(polled, f"{what} in {self.api.namespace}", seconds)
+            wait_for(polled, f"{what} in {self.api.namespace}", seconds, longest_pause=SHORTEST_PAUSE_SECONDS)
         except AssertionError as error:
             said = json.dumps(self.job.get("status", {}), indent=1)
             log = self.operator.log.read_text()[-5000:] if self.operator.log.exists() else ""
