@@ -34,7 +34,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 # time with two. Here, since torch reads it once, when the first module imports it.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# A new object outlives the next 700, at which Python looks whether it is garbage: a twentieth of the tests' CPU time.
+# A new object outlives the next 700, at which Python looks whether it is garbage: some hundredths of the CPU time.
 gc.set_threshold(20_000)
 
 # Importing torch, transformers and TRL takes twice as long without, and dozens of processes do.
