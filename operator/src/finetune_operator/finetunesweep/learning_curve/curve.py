@@ -85,7 +85,7 @@ def own_variance(errors: Sequence[float]) -> float:
     return stdev(errors) ** 2 if len(errors) > 1 else 0.0
 
 
-def grows(measured: Sequence[Measured], variance: Mapping[int, float]) -> bool:
+def error_increases(measured: Sequence[Measured], variance: Mapping[int, float]) -> bool:
     """Whether the error is clearly higher with more examples than with fewer: no such curve describes that."""
     by_size = list(errors_by_size(measured).items())
     # Small sizes may differ more than large ones.
@@ -97,7 +97,7 @@ def grows(measured: Sequence[Measured], variance: Mapping[int, float]) -> bool:
     )
 
 
-def fits(measured: Sequence[Measured]) -> bool:
+def fits_curve(measured: Sequence[Measured]) -> bool:
     """Whether the errors are as near to a curve as chance brings them: the F test of lack of fit.
 
     Needs `variances`, and more sizes than the three parameters of the curve.

@@ -54,7 +54,7 @@ _REFINEMENTS, _STEPS = 5, 32
 
 
 @dataclass(frozen=True)
-class Doubled:
+class Gain:
     """How far the mean error of new trainings would fall with twice the examples."""
 
     gain: float
@@ -91,7 +91,9 @@ class _Gains:
     """Of what is measured around each."""
 
 
-def doubled(measured: Sequence[Measured], variance: Mapping[int, float], worthwhile: float, seeds: int) -> Doubled:
+def gain_of_doubling(
+    measured: Sequence[Measured], variance: Mapping[int, float], worthwhile: float, seeds: int
+) -> Gain:
     """What twice the largest number of examples would bring, as the means of so many trainings of either would show."""
     import numpy as np
 
@@ -101,7 +103,7 @@ def doubled(measured: Sequence[Measured], variance: Mapping[int, float], worthwh
     top = max(float(part.log_weights.max()) for part in parts)
     found = [gains for part in parts if (gains := _gains(sizes, part, top)) is not None]
     total = sum(float(part.weights[-1]) for part in found)
-    return Doubled(
+    return Gain(
         _quantile(found, total, 0.5),
         _quantile(found, total, LOWEST),
         _quantile(found, total, HIGHEST),

@@ -19,12 +19,12 @@ from finetune_operator.finetunesweep.learning_curve.curve import (
     FEWEST_SIZES,
     LEAST_SPAN,
     Measured,
+    error_increases,
     errors_by_size,
-    fits,
-    grows,
+    fits_curve,
     variances,
 )
-from finetune_operator.finetunesweep.learning_curve.prediction import Doubled, doubled
+from finetune_operator.finetunesweep.learning_curve.prediction import Gain, gain_of_doubling
 
 PERCENT, SEED = "dataset.training.limit.percent", "hyperparameters.seed"
 SURE = 0.9
@@ -62,12 +62,12 @@ def learning_curve(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> Cu
             "effect of more data. Let spec.learningCurve.percents begin at a quarter of the largest or less."
         )
         return CurveStatus(message=message, points=points)
-    if grows(measured, variance):
+    if error_increases(measured, variance):
         message = (
             "More examples made the model worse at some point, so the effect of further examples cannot be estimated."
         )
         return CurveStatus(message=message, points=points)
-    if not fits(measured):
+    if not fits_curve(measured):
         message = (
             "The scores do not follow a learning curve, which improves ever more slowly with more examples, so the "
             "effect of further examples cannot be estimated. Trainings that are too short to learn anything of the "
@@ -75,7 +75,7 @@ def learning_curve(spec: FineTuneSweepSpec, trials: Sequence[TrialStatus]) -> Cu
         )
         return CurveStatus(message=message, points=points)
     curve = spec.learning_curve or LearningCurve()
-    gain = doubled(measured, variance, curve.worthwhile_gain, curve.seeds)
+    gain = gain_of_doubling(measured, variance, curve.worthwhile_gain, curve.seeds)
     unlikely, likely = gain.probability <= 1 - SURE, gain.probability >= SURE
     return CurveStatus(
         verdict="WorthIt" if likely else "NotWorthIt" if unlikely else "CantTell",
@@ -123,7 +123,7 @@ def _point(spec: FineTuneSweepSpec, size: int, errors: Sequence[float], variance
     )
 
 
-def _sentence(spec: FineTuneSweepSpec, curve: LearningCurve, size: int, gain: Doubled) -> str:
+def _sentence(spec: FineTuneSweepSpec, curve: LearningCurve, size: int, gain: Gain) -> str:
     """A gain only where there is one for sure: the curve can't rise, so that its median is above 0 by itself."""
     measured = spec.measured
     what = "the validation loss" if measured is None else f"the score from grader {measured.grader!r}"

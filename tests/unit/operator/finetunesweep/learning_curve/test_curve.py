@@ -10,9 +10,9 @@ import pytest
 
 from finetune_operator.finetunesweep.learning_curve.curve import (
     Measured,
+    error_increases,
     errors_by_size,
-    fits,
-    grows,
+    fits_curve,
     variances,
 )
 from tests.unit.operator.finetunesweep.learning_curve.simulated import DRAWS, SEED_NOISE, SIZES, TRUTHS, Truth, trained
@@ -22,7 +22,7 @@ from tests.unit.operator.finetunesweep.learning_curve.simulated import DRAWS, SE
 @pytest.mark.parametrize("name", TRUTHS)
 def test_scores_of_a_curve_fit_one(name: str, seeds: int) -> None:
     truth, chance = TRUTHS[name], random.Random(f"{name} {seeds}")
-    fitting = sum(fits(trained(truth, chance, seeds)) for _ in range(DRAWS))
+    fitting = sum(fits_curve(trained(truth, chance, seeds)) for _ in range(DRAWS))
     assert fitting >= 0.9 * DRAWS, f"{fitting} of {DRAWS}"
 
 
@@ -32,7 +32,7 @@ def test_losses_of_a_curve_fit_one_however_little_seeds_differ(name: str, noise:
     truth, chance, fitting = TRUTHS[name], random.Random(f"{name} {noise}"), 0
     for _ in range(DRAWS):
         measured = [Measured(size, truth.error(size) + chance.gauss(0, noise)) for size in SIZES for _ in range(2)]
-        fitting += fits(measured)
+        fitting += fits_curve(measured)
     assert fitting >= 0.88 * DRAWS, f"{fitting} of {DRAWS}"
 
 
@@ -41,7 +41,7 @@ def test_losses_that_fall_to_zero_fit_a_curve_without_a_floor(sizes: tuple[int, 
     truth, chance, fitting = Truth(0.0, 0.1, 0.5), random.Random(len(sizes)), 0
     for _ in range(2 * DRAWS):
         measured = [Measured(size, truth.error(size) + chance.gauss(0, 0.003)) for size in sizes for _ in range(2)]
-        fitting += fits(measured)
+        fitting += fits_curve(measured)
     assert fitting >= 0.92 * 2 * DRAWS, f"{fitting} of {2 * DRAWS}"
 
 
@@ -65,7 +65,7 @@ def test_scores_of_another_shape_are_no_curve(name: str) -> None:
     found = 0
     for _ in range(DRAWS):
         measured = [Measured(n, OTHER_SHAPES[name](n) + chance.gauss(0, SEED_NOISE)) for n in SIZES for _ in range(2)]
-        found += not fits(measured)
+        found += not fits_curve(measured)
     assert found >= 0.8 * DRAWS, f"{found} of {DRAWS}"
 
 
@@ -84,4 +84,4 @@ def test_an_error_is_no_more_certain_than_its_measurement() -> None:
 @pytest.mark.parametrize(("last", "is_worse"), [(0.30, False), (0.42, False), (0.60, True)])
 def test_an_error_that_grows_with_the_data_is_no_curve(last: float, is_worse: bool) -> None:
     measured = [Measured(size, error) for size, error in ((10, 0.5), (20, 0.45), (40, 0.4), (80, last))]
-    assert grows(measured, dict.fromkeys(errors_by_size(measured), 0.001)) == is_worse
+    assert error_increases(measured, dict.fromkeys(errors_by_size(measured), 0.001)) == is_worse

@@ -10,8 +10,14 @@ from statistics import mean
 
 import pytest
 
-from finetune_operator.finetunesweep.learning_curve.curve import LEAST_SPAN, Measured, fits, grows, variances
-from finetune_operator.finetunesweep.learning_curve.prediction import Doubled, doubled
+from finetune_operator.finetunesweep.learning_curve.curve import (
+    LEAST_SPAN,
+    Measured,
+    error_increases,
+    fits_curve,
+    variances,
+)
+from finetune_operator.finetunesweep.learning_curve.prediction import Gain, gain_of_doubling
 from finetune_operator.finetunesweep.learning_curve.verdict import SURE
 from tests.unit.operator.finetunesweep.learning_curve.simulated import (
     DRAWS,
@@ -38,13 +44,13 @@ SEEDS_OF_A_CLUSTER = {
 }
 
 
-def predicted(measured: Sequence[Measured], seeds: int = 2, worthwhile: float = WORTHWHILE) -> Doubled:
+def predicted(measured: Sequence[Measured], seeds: int = 2, worthwhile: float = WORTHWHILE) -> Gain:
     variance = variances(measured)
     assert variance is not None
-    return doubled(measured, variance, worthwhile, seeds)
+    return gain_of_doubling(measured, variance, worthwhile, seeds)
 
 
-def holds(found: Doubled, gain: float) -> bool:
+def holds(found: Gain, gain: float) -> bool:
     return found.low <= gain <= found.high
 
 
@@ -110,7 +116,7 @@ def test_the_interval_holds_the_measured_gain_where_the_curve_bends_off_a_power_
     losses, chance, held, told = BENT[name], random.Random(name), 0, 0
     for _ in range(2 * DRAWS):
         measured = losses.trained(chance)
-        if grows(measured, variances(measured) or {}) or not fits(measured):
+        if error_increases(measured, variances(measured) or {}) or not fits_curve(measured):
             continue
         told += 1
         held += holds(predicted(measured), losses.measured_gain(measured, chance))
