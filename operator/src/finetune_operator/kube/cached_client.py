@@ -14,6 +14,8 @@ from finetune_operator.kube.resources import RESOURCES, Object, Resource
 from finetune_operator.kube.transport import REQUEST_TIMEOUT_SECONDS, ResponseObserver
 
 BY_NAME = "metadata.name"
+ASKED = "asked"
+"""The cause of a live read that the cache was not asked for."""
 _Objects = list[Object]
 _ObjectName = tuple[Resource, str, str]
 """Resource, namespace (empty: none) and name."""
@@ -50,7 +52,10 @@ class WritesInFlight:
                     deliver()
 
     def waits(self, name: _ObjectName, deliver: Callable[[], None]) -> bool:
-        """Whether the object is being written, and this is delivered afterwards, however the write ends."""
+        """Whether the object is being written, and this is delivered afterwards, however the write ends.
+
+        `deliver` must not raise: others wait, too.
+        """
         flight = self._flights.get(name)
         if flight is not None:
             flight.waiting.append(deliver)
@@ -80,7 +85,10 @@ class CachedKube(Kube):
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
         """The object; None if it does not exist, which only the API server decides."""
         cached = self.cache.get(resource, namespace, name)
-        return cached if cached is not None else await self.get_live(resource, namespace, name)
+        if cached is not None:
+            return cached
+        cause = self.cache.why_missed(resource, (namespace or "", name))
+        return await self.get_live(resource, namespace, name, cause)
 
     async def list(
         self,
@@ -102,7 +110,9 @@ class CachedKube(Kube):
             one = self.cache.get(resource, namespace, name)
             if one is not None:
                 return [one]
-        return await self.list_live(resource, namespace, labels, fields=fields, limit=limit)
+        only = (namespace or "", name) if (name := _only_name(labels, fields)) else None
+        cause = self.cache.why_missed(resource, only or self.cache.owner_uid(labels))
+        return await self.list_live(resource, namespace, labels, fields=fields, limit=limit, cause=cause)
 
     def forget_finished(self, resource: Resource, parent: Object) -> None:
         """Drop a finished object from the cache, all but its version: nothing remains to be done for it."""
@@ -114,8 +124,9 @@ class CachedKube(Kube):
         meta = body["metadata"]
         return self._writes.waits((resource, meta.get("namespace", ""), meta["name"]), deliver)
 
-    async def get_live(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
-        """The object as it is now."""
+    async def get_live(self, resource: Resource, namespace: str | None, name: str, cause: str = ASKED) -> Object | None:
+        """The object as it is now. `cause`: why it is read live, for metrics."""
+        self.cache.counts.live_reads[resource.plural, cause] += 1
         key = (namespace or "", name)
         outcome, before = self.cache.unknown_outcome(resource, key), self.cache.entry(resource, namespace, name)
         found = await self._get(resource, namespace, name)
@@ -130,8 +141,10 @@ class CachedKube(Kube):
         *,
         fields: Mapping[str, str] | None = None,
         limit: int | None = None,
+        cause: str = ASKED,
     ) -> _Objects:
         """The objects as they are now."""
+        self.cache.counts.live_reads[resource.plural, cause] += 1
         owner = self.cache.owner_uid(labels) if fields is None and limit is None else None
         key = (namespace or "", name) if (name := _only_name(labels, fields)) else None
         outcome = self.cache.unknown_outcome(resource, owner or key or "")

@@ -21,6 +21,8 @@ STORAGE_FINALIZER_MANAGER = "finetune-operator-storage"
 RETRY_AFTER_SECONDS = 20.0
 """The longest that one request is delayed when the API server asks for it (429 and 5xx with Retry-After)."""
 PAGE_SIZE = 500
+LARGER_PAGES = 10
+"""How many times larger the pages of a list are that starts over because it took too long."""
 _MERGE_PATCH = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
 _APPLY = "application/apply-patch+yaml"
@@ -135,15 +137,18 @@ class Kube:
         """The objects at one resourceVersion, page by page; see Page.is_first."""
         # The items of a list have neither.
         type_meta = {"apiVersion": resource.api_version, "kind": resource.kind}
-        query, is_first = {"limit": str(size), **selectors}, True
+        query, is_first, restarts = {"limit": str(size), **selectors}, True, 0
         while True:
             try:
                 page = await self._request("GET", resource.path(namespace), query=query)
             except ApiError as error:
                 if error.status != 410 or "continue" not in query:
                     raise
-                # The pages' resourceVersion was compacted: start over without pages, which can't expire.
-                query, is_first = dict(selectors), True
+                # The pages' resourceVersion was compacted. Going on with the token in this answer would miss what has
+                # changed on earlier pages. So it starts over: with larger pages, then with none, which can't expire.
+                restarts += 1
+                limit = {"limit": str(size * LARGER_PAGES)} if restarts == 1 else {}
+                query, is_first = {**limit, **selectors}, True
                 continue
             meta = page.get("metadata", {})
             items = [{**item, **type_meta} for item in page.get("items", [])]

@@ -58,6 +58,8 @@ class Informer:
     """Whether the objects of a namespace (empty: of none) are kept; the others are skipped."""
     synced: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the first list is complete."""
+    late_errors: asyncio.Queue[Exception] = field(default_factory=asyncio.Queue)
+    """Of events that waited for a write: bugs, which end the informer as any other bug in a handler does."""
 
     async def run(self) -> None:
         """List and watch until cancelled. Errors of the API server are logged, and retried with exponential backoff."""
@@ -69,9 +71,10 @@ class Informer:
                 version = await self._list()
                 listed, failures = time.monotonic(), 0
                 async with asyncio.TaskGroup() as tasks:
-                    relisting = tasks.create_task(self._relist())
+                    beside = [tasks.create_task(self._relist()), tasks.create_task(self._fail_late())]
                     await self._follow(version)
-                    relisting.cancel()
+                    for task in beside:
+                        task.cancel()
                 pause = max(0.0, max(LIST_PAUSE_SECONDS, listed - began) - (time.monotonic() - listed))
             except ApiError as error:
                 pause = _backoff(failures)
@@ -118,6 +121,7 @@ class Informer:
                 version = await self._watch(version, seconds)
             except _WatchEndedError as ended:
                 if ended.error.status == 410:
+                    self.cache.counts.expired[self.resource.plural] += 1
                     return
                 version = ended.version
                 failures = failures + 1 if version == before else 0
@@ -138,6 +142,7 @@ class Informer:
                         self.cache.set_connected(self.resource, True)
                     else:
                         version = self._event(line, version)
+                        self.cache.reached(self.resource, version)
             self.cache.heard_from(self.resource)
         except ApiError as error:
             raise _WatchEndedError(error, version) from error
@@ -158,7 +163,13 @@ class Informer:
 
     def _deliver(self, type: str, body: Object) -> None:
         """Deliver an event that waited. It is applied once more, which only tells whether it is ours by now."""
-        self.on_change(body, type, self.cache.apply_event(self.resource, cast(EventType, type), body))
+        try:
+            self.on_change(body, type, self.cache.apply_event(self.resource, cast(EventType, type), body))
+        except Exception as error:  # Neither the writer's, nor a reason to keep back the other events that waited.
+            self.late_errors.put_nowait(error)
+
+    async def _fail_late(self) -> None:
+        raise await self.late_errors.get()
 
     def _is_read(self, body: Object) -> bool:
         return self.reads(body["metadata"].get("namespace", ""))

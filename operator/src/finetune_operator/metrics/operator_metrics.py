@@ -9,7 +9,7 @@ from collections import Counter as Count
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import Literal, Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -18,6 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from finetune_operator.core.references import ObjectKey
+from finetune_operator.kube.store import Counts
 
 MetricType = Literal["counter", "gauge", "histogram"]
 _QUICK_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -104,10 +105,47 @@ _LAST_SUCCESS = declare(
     "Unix time of the last reconciliation without an error, by kind.",
     ["kind"],
 )
+_CACHE_AGE = declare(
+    "finetune_operator_cache_age_seconds",
+    "gauge",
+    "Time since the API server's last sign of life about a resource that is watched, in seconds.",
+    ["resource"],
+)
+_CACHE_OVERDUE = declare(
+    "finetune_operator_cache_overdue_seconds",
+    "gauge",
+    "How long a watch has owed the event of the operator's own write, in seconds; from 10 on, it is not trusted.",
+    ["resource"],
+)
+_LISTS = declare(
+    "finetune_operator_cache_lists_total", "counter", "Complete lists of a watched resource.", ["resource"]
+)
+_EXPIRED = declare(
+    "finetune_operator_cache_expired_watches_total",
+    "counter",
+    "Watches that ended with 410, so that everything was listed again.",
+    ["resource"],
+)
+_LIVE_READS = declare(
+    "finetune_operator_cache_live_reads_total",
+    "counter",
+    "Reads that the cache did not answer, by cause: missing (not stored, or finished), stale (the watch is late), "
+    "unknown (after a write without a clear outcome), unwatched, or asked (it had to be as it is now).",
+    ["resource", "cause"],
+)
 _LEADER = declare("finetune_operator_leader", "gauge", "1 for the leader, 0 for a standby replica.")
 _BUILD = declare("finetune_operator_build_info", "gauge", "Always 1; the version is in the label.", ["version"])
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+class CacheState(Protocol):
+    """What the cache of kube/cache.py tells of itself."""
+
+    @property
+    def counts(self) -> Counts: ...
+
+    def ages(self) -> dict[str, tuple[float, float]]: ...
 
 
 class OperatorCollector(Collector):
@@ -122,6 +160,7 @@ class OperatorCollector(Collector):
         longest_seconds: Callable[[], float],
         leads: Callable[[], bool],
         last_success: dict[str, float],
+        cache: CacheState,
     ) -> None:
         self._kinds = tuple(kinds)
         self._waiting = waiting
@@ -129,8 +168,9 @@ class OperatorCollector(Collector):
         self._longest_seconds = longest_seconds
         self._leads = leads
         self._last_success = last_success
+        self._cache = cache
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         """Every family, with a sample for each kind also where there is nothing."""
         depth, depths = _DEPTH.gauge(), Count(key.kind for key in self._waiting())
         for kind in self._kinds:
@@ -142,10 +182,27 @@ class OperatorCollector(Collector):
         for kind, moment in self._last_success.items():
             success.add_metric([kind], moment)
         yield success
+        yield from self._of_cache()
         yield _single(_LEADER, float(self._leads()))
         build = _BUILD.gauge()
         build.add_metric([_version()], 1)
         yield build
+
+    def _of_cache(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        age, overdue = _CACHE_AGE.gauge(), _CACHE_OVERDUE.gauge()
+        for plural, (silent, owed) in self._cache.ages().items():
+            age.add_metric([plural], silent)
+            overdue.add_metric([plural], owed)
+        yield from (age, overdue)
+        for declared, counts in ((_LISTS, self._cache.counts.lists), (_EXPIRED, self._cache.counts.expired)):
+            family = declared.counter()
+            for plural, count in counts.items():
+                family.add_metric([plural], count)
+            yield family
+        reads = _LIVE_READS.counter()
+        for labels, count in self._cache.counts.live_reads.items():
+            reads.add_metric(list(labels), count)
+        yield reads
 
 
 def request_answered(method: str, path: str, code: int, seconds: float) -> None:

@@ -250,6 +250,7 @@ def _collector(parts: Parts) -> Collector:
         longest_seconds=parts.heartbeats.longest_seconds,
         leads=partial(_leads, parts),
         last_success=parts.heartbeats.last_success,
+        cache=parts.cache,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune_operator.kube.cache import Cache
+from finetune_operator.kube.cache import ECHO_SECONDS, Cache
 from finetune_operator.kube.resources import JOBS
 from tests.unit.operator.kube.cached_jobs import (
     OURS,
@@ -125,3 +125,83 @@ def test_an_object_created_during_a_read_that_misses_it_is_kept() -> None:
     cache.apply_event(JOBS, "ADDED", job("a", 8))
     cache.record_get(JOBS, ("team-a", "a"), None, None, before)
     assert version_of(cache) == 8
+
+
+# The watch tells of our own writes: their echo.
+
+
+def written(version: int = 8) -> tuple[Cache, Clock]:
+    """A write was answered; the watch is open."""
+    clock = Clock()
+    cache = listed(job("a", 3), version=5, clock=clock)
+    cache.set_connected(JOBS, True)
+    cache.record_write(JOBS, job("a", version))
+    return cache, clock
+
+
+def test_a_watch_that_does_not_tell_of_our_own_write_is_not_trusted() -> None:
+    """It is open, and stuck: whatever else has happened, it does not tell either."""
+    cache, clock = written()
+    clock.now = ECHO_SECONDS - 1
+    assert (version_of(cache), names(cache)) == (8, ["a"])
+    clock.now = ECHO_SECONDS
+    assert (version_of(cache), names(cache)) == (None, None)
+    assert cache.why_missed(JOBS, "parent") == "stale"
+    cache.heard_from(JOBS)
+    assert version_of(cache) is None, "an event of an older version says nothing about it"
+
+
+@pytest.mark.parametrize("how", ["its event", "a later one", "a bookmark", "a list", "a deletion after it"])
+def test_a_watch_that_has_come_to_our_own_write_is_trusted(how: str) -> None:
+    cache, clock = written()
+    if how == "a list":
+        relist(cache, job("a", 8), version=8)
+    else:
+        cache.reached(JOBS, "8" if how in ("its event", "a bookmark") else "12")
+    clock.now = ECHO_SECONDS + 1
+    cache.heard_from(JOBS)
+    assert version_of(cache) == 8
+
+
+def test_of_several_writes_the_oldest_that_the_watch_owes_counts() -> None:
+    cache, clock = written(8)
+    clock.now = 4.0
+    cache.record_write(JOBS, job("b", 9))
+    cache.reached(JOBS, "8")
+    clock.now = ECHO_SECONDS + 3
+    assert version_of(cache) == 8
+    clock.now = ECHO_SECONDS + 4
+    assert version_of(cache) is None
+
+
+@pytest.mark.parametrize("how", ["the watch was faster", "it changed nothing", "its labels are not watched"])
+def test_a_write_of_which_no_event_will_come_is_not_waited_for(how: str) -> None:
+    clock = Clock()
+    cache = listed(job("a", 8), version=8, clock=clock)
+    cache.set_connected(JOBS, True)
+    if how == "the watch was faster":
+        cache.apply_event(JOBS, "MODIFIED", job("a", 9))
+        cache.reached(JOBS, "9")
+        cache.record_write(JOBS, job("a", 9), replaced="8")
+    elif how == "it changed nothing":
+        cache.record_write(JOBS, job("a", 8), replaced="8")
+    else:
+        cache.record_write(JOBS, job("b", 9, labels={}))
+    clock.now = ECHO_SECONDS + 1
+    assert names(cache) == ["a"]
+
+
+def test_a_list_of_some_children_settles_an_unknown_outcome_for_these_alone() -> None:
+    """A Deployment of role canary was applied without an answer; one of role gateway is listed."""
+    canary, gateway = ({**OURS, "role": role} for role in ("canary", "gateway"))
+    cache = listed(version=5)
+    cache.mark_unknown(JOBS, "team-a", "canary", "parent")
+    outcome = cache.unknown_outcome(JOBS, "parent")
+    cache.record_list(JOBS, "parent", gateway, [], "9", outcome)
+    assert (names(cache, gateway), names(cache, canary), names(cache)) == ([], None, None)
+    cache.record_list(JOBS, "parent", canary, [job("canary", 8, labels=canary)], "9", outcome)
+    assert (names(cache, canary), names(cache)) == (["canary"], None)
+    cache.mark_unknown(JOBS, "team-a", "canary", "parent")
+    assert names(cache, gateway) is None, "another write"
+    cache.record_list(JOBS, "parent", OURS, [], "10", cache.unknown_outcome(JOBS, "parent"))
+    assert names(cache, gateway) == []

@@ -10,7 +10,7 @@ import pytest
 from finetune_operator.kube.cache import Cache
 from finetune_operator.kube.cached_client import CachedKube
 from finetune_operator.kube.errors import ApiError
-from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, Object
+from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, SERVICES, Object
 from tests.unit.operator.fake_kube import FakeKube, Request
 
 OURS = {"app.kubernetes.io/managed-by": "finetune-operator", "finetune.dev/owner-uid": "parent"}
@@ -201,3 +201,25 @@ async def test_a_forgotten_finished_object_is_read_live() -> None:
     kube.answers[f"GET {path}"] = whole
     assert await kube.get(FINE_TUNE_JOBS, "team-a", "router") == whole
     assert kube.reads == [f"GET {path}"]
+
+
+async def test_live_reads_are_counted_by_their_cause() -> None:
+    kube = made()
+    empty = {"items": [], "metadata": {"resourceVersion": "8"}}
+    kube.answers |= {f"GET {COLLECTION}": empty, "GET /api/v1/namespaces/team-a/services": empty}
+    await kube.list(JOBS, "team-a", OURS)
+    await kube.get(JOBS, "team-a", "b")
+    await kube.live.list(JOBS, "team-a", OURS)
+    kube.cache.mark_unknown(JOBS, "team-a", "a", "parent")
+    await kube.list(JOBS, "team-a", OURS)
+    kube.cache.set_connected(JOBS, False)
+    kube.cache._stores[JOBS].last_heard = float("-inf")
+    await kube.list(JOBS, "team-a", OURS)
+    await kube.list(SERVICES, "team-a", OURS)
+    assert kube.cache.counts.live_reads == {
+        ("jobs", "missing"): 1,
+        ("jobs", "asked"): 1,
+        ("jobs", "unknown"): 1,
+        ("jobs", "stale"): 1,
+        ("services", "unwatched"): 1,
+    }

@@ -267,6 +267,41 @@ async def test_a_list_whose_pages_expire_starts_over() -> None:
     assert run.delivered == [(None, "a"), (None, "b"), ("DELETED", "a")]
 
 
+@pytest.mark.parametrize("line", [event("ADDED", job("b", 12)), bookmark(12)], ids=["an event", "a bookmark"])
+async def test_the_cache_is_told_how_far_the_watch_has_come(line: Object) -> None:
+    run = Run(Watched([page(version=7)], [event("ADDED", job("a", 8)), line, Stays]))
+
+    def writes(body: Mapping[str, Any], type: str | None, is_ours: bool) -> None:
+        if body["metadata"]["name"] == "a":
+            run.cache.record_write(JOBS, job("a", 11))
+
+    run.informer = replace(run.informer, on_change=writes)
+    await run.until(watches=1)
+    assert run.cache.get(JOBS, "team-a", "a") == job("a", 11)
+    assert [owed for _, owed in run.cache.ages().values()] == [0.0]
+
+
+async def test_410s_and_lists_are_counted() -> None:
+    run = Run(Watched([page(version=7), page(version=20)], [GONE]))
+    await run.until(watches=2)
+    assert (run.cache.counts.lists, run.cache.counts.expired) == ({"jobs": 2}, {"jobs": 1})
+
+
+async def test_a_bug_in_the_delivery_of_an_event_that_waited_for_a_write_ends_the_informer() -> None:
+    """It is not the fault of whoever writes, and the other events that waited are delivered."""
+    run = Run(Watched([page(version=9)], [Stays]))
+
+    def fails(body: Mapping[str, Any], type: str | None, is_ours: bool) -> None:
+        if type == "ADDED":
+            raise LookupError(body["metadata"]["name"])
+
+    informer = replace(run.informer, on_change=fails)
+    informer._deliver("ADDED", job("a", 8))
+    informer._deliver("ADDED", job("b", 9))
+    with pytest.RaisesGroup(pytest.RaisesExc(LookupError, match="a")):
+        await asyncio.wait_for(informer.run(), 10)
+
+
 async def test_a_rejected_list_is_retried() -> None:
     kube = Watched([ApiError(500, "InternalError", ""), ApiError(403, "Forbidden", ""), page(job("a", 3), version=7)])
     run = Run(kube)

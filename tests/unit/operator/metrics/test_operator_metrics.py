@@ -10,6 +10,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
 from finetune_operator.core.references import ObjectKey
+from finetune_operator.kube.cache import Cache
+from finetune_operator.kube.resources import PODS
 from finetune_operator.metrics import operator_metrics, reference
 from finetune_operator.metrics.dataset_metrics import DatasetMetrics
 from finetune_operator.metrics.evaluation_metrics import EvaluationMetrics
@@ -53,7 +55,7 @@ def test_requests_are_counted_without_names() -> None:
     assert REGISTRY.get_sample_value(name, labels) == before + 2
 
 
-def operator_collector(waiting: list[ObjectKey]) -> Collector:
+def operator_collector(waiting: list[ObjectKey], cache: Cache | None = None) -> Collector:
     return operator_metrics.OperatorCollector(
         kinds=["FineTuneJob", "Evaluation"],
         waiting=lambda: waiting,
@@ -61,7 +63,28 @@ def operator_collector(waiting: list[ObjectKey]) -> Collector:
         longest_seconds=lambda: 2.5,
         leads=lambda: False,
         last_success={"FineTuneJob": 1e9},
+        cache=cache or Cache({}, "owner"),
     )
+
+
+def test_the_cache_tells_how_old_it_is_and_why_it_was_not_enough() -> None:
+    now = [100.0]
+    cache = Cache({PODS: {}}, "owner", clock=lambda: now[0])
+    cache.begin_list(PODS)
+    cache.end_list(PODS, "5")
+    cache.record_write(PODS, {"metadata": {"name": "a", "uid": "u", "resourceVersion": "7"}})
+    cache.counts.expired["pods"] += 2
+    cache.counts.live_reads["pods", "stale"] += 3
+    now[0] = 104.0
+    registry = CollectorRegistry()
+    registry.register(operator_collector([], cache))
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"finetune_operator_cache_{name}", {"resource": "pods", **labels})
+
+    assert (value("age_seconds"), value("overdue_seconds")) == (4, 4)
+    assert (value("lists_total"), value("expired_watches_total")) == (1, 2)
+    assert value("live_reads_total", cause="stale") == 3
 
 
 def test_what_is_known_at_the_moment_of_a_scrape() -> None:
