@@ -92,7 +92,12 @@ class CutWatch:
     last: bytes = b""
 
 
-Fault = Answer | Late | Reset | LoseAnswer | CutWatch
+@dataclass(frozen=True)
+class SilentWatch:
+    """The stream stays open, and nothing of it is sent on, until the operator ends it."""
+
+
+Fault = Answer | Late | Reset | LoseAnswer | CutWatch | SilentWatch
 Intercept = Callable[[Request], Fault | None]
 
 
@@ -201,7 +206,8 @@ class ApiProxy:
             request.method, url, params=query, data=request.body or None, headers=headers
         ) as answer:
             if request.is_watch:
-                return await _stream(incoming, answer, fault if isinstance(fault, CutWatch) else None)
+                cut = fault if isinstance(fault, CutWatch) else None
+                return await _stream(incoming, answer, cut, is_silent=isinstance(fault, SilentWatch))
             data = await answer.read()
             if request.is_write:
                 lane.writes.append(Exchange(request, answer.status))
@@ -214,14 +220,17 @@ class ApiProxy:
             return web.Response(status=answer.status, body=data, headers=kept)
 
 
-async def _stream(incoming: web.Request, answer: aiohttp.ClientResponse, cut: CutWatch | None) -> web.StreamResponse:
+async def _stream(
+    incoming: web.Request, answer: aiohttp.ClientResponse, cut: CutWatch | None, *, is_silent: bool
+) -> web.StreamResponse:
     """Send a watch on, as it comes, until either side ends it."""
     response = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
-    await response.prepare(incoming)
     with contextlib.suppress(ConnectionError, TimeoutError, aiohttp.ClientError):
+        await response.prepare(incoming)
         async with asyncio.timeout(cut.seconds if cut else None):
             async for chunk in answer.content.iter_any():
-                await response.write(chunk)
+                if not is_silent:
+                    await response.write(chunk)
     with contextlib.suppress(ConnectionError):
         if cut is not None and cut.last:
             await response.write(cut.last)

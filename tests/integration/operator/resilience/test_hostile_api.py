@@ -16,7 +16,17 @@ from functools import partial
 import pytest
 
 from tests.integration.operator.api import COLLECTED_SECONDS, wait_for
-from tests.integration.operator.api_proxy import Answer, CutWatch, Fault, Intercept, Late, LoseAnswer, Request, Reset
+from tests.integration.operator.api_proxy import (
+    Answer,
+    CutWatch,
+    Fault,
+    Intercept,
+    Late,
+    LoseAnswer,
+    Request,
+    Reset,
+    SilentWatch,
+)
 from tests.integration.operator.jobs import JOB
 from tests.integration.operator.lives import NAME, Life, Portrait, Stage, side_by_side
 
@@ -90,6 +100,10 @@ def status_write(request: Request) -> bool:
     return request.is_write and request.path.endswith("/status")
 
 
+def silent(request: Request, plural: str) -> Fault | None:
+    return SilentWatch() if request.is_watch and request.path.endswith(f"/{plural}") else None
+
+
 def next_page(request: Request) -> bool:
     return "continue" in request.query
 
@@ -117,13 +131,14 @@ HOSTILITIES = {
     "429 without": Hostility(lambda: FirstOfEachKind(Answer(429, "TooManyRequests"), any_request)),
     "500 now and then": Hostility(lambda: NowAndThen(Answer(500, "InternalError"))),
     "503 for watches": Hostility(lambda: Every(2, Answer(503, "ServiceUnavailable"), any_watch)),
-    "slower than the timeout": Hostility(
-        lambda: FirstOfEachKind(Late(SHORT_TIMEOUT_SECONDS * 2), any_write),
-        request_timeout_seconds=SHORT_TIMEOUT_SECONDS,
-    ),
+    "the watch of Pods is open and silent": Hostility(lambda: lambda request: silent(request, "pods")),
     "connections break before": Hostility(lambda: NowAndThen(Reset())),
     "connections break after": Hostility(lambda: NowAndThen(LoseAnswer())),
 }
+SLOWER_THAN_THE_TIMEOUT = Hostility(
+    lambda: FirstOfEachKind(Late(SHORT_TIMEOUT_SECONDS * 2), any_write), request_timeout_seconds=SHORT_TIMEOUT_SECONDS
+)
+"""Its short timeout holds for reads as well, which a machine that is busy with a dozen lives does not answer in time."""
 
 
 def with_hostility(stage: Stage, number: int, hostility: Hostility) -> Portrait:
@@ -175,10 +190,11 @@ def test_whatever_the_api_server_does_the_life_ends_as_undisturbed(quiet_stage: 
     tasks |= {
         f"replaced before write {number}": partial(with_a_successor, quiet_stage, number) for number in range(1, 10)
     }
+    alone = {"slower than the timeout": partial(with_hostility, quiet_stage, len(HOSTILITIES), SLOWER_THAN_THE_TIMEOUT)}
     wrong = []
-    for name, result in side_by_side(tasks).items():
+    for name, result in (side_by_side(alone) | side_by_side(tasks)).items():
         if isinstance(result, Exception):
             wrong.append(f"{name}: {result}")
         elif difference := calm.differences(result):
             wrong.append(f"{name}:\n{difference}")
-    assert not wrong, f"{len(wrong)} of {len(tasks)}:\n" + "\n".join(wrong)
+    assert not wrong, f"{len(wrong)} of {len(alone) + len(tasks)}:\n" + "\n".join(wrong)
