@@ -138,7 +138,7 @@ HOSTILITIES = {
 SLOWER_THAN_THE_TIMEOUT = Hostility(
     lambda: FirstOfEachKind(Late(SHORT_TIMEOUT_SECONDS * 2), any_write), request_timeout_seconds=SHORT_TIMEOUT_SECONDS
 )
-"""Its short timeout holds for reads as well, which a machine that is busy with a dozen lives does not answer in time."""
+"""Its short timeout holds for reads as well, which are late while a dozen lives are lived at once."""
 
 
 def with_hostility(stage: Stage, number: int, hostility: Hostility) -> Portrait:
