@@ -61,6 +61,7 @@ def test_a_job_of_a_trials_name_and_owner_that_trains_on_other_examples_is_not_t
     forged["spec"]["dataset"]["training"]["uri"] = "s3://data/test.jsonl"
     api.request("POST", api.path("FineTuneJob"), forged)
     api.patch("FineTuneSweep", "router", {"spec": {"suspend": False}})
-    assert "with SpecChanged" in condition(searched.sweep("TrialsFailed"), "Ready")["message"]
+    told = "with SpecChanged: it or its Evaluation has another spec than the sweep gives it, or another runId."
+    assert told in condition(searched.sweep("TrialsFailed"), "Ready")["message"]
     assert [one["fineTuneJobName"] for one in trials(api)] == [trial.fine_tune_job_name]
     assert not api.get("FineTuneJob", trial.fine_tune_job_name)["spec"].get("cancel"), "it is left alone"

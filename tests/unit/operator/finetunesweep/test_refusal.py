@@ -190,3 +190,20 @@ async def test_other_objects_do_not_wait_while_a_search_is_checked(monkeypatch: 
     sweep = {"kind": "FineTuneSweep", "metadata": meta, "spec": sweep_spec().to_wire()}
     await observing.observe(EmptyCluster(), sweep, trainer_image=None)
     assert [one is threading.main_thread() for one in checked_in] == [False]
+
+
+def test_a_trial_that_is_refused_holds_up_none_that_is_not() -> None:
+    """By a webhook or a policy of the API server that has something against its values."""
+    world = SweepWorld(sweep_spec(parallel=2, budget={"trials": 4}), refused=frozenset({1}))
+    world.settle()
+    assert set(world.jobs) == {world.trial(2).fine_tune_job_name}
+    for number in (2, 3, 4):
+        world.ends(number)
+        world.settle()
+    assert world.states() == ["Running", "Succeeded", "Succeeded", "Succeeded"]
+    assert (world.status.phase, world.status.running) == ("Running", 1), "the refused one is still tried"
+    world.refused = frozenset()
+    world.settle()
+    world.ends(1)
+    world.settle()
+    assert world.status.phase == "Succeeded"

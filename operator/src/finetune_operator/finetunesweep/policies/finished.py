@@ -25,6 +25,7 @@ from finetune_operator.finetunesweep.trials import (
     may_begin,
     running,
 )
+from finetune_operator.finetunesweep.views.job import SPEC_CHANGED
 
 FINISHED: frozenset[Phase] = frozenset({"Succeeded", "Failed", "Cancelled"})
 _ENDS = frozenset({Reason.SUCCEEDED, Reason.TRIALS_FAILED, Reason.GATE_FAILED})
@@ -98,10 +99,12 @@ def _failed(status: FineTuneSweepStatus, left: str = "") -> Readiness:
         message = "No trial has a result: all were cancelled."
     else:
         last = lost[-1]
+        more = f"`kubectl describe ftj {last.fine_tune_job_name}` says more."
+        if last.reason == SPEC_CHANGED:
+            more = "it or its Evaluation has another spec than the sweep gives it, or another runId."
         message = (
             f"{len(lost)} of {len(status.trials)} trials failed, the last one, FineTuneJob "
-            f"{last.fine_tune_job_name!r}, with {last.reason or 'an unknown reason'}: "
-            f"`kubectl describe ftj {last.fine_tune_job_name}` says more."
+            f"{last.fine_tune_job_name!r}, with {last.reason or 'an unknown reason'}: {more}"
         )
     return failed(Reason.TRIALS_FAILED, f"{message}{left} Fix the cause and change spec.runId to search again.")
 
