@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,39 +11,30 @@ import pytest
 import torch
 import torch.distributed
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, Qwen3MoeConfig
+from transformers import AutoModelForCausalLM
 
 from finetune_api.finetunejob import Adapter, Freeze, Full, LoRA
 from finetune_trainer.distributed.ranks import Ranks
 from finetune_trainer.distributed.sharding import fill, shard
 from finetune_trainer.model.adapters import load_trainable_model
 from finetune_trainer.model.loading import META, LocalModel
+from tests.integration.trainer.distributed import two_ranks
+from tests.integration.trainer.distributed.tiny_configs import EXPERTS, LLAMA, TIED
 from tests.integration.trainer.runs import Workplace
 
-SIZES = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-}
-LLAMA = LlamaConfig(**SIZES)
-TIED = Gemma3TextConfig(**SIZES, sliding_window=8)
-EXPERTS = Qwen3MoeConfig(**SIZES, num_experts=3, num_experts_per_tok=2, moe_intermediate_size=24)
 LOW_RANK = Adapter(lora=LoRA(rank=4))
 FROZEN = Adapter(type="Full", full=Full(freeze=Freeze(embeddings=True, layers=1)))
 MERGED = Adapter(lora=LoRA(rank=4, inherited="Merge"))
 
 
-@pytest.fixture(autouse=True)
-def _gang_of_one() -> Iterator[None]:
+@pytest.fixture
+def gang_of_one() -> Iterator[None]:
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.usefixtures("gang_of_one")
 @pytest.mark.parametrize(
     ("config", "adapter", "inherits"),
     [
@@ -84,3 +76,25 @@ def test_it_is_the_model_that_is_loaded_as_a_whole(
         torch.testing.assert_close(found[name].full_tensor(), weight, rtol=0, atol=0)
     tokens = torch.arange(20)[None]
     torch.testing.assert_close(built(input_ids=tokens).logits, whole(input_ids=tokens).logits, rtol=0, atol=0)
+
+
+IN_BFLOAT16 = 0.05
+"""Full: autocast rounds what it computes with, the sharded model its weights."""
+
+
+def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
+    """In float32 and with LoRA to rounding: their sums are of the same numbers."""
+    torch.multiprocessing.spawn(two_ranks.compare, (tmp_path,), nprocs=two_ranks.RANKS)
+    differences = json.loads((tmp_path / "differences.json").read_text())
+    assert len(differences) == 24
+    for variant, difference in differences.items():
+        assert difference < (IN_BFLOAT16 if "Full" in variant and "bf16" in variant else 1e-5), differences
+
+
+def test_embeddings_are_not_gathered_for_longer_than_they_compute(gang_of_one: None) -> None:
+    """The output layer is: its backward pass comes first. Where they share a weight, that is the output layer's."""
+    for config, apart in ((LLAMA, True), (TIED, False)):
+        model = shard(AutoModelForCausalLM.from_config(config), Ranks(0, 1, 0, 1, "localhost", 0), bfloat16=False)
+        model(input_ids=torch.arange(20)[None])
+        assert isinstance(model.get_input_embeddings().weight, DTensor) is apart
+        assert not isinstance(model.get_output_embeddings().weight, DTensor)

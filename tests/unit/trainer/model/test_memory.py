@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -90,8 +91,8 @@ COUNTED: list[tuple[dict[str, Any], tuple[int, int, int, int]]] = [
     ({}, (2 * P, 4 * A, 4 * A, 8 * A)),
     ({"full": True}, (4 * P + 2 * P, 0, 4 * P, 8 * P)),
     ({"processes": 2}, (2 * P, 4 * A, 2 * 4 * A, 8 * A)),
-    ({"processes": 4, "sharded": True}, (P // 2 + 4 * P // 36, A, A, 2 * A)),
-    ({"processes": 4, "sharded": True, "full": True}, (P + 4 * P // 36, 0, P, 2 * P)),
+    ({"processes": 4, "sharded": True}, (P // 2 + 4 * LAYER, A, A, 2 * A)),
+    ({"processes": 4, "sharded": True, "full": True}, (P + 4 * LAYER, 0, P + 6 * LAYER, 2 * P)),
     ({"method": DPO_MEMORY}, (2 * P, 4 * A, 4 * A, 8 * A)),
     ({"method": DPO_MEMORY, "full": True}, (4 * P + 2 * P + 2 * P, 0, 4 * P, 8 * P)),
     ({"quantized": True}, (2 * P - int(1.484 * LINEAR) + 2 * 4096 * 12288, 4 * A, 4 * A, 8 * A)),
@@ -114,7 +115,7 @@ def test_what_is_kept_is_counted(changes: dict[str, Any], expected: tuple[int, i
         ({"processes": 8, "sharded": True}, 12 * A + 2 * P),
         ({"processes": 8, "sharded": True, "full": True}, 12 * P + 4 * P),
         ({"processes": 16, "nodes": 2, "sharded": True, "full": True}, 6 * P + 4 * P),
-        ({"processes": 16, "nodes": 2, "full": True, "method": DPO_MEMORY}, 6 * P + 8 * 2 * P),
+        ({"processes": 16, "nodes": 2, "full": True, "method": DPO_MEMORY}, 6 * P),
     ],
     ids=str,
 )
@@ -122,6 +123,29 @@ def test_host_memory_is_for_the_checkpoint_and_for_a_model_that_is_sharded(
     changes: dict[str, Any], expected: int
 ) -> None:
     assert estimate(QWEN_8B, replace(ALONE, **changes), None).host == expected
+
+
+def test_a_sharded_model_s_output_layer_stays_gathered_and_its_gradients_are_reduced_last() -> None:
+    """Of the shape of Llama-3-8B: embeddings and output layer are 0.5 billion parameters each."""
+    outer = 128_256 * 4096
+    model = replace(LLAMA_8B, embedding_parameters=outer, head_parameters=outer)
+    layer = (model.parameters - 2 * outer) // 32
+    plan = replace(ALONE, processes=8, sharded=True, full=True, micro_batch_size=1, max_length=256)
+    memory = estimate(model, plan, None)
+    assert memory.weights == math.ceil(4 * model.parameters / 8) + 2 * (2 * layer + outer)
+    assert memory.gradients == math.ceil(4 * model.parameters / 8) + 2 * (layer + outer) + 4 * layer
+    assert memory.activations == 4 * outer + 4 * (outer + outer), "which is more than those of 256 tokens"
+    assert not fits(estimate(model, replace(plan, max_length=4096), 24 * 10**9))
+
+
+def test_a_shared_weight_is_the_output_layer_s() -> None:
+    apart, tied = (
+        size(Adapter()),
+        model_size(CONFIG, {n: s for n, s in SHAPES.items() if "lm_head" not in n}, {}, Adapter()),
+    )
+    assert tied is not None
+    assert (apart.embedding_parameters, apart.head_parameters) == (64_000, 64_000)
+    assert (tied.embedding_parameters, tied.head_parameters) == (0, 64_000)
 
 
 def test_frozen_weights_have_no_gradients_and_no_moments() -> None:

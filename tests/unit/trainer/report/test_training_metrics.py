@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from prometheus_client import generate_latest
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import AutoModelForCausalLM, Qwen3MoeConfig, TrainerControl, TrainerState, TrainingArguments
 
 from finetune_trainer.report import training_metrics
 from finetune_trainer.report.measures import LOSSES
@@ -122,12 +122,35 @@ def test_weights_in_4_bits_count_by_their_true_shape() -> None:
     assert flops_per_token(model) == 4 * 100 + 6 * 10
 
 
+def test_of_a_mixture_a_token_is_computed_by_a_few_experts() -> None:
+    """Qwen3-30B-A3B: 30.5 billion parameters, of which 3.3 compute a token."""
+    config = Qwen3MoeConfig(
+        vocab_size=151936,
+        hidden_size=2048,
+        intermediate_size=6144,
+        num_hidden_layers=48,
+        num_attention_heads=32,
+        num_key_value_heads=4,
+        head_dim=128,
+        num_experts=128,
+        num_experts_per_tok=8,
+        moe_intermediate_size=768,
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert flops_per_token(model) / 6 == pytest.approx(3.3e9, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("name", "peak"),
     [
         ("NVIDIA H100 80GB HBM3", 989e12),
         ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H100 NVL", 835e12),
         ("NVIDIA L40S", 362e12),
+        ("NVIDIA L40", 181e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA A10G", 70e12),
         ("NVIDIA A100-SXM4-80GB", 312e12),
         ("GeForce GTX 1080", None),
         (None, None),

@@ -19,7 +19,13 @@ from finetune_api.pod_contracts.run import CheckpointSource, ModelSource
 from finetune_api.sources import parse_location
 from finetune_trainer.checkpoint import checkpoints, training_state
 from finetune_trainer.generate.generation import stored_dtype
-from finetune_trainer.model.adapters import add_lora, load_merged_model, load_whole_model, trains_new_adapter
+from finetune_trainer.model.adapters import (
+    add_lora,
+    load_merged_model,
+    load_whole_model,
+    merge_adapter,
+    trains_new_adapter,
+)
 from finetune_trainer.model.export import write_model
 from finetune_trainer.model.loading import LocalModel, fetch_model, find_model, load_model, load_processor
 from finetune_trainer.process.failures import DiagnosedError
@@ -52,7 +58,7 @@ def fetch_loadable(source: ModelSource, storage: Storage, directory: Path) -> Lo
     model = _as_trained(start, adapter)
     training_state.restore_model(local.path, model)
     if isinstance(model, PeftModel) and start.adapter is not None and adapter.inherited == "Merge":
-        model = model.merge_and_unload()
+        model = merge_adapter(model)
     target = directory / "tuned"
     write_model(model, load_processor(start), start.base, target)
     shutil.rmtree(local.path)

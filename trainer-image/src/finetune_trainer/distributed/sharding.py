@@ -19,7 +19,10 @@ from finetune_trainer.distributed.ranks import Ranks
 
 
 def shard(model: Any, ranks: Ranks, *, bfloat16: bool) -> Any:
-    """Shard a model, with its adapter if it has one, over all processes: layer by layer, then the remaining weights.
+    """Shard a model, with its adapter if it has one, over all processes: layer by layer, the embeddings, and the rest.
+
+    The rest is the output layer with the last norm; where it shares the embeddings' weight, that too. It stays gathered
+    from a forward pass to its backward pass, which begins with it.
 
     Each weight becomes a DTensor of the same shape, split along its first dimension. transformers' Trainer then leaves
     placement and gradients to the model, as for one that was sharded when loaded. `bfloat16`: compute in bfloat16 and
@@ -36,6 +39,9 @@ def shard(model: Any, ranks: Ranks, *, bfloat16: bool) -> Any:
     for module in base.modules():
         if type(module).__name__ in layers:
             fully_shard(module, **settings)
+    embeddings, head = base.get_input_embeddings(), base.get_output_embeddings()
+    if not {*embeddings.parameters()} & {*head.parameters()}:
+        fully_shard(embeddings, **settings)
     fully_shard(model, **settings)
     base._is_distributed_loading_by_transformers = True
     return model
@@ -61,7 +67,7 @@ def fill(model: Any, whole: Any | None) -> None:
 
 
 class ReshardAfterEvaluation(TrainerCallback):
-    """Reshards embeddings and head, which stay unsharded from a forward pass to its backward pass.
+    """Reshards the output layer, which stays unsharded from a forward pass to its backward pass.
 
     An evaluation has no backward pass: a checkpoint right after it would find weights that the optimizer does not know.
     """

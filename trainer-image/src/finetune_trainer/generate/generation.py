@@ -66,7 +66,8 @@ def load_generator(local: LocalModel) -> Generator:
     """
     on_gpu = torch.cuda.is_available()
     processor = load_processor(local)
-    model = load_model(local, stored_dtype(local) if on_gpu else torch.float32)
+    device = torch.cuda.current_device() if on_gpu else None
+    model = load_model(local, stored_dtype(local) if on_gpu else torch.float32, device=device)
     model = model.to("cuda" if on_gpu else "cpu").eval()
     model.generation_config = _generation_config(model.generation_config, processor)
     return Generator(model, text_tokenizer(processor), processor)

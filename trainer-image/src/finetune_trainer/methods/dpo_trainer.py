@@ -19,7 +19,7 @@ from finetune_trainer.distributed.batches import examples_in_step
 from finetune_trainer.methods.method import Row, TrainerParts
 from finetune_trainer.methods.pass_metrics import CountTokensByStep, MetricsOverPasses
 from finetune_trainer.methods.shared_batches import SharedBatches
-from finetune_trainer.model.adapters import load_merged_model, trains_new_adapter, uses_bfloat16
+from finetune_trainer.model.adapters import load_frozen_model, trains_new_adapter
 
 LOSSES = {"Sigmoid": "sigmoid", "Hinge": "hinge", "IPO": "ipo"}
 REFERENCE_ADAPTER = "ref"
@@ -41,7 +41,7 @@ def build_dpo_trainer(parts: TrainerParts, dpo: DPO, without_loss: Callable[[Row
     )
     reference = None
     if parts.adapter.type == "Full":
-        reference = load_merged_model(parts.source, torch.bfloat16 if uses_bfloat16() else torch.float32)
+        reference = load_frozen_model(parts.source)
     trainer = ResumableDPOTrainer(
         args=settings,
         model=parts.model,

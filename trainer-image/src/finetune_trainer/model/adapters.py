@@ -80,7 +80,30 @@ def load_merged_model(
 ) -> Any:
     """The model with its own adapter, if it has one, merged into it."""
     model = load_model(local, dtype, quantization=quantization, device=device)
-    return model if local.adapter is None else model.merge_and_unload()
+    return model if local.adapter is None else merge_adapter(model)
+
+
+def merge_adapter(tuned: PeftModel) -> Any:
+    """The base model with the adapter merged into it, in the base's precision: added in float32, and rounded once."""
+    for module in tuned.modules():
+        if not isinstance(module, BaseTunerLayer):
+            continue
+        weights = list(module.get_base_layer().parameters())
+        dtypes = [weight.dtype for weight in weights]
+        for weight in weights:
+            weight.data = weight.data.float()
+        module.merge()
+        for weight, dtype in zip(weights, dtypes, strict=True):
+            weight.data = weight.data.to(dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="All adapters are already merged")
+        return tuned.merge_and_unload()
+
+
+def load_frozen_model(local: LocalModel) -> Any:
+    """A model to compare with, straight on the accelerator if there is one, and then in half precision if it can."""
+    device = torch.cuda.current_device() if torch.cuda.is_available() else None
+    return load_merged_model(local, torch.bfloat16 if uses_bfloat16() else torch.float32, device=device)
 
 
 def weights_digest(model: Any) -> list[tuple[float, float]]:

@@ -29,7 +29,8 @@ USABLE = 0.9
 GIB = 2**30
 
 EMBEDDINGS = ("embed", "wte", "wpe")
-NOT_LINEAR = (*EMBEDDINGS, "lm_head")
+HEAD = "lm_head"
+NOT_LINEAR = (*EMBEDDINGS, HEAD)
 """Parts of names of matrices that stay whole in 4 bits: embeddings and the output layer."""
 LORA_INPUTS = ".lora_A."
 """In the names of an adapter's matrices that read the inputs of what it adapts."""
@@ -55,6 +56,9 @@ class ModelSize:
     """Experts compute, of which each token has a few."""
     frozen_parameters: int = 0
     """Of what `adapter.full.freeze` leaves as it is."""
+    embedding_parameters: int = 0
+    head_parameters: int = 0
+    """Of the output layer, and of what it shares with the embeddings, which are then not counted above."""
     teacher_parameters: int = 0
     """Of the frozen model beside it that it learns from."""
 
@@ -123,6 +127,8 @@ def model_size(
         keys_and_values=_keys_and_values(config, hidden),
         linear_parameters=_count({name: shape for name, shape in matrices.items() if is_linear(name)}),
         mixture=bool(getattr(config, "num_experts_per_tok", None)),
+        embedding_parameters=_embeddings(matrices) if _head(matrices) else 0,
+        head_parameters=_head(matrices) or _embeddings(matrices),
         frozen_parameters=_count({name: shape for name, shape in shapes.items() if is_frozen(name, adapter.freeze)}),
     )
 
@@ -136,6 +142,14 @@ def _intermediate(config: Any, hidden: int) -> int:
         return int(dense)
     expert = getattr(config, "moe_intermediate_size", None) or dense
     return int(max(dense, chosen * expert + (getattr(config, "shared_expert_intermediate_size", None) or 0)))
+
+
+def _embeddings(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return _count({name: shape for name, shape in shapes.items() if any(part in name for part in EMBEDDINGS)})
+
+
+def _head(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return _count({name: shape for name, shape in shapes.items() if HEAD in name})
 
 
 def _keys_and_values(config: Any, hidden: int) -> int:
@@ -167,11 +181,12 @@ def plan_of(
     max_length: int,
     method: MethodMemory = MethodMemory(),
 ) -> Plan:
-    """The Plan of a run's configuration."""
+    """The Plan of a run's configuration. A single process shards nothing."""
+    processes = parallelism.nodes * parallelism.processes_per_node
     return Plan(
         full=adapter.type == "Full",
-        sharded=parallelism.strategy == "FSDP",
-        processes=parallelism.nodes * parallelism.processes_per_node,
+        sharded=parallelism.strategy == "FSDP" and processes > 1,
+        processes=processes,
         micro_batch_size=micro_batch_size,
         max_length=max_length,
         method=method,
@@ -190,8 +205,9 @@ def estimate(model: ModelSize, plan: Plan, accelerator: int | None) -> MemoryEst
     weights = math.ceil((model.parameters * weight_bytes - saved) / share)
     if plan.quantized:
         weights += HALF * model.hidden * model.intermediate  # the matrix that computes, in bfloat16
+    layer = (model.parameters - model.embedding_parameters - model.head_parameters) // model.layers
     if plan.sharded:
-        weights += 2 * HALF * model.parameters // model.layers  # the layer that computes, and the one fetched ahead
+        weights += HALF * (2 * layer + model.head_parameters)  # the layer that computes, and the one fetched ahead
     elif plan.full:
         weights += HALF * model.parameters  # the copies that autocast computes with
     if plan.has_reference:
@@ -199,8 +215,10 @@ def estimate(model: ModelSize, plan: Plan, accelerator: int | None) -> MemoryEst
     buckets = 2 if plan.processes > 1 and not plan.sharded else 1  # DDP keeps gradients in its buckets too
     adapter = 0 if plan.full else math.ceil(model.adapter_parameters * FULL / share)
     gradients = math.ceil(trained * FULL / share) * buckets
+    if plan.sharded and plan.full:
+        gradients += HALF * (layer + model.head_parameters) + FULL * layer  # whole, and in float32 to be reduced
     optimizer = math.ceil(trained * MOMENTS * FULL / share)
-    activations = activation_bytes(model, plan)
+    activations = max(activation_bytes(model, plan), _reduced_last(model) if plan.sharded and plan.full else 0)
     teacher = HALF * model.teacher_parameters
     return MemoryEstimate(
         weights=weights,
@@ -215,16 +233,20 @@ def estimate(model: ModelSize, plan: Plan, accelerator: int | None) -> MemoryEst
     )
 
 
+def _reduced_last(model: ModelSize) -> int:
+    """The bytes with which sharded gradients of embeddings and output layer are reduced, after all activations."""
+    return 2 * HALF * model.embedding_parameters + FULL * (model.embedding_parameters + model.head_parameters)
+
+
 def _host_bytes(model: ModelSize, plan: Plan, trained: int) -> int:
     """The host memory of the first Pod. `trained`: the bytes of what is trained.
 
-    The first process holds a sharded model whole, when it is loaded and when the result is written; other models go
-    straight to the accelerator. Each checkpoint is copied to host memory, shared by all processes.
+    The first process holds a sharded model whole, when it is loaded and when the result is written; other models, and
+    references, go straight to the accelerator. Each checkpoint is copied to host memory, shared by all processes.
     """
     checkpoint = math.ceil(trained * (1 + MOMENTS) / plan.nodes)
-    references = HALF * model.parameters * (plan.processes // plan.nodes) if plan.has_reference else 0
     whole = (FULL if plan.full else HALF) * model.parameters if plan.sharded else 0
-    return checkpoint + max(references, whole)
+    return checkpoint + whole
 
 
 def activation_bytes(model: ModelSize, plan: Plan) -> int:

@@ -7,6 +7,7 @@ Pod.
 from __future__ import annotations
 
 import math
+import re
 import time
 from typing import Any
 
@@ -20,9 +21,12 @@ STEP_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 PEAK_FLOPS = {
     "A100": 312e12,
     "A10": 125e12,
+    "A10G": 70e12,
     "L4": 121e12,
+    "L40": 181e12,
     "L40S": 362e12,
     "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
     "H100": 989e12,
     "H200": 989e12,
     "B200": 2250e12,
@@ -31,6 +35,11 @@ PEAK_FLOPS = {
 # Forward 2 N, and as much again for the gradients of the activations; only trained weights have gradients of their own.
 FLOPS_PER_FROZEN_PARAMETER = 4
 FLOPS_PER_TRAINED_PARAMETER = 6
+
+EXPERTS = ".experts."
+"""In the names of the weights of experts among which each token has a few."""
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""The names that configs have for it."""
 
 _log = structlog.get_logger()
 
@@ -168,10 +177,24 @@ class ExposeMetrics(TrainerCallback):
 
 
 def flops_per_token(model: Any) -> float:
-    """FLOPs per token of forward and backward pass, without attention: Kaplan et al. (2020), section 2.1."""
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    frozen = sum(_numbers(parameter) for parameter in model.parameters() if not parameter.requires_grad)
-    return float(FLOPS_PER_TRAINED_PARAMETER * trained + FLOPS_PER_FROZEN_PARAMETER * frozen)
+    """FLOPs per token of forward and backward pass, without attention: Kaplan et al. (2020), section 2.1.
+
+    Of a layer's experts a token is computed by a few.
+    """
+    chosen = _share_of_experts(getattr(model, "config", None))
+    total = 0.0
+    for name, weight in model.named_parameters():
+        flops = FLOPS_PER_TRAINED_PARAMETER if weight.requires_grad else FLOPS_PER_FROZEN_PARAMETER
+        total += flops * _numbers(weight) * (chosen if EXPERTS in name else 1)
+    return total
+
+
+def _share_of_experts(config: Any) -> float:
+    """The share of a layer's experts that compute a token."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    experts = next((count for name in EXPERT_COUNTS if (count := getattr(text, name, None))), None)
+    chosen = getattr(text, "num_experts_per_tok", None)
+    return chosen / experts if chosen and experts else 1.0
 
 
 def _numbers(weight: Any) -> int:
@@ -181,8 +204,8 @@ def _numbers(weight: Any) -> int:
 
 
 def peak_flops(name: str | None) -> float | None:
-    """The peak FLOP/s of an accelerator by its name; of several entries that match, the longest counts."""
-    matching = [known for known in PEAK_FLOPS if name is not None and known in name]
+    """The peak FLOP/s of an accelerator by whole words of its name; of several that match, the longest counts."""
+    matching = [known for known in PEAK_FLOPS if re.search(rf"\b{known}\b", name or "")]
     return PEAK_FLOPS[max(matching, key=len)] if matching else None
 
 

@@ -47,6 +47,7 @@ def merge(local: LocalModel, target: Path) -> None:
     Tokenizer, chat template and generation config are saved, too. Raises DiagnosedError (ModelInvalid).
     """
     from finetune_trainer.generate.generation import stored_dtype
+    from finetune_trainer.model.adapters import merge_adapter
 
-    merged = load_model(local, stored_dtype(local)).merge_and_unload()
+    merged = merge_adapter(load_model(local, stored_dtype(local)))
     write_model(merged, load_processor(local), local.base, target)

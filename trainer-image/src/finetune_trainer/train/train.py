@@ -27,6 +27,7 @@ from finetune_trainer.model.adapter_summary import adapter_summary
 from finetune_trainer.model.adapters import (
     check_weights_changed,
     load_trainable_model,
+    merge_adapter,
     trains_new_adapter,
     uses_bfloat16,
     weights_digest,
@@ -167,7 +168,7 @@ def _make_result(
         _log.warning(warning)
     adapted = str(adapter_summary(tuned)) if isinstance(tuned, PeftModel) else None
     if starts_adapter and not results.is_adapter(run):
-        tuned = tuned.merge_and_unload()
+        tuned = merge_adapter(tuned)
     write_model(tuned, inputs.processor, inputs.model.base, folder)
     finished = FinishedRun(
         chosen=chosen.checkpoint.committed.manifest,

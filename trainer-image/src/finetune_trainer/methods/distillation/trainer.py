@@ -12,7 +12,7 @@ from finetune_api.finetunejob import Distillation, Divergence
 from finetune_trainer.generate.generation import stop_tokens
 from finetune_trainer.methods.method import TrainerParts
 from finetune_trainer.methods.on_policy import OnPolicy
-from finetune_trainer.model.adapters import load_merged_model, uses_bfloat16
+from finetune_trainer.model.adapters import load_frozen_model
 
 BETAS: dict[Divergence, float] = {"ForwardKL": 0.0, "JSD": 0.5, "ReverseKL": 1.0}
 """TRL's `beta`, of the generalized Jensen-Shannon divergence."""
@@ -42,11 +42,7 @@ def build_distillation_trainer(parts: TrainerParts, spec: Distillation) -> Resum
             "beta": BETAS[spec.divergence],
         }
     )
-    teacher = load_merged_model(
-        parts.teacher,
-        torch.bfloat16 if uses_bfloat16() else torch.float32,
-        device=torch.cuda.current_device() if torch.cuda.is_available() else None,
-    )
+    teacher = load_frozen_model(parts.teacher)
     fit_vocabulary(teacher, model.get_input_embeddings().weight.shape[0])
     trainer = ResumableDistillationTrainer(
         args=settings,

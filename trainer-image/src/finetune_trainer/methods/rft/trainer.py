@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_config import RLOOConfig
@@ -19,7 +18,7 @@ from finetune_trainer.methods.method import TrainerParts
 from finetune_trainer.methods.rft.grading import CompletionGrader
 from finetune_trainer.methods.rft.hacking import WatchRewards
 from finetune_trainer.methods.rft.rollouts import Rollouts
-from finetune_trainer.model.adapters import load_merged_model, trains_new_adapter, uses_bfloat16
+from finetune_trainer.model.adapters import load_frozen_model, trains_new_adapter
 
 LOSSES = {"DAPO": "dapo", "DrGRPO": "dr_grpo", "GRPO": "grpo"}
 UNSCALED = "DrGRPO"
@@ -100,7 +99,7 @@ def _keep_reference(trainer: Any, parts: TrainerParts, spec: RFT) -> None:
         if trains_new_adapter(parts.adapter, parts.source):
             trainer.model.delete_adapter(REFERENCE_ADAPTER)  # a new adapter changes nothing yet: the base is the same
         return
-    reference = load_merged_model(parts.source, torch.bfloat16 if uses_bfloat16() else torch.float32)
+    reference = load_frozen_model(parts.source)
     add_fused_lm_head(reference, temperature=spec.temperature)
     trainer.ref_model = trainer.accelerator.prepare_model(reference, evaluation_mode=True)
     trainer.beta = spec.kl_coefficient
