@@ -2,7 +2,7 @@
 
 - `same`: the quickstart's model learns the same on the GPU as on the CPU, by method: the losses of all steps. The CPU
   computes in float32, but for Full: see IN_BFLOAT16.
-- `resume`: a training that is killed after its first checkpoint ends with the losses of an undisturbed one.
+- `resume`: a training with dropout that is killed after its first checkpoint ends with the losses of an undisturbed one.
 - `lora`, `qlora`, `full`, `dpo`: tokens per second and memory, against plain TRL (benchmarks.trainer).
 
 Each part that fails is told of and the others run; the exit status is 1 then. A part ends the processes that it
@@ -147,7 +147,8 @@ def resume() -> dict[str, Any]:
         deadline = time.monotonic() + DEADLINE_SECONDS
         packed = VARIANTS["lora-packed"]
         longer = {"hyperparameters": {**packed["hyperparameters"], "epochs": 3}}
-        job = _write_job(Path(scratch), {**packed, **longer, "checkpoints": {"everySteps": 2, "keep": 5}})
+        dropping = {"adapter": {"type": "LoRA", "lora": {"rank": 32, "alpha": 64, "dropout": 0.1}}}
+        job = _write_job(Path(scratch), {**packed, **dropping, **longer, "checkpoints": {"everySteps": 2, "keep": 5}})
         with training(job, Path(scratch) / "whole") as undisturbed:
             folder = Path(scratch) / "killed"
             with training(job, folder) as first:

@@ -115,7 +115,7 @@ def on_gpu(adapter: str, processes: int, method: str = "SFT") -> Workload:
         warm_up=4,
         save_every=1000 if adapter == "Full" else 8,
         processes=processes,
-        plain_per_pass=2,
+        plain_per_pass=4,
     )
 
 
