@@ -2,7 +2,7 @@
 
 - `same`: the quickstart's model learns the same on the GPU as on the CPU, by method: the losses of all steps. The CPU
   computes in float32, but for Full: see IN_BFLOAT16.
-- `resume`: a training with dropout that is killed after its first checkpoint ends with the losses of an undisturbed one.
+- `resume`: a training (with dropout) that is killed after its first checkpoint ends with the losses of one that is not.
 - `lora`, `qlora`, `full`, `dpo`: tokens per second and memory, against plain TRL (benchmarks.trainer).
 
 Each part that fails is told of and the others run; the exit status is 1 then. A part ends the processes that it
