@@ -22,6 +22,7 @@ ON_GPUS = ("bitsandbytes", "liger_kernel.transformers")
 """Packages that an image for CPUs does not have."""
 DRIVERS = "libibverbs/libmlx5-rdmav*.so"
 """Of Mellanox's adapters, below a folder of libraries: https://packages.debian.org/bookworm/ibverbs-providers."""
+LIBRARIES = (Path("/usr/lib"), Path("/usr/lib64"))
 
 
 def main() -> None:
@@ -29,9 +30,9 @@ def main() -> None:
     for package in ON_GPUS:
         importlib.import_module(package)
     ctypes.CDLL("libibverbs.so.1")
-    drivers = [driver for folder in (Path("/usr/lib"), Path("/usr/lib64")) for driver in folder.glob(f"**/{DRIVERS}")]
+    drivers = [driver for folder in LIBRARIES for driver in folder.glob(f"**/{DRIVERS}")]
     if not drivers:
-        raise SystemExit(f"there is no {DRIVERS} below /usr/lib: install ibverbs-providers")
+        raise SystemExit(f"there is no {DRIVERS} below {LIBRARIES[0]}: install ibverbs-providers")
     ctypes.CDLL(str(drivers[0]))
 
 

@@ -25,12 +25,21 @@ def cuda_smoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
 
 
 def test_a_machine_with_compiler_headers_and_libibverbs_passes(
-    cuda_smoke: ModuleType, monkeypatch: pytest.MonkeyPatch
+    cuda_smoke: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked = []
+    """The libraries of the image, which the machine of this test may lack, are played by an empty file."""
+    monkeypatch.setattr(cuda_smoke, "ON_GPUS", ("json",))  # torch, which they import, opens libraries of its own
+    asked: list[str] = []
     monkeypatch.setattr(ctypes, "CDLL", asked.append)
+    monkeypatch.setattr(cuda_smoke, "LIBRARIES", (tmp_path,))
+    with pytest.raises(SystemExit, match="install ibverbs-providers"):
+        cuda_smoke.main()
+    driver = tmp_path / "x86_64-linux-gnu" / "libibverbs" / "libmlx5-rdmav34.so"
+    driver.parent.mkdir(parents=True)
+    driver.touch()
+    asked.clear()
     cuda_smoke.main()
-    assert asked == ["libibverbs.so.1"]
+    assert asked == ["libibverbs.so.1", str(driver)]
 
 
 def test_without_the_headers_it_fails(cuda_smoke: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
