@@ -41,6 +41,7 @@ def _trained_on(job: str, trained: PinnedRevision, measured: PinnedRevision) -> 
         f"{ANOTHER_REVISION}: FineTuneJob {job!r} trained on revision {trained.digest} of Dataset {measured.name!r}, "
         f"and this run reads the {measured.split} split of revision {measured.digest}, which may have examples that "
         "the job trained on. Train again (spec.runId of the job, or of its sweep), or evaluate the job's own revision, "
-        f"if it has that split: change spec.runId, with dataset.uri: {own.file_uri} instead of datasetRef."
+        f"if it has that split: change spec.runId, with dataset.uri: {own.file_uri} instead of datasetRef; "
+        "sources.datasets of the class must allow it."
     )
     return text[:LINE_LENGTH]

@@ -27,7 +27,7 @@ def leak(spec: FineTuneSweepSpec, measured: GraderScore) -> str | None:
         return f"{field}.template.spec.dataset: the trials are trained on {compared}. Evaluate them on other examples."
     if _is_in(held_out, training):
         return f"{field}.holdout: the trials are trained on {held_out}. Name examples that nothing else uses."
-    if held_out is not None and (held_out == compared or _is_in(held_out, validation)):
+    if _is_in(held_out, [*validation, *([] if compared is None else [compared])]):
         return f"{field}.holdout: the trials are compared on {held_out}. Name examples that nothing else uses."
     return None
 
@@ -43,7 +43,11 @@ def _place(uri: str | None, split: DatasetRef | None) -> str | None:
 
 
 def _is_in(place: str | None, places: Iterable[str]) -> bool:
-    """Whether it is one of them, or below a folder among them."""
+    """Whether it is one of them, below a folder among them, or a folder that one of them is below."""
     return place is not None and any(
-        place == other or (other.endswith(_FOLDER) and place.startswith(other)) for other in places
+        place == other or _is_below(place, other) or _is_below(other, place) for other in places
     )
+
+
+def _is_below(place: str, folder: str) -> bool:
+    return folder.endswith(_FOLDER) and place.startswith(folder)

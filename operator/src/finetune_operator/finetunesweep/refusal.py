@@ -71,6 +71,8 @@ def _faults(spec: FineTuneSweepSpec, template: dict[str, Any], parameter: Parame
         return
     for value in parameter.extremes():
         refused = accepts(template, parameter.path, value)
+        if refused is None and isinstance(value, str) and is_number(parameter.path):
+            refused = "The field takes numbers: name numbers instead of texts"  # "0.1" becomes a number only here
         if refused is not None:
             yield f"{value!r} is not possible. {refused}"
     yield from _batch_faults(spec, parameter)

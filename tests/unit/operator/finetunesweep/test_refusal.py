@@ -23,6 +23,11 @@ from tests.unit.operator.finetunesweep.sweeps import OBJECTIVE, RANK, RATE, TEMP
         ({"path": "adapter.lora.rank", "numbers": [8, 5000]}, {}, "5000 is not possible"),
         ({"path": "hyperparameters.learningRate", "uniform": {"minimum": 0, "maximum": 1}}, {}, "greater than 0"),
         ({"path": "hyperparameters.learningRate", "texts": ["fast"]}, {}, "'fast' is not possible"),
+        (
+            {"path": "hyperparameters.learningRate", "texts": ["0.1"]},
+            {},
+            "'0.1' is not possible. The field takes numbers",
+        ),
         ({"path": "hyperparameters.schedule", "uniform": {"minimum": 0, "maximum": 1}}, {}, "takes no numbers"),
         ({"path": "adapter.lora.rank", "uniform": {"minimum": 1.5, "maximum": 8}}, {}, "1.5 is not possible"),
         (
@@ -123,6 +128,18 @@ def measuring(
         (
             measuring(TRAIN, {"uris": [VALID["uri"]]}, TEST, VALID),
             "holdout: the trials are compared on s3://data/valid",
+        ),
+        (
+            measuring({"uri": "s3://data/all/train.jsonl"}, VALID, {"uri": "s3://data/all/"}),
+            "template.spec.dataset: the trials are trained on s3://data/all/.",
+        ),
+        (
+            measuring({"uri": "s3://data/all/train.jsonl"}, VALID, TEST, {"uri": "s3://data/all/"}),
+            "holdout: the trials are trained on s3://data/all/.",
+        ),
+        (
+            measuring(TRAIN, VALID, {"uri": "s3://data/all/test.jsonl"}, {"uri": "s3://data/all/"}),
+            "holdout: the trials are compared on s3://data/all/.",
         ),
         (measuring(TRAIN, VALID, TEST, TEST), "holdout: the trials are compared on s3://data/test.jsonl."),
         (

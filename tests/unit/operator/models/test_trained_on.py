@@ -63,7 +63,8 @@ def test_the_warning_names_job_dataset_both_revisions_and_what_to_do() -> None:
         "TrainedOnAnotherRevision: FineTuneJob 'router' trained on revision sha256:aa of Dataset 'tickets', and this "
         "run reads the test split of revision sha256:bb, which may have examples that the job trained on. Train again "
         "(spec.runId of the job, or of its sweep), or evaluate the job's own revision, if it has that split: change "
-        "spec.runId, with dataset.uri: s3://runs/aa/test.jsonl instead of datasetRef."
+        "spec.runId, with dataset.uri: s3://runs/aa/test.jsonl instead of datasetRef; sources.datasets of the class "
+        "must allow it."
     )
 
 
