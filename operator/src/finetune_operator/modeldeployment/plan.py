@@ -20,7 +20,6 @@ from finetune_operator.modeldeployment.policies.canary import (
     promote_canary,
     record_canary_events,
     replace_broken,
-    return_to_earlier,
     run_canary,
     serve_without_canary,
     wait_for_gateway,
@@ -32,7 +31,7 @@ from finetune_operator.modeldeployment.policies.class_limits import refuse_repli
 from finetune_operator.modeldeployment.policies.gate import wait_for_gate
 from finetune_operator.modeldeployment.policies.model import wait_for_model
 from finetune_operator.modeldeployment.policies.name import refuse_taken_name
-from finetune_operator.modeldeployment.policies.rollback import roll_back
+from finetune_operator.modeldeployment.policies.rollback import return_to_earlier, roll_back
 from finetune_operator.modeldeployment.serving.keep_serving import DeploymentDecision
 
 POLICIES: tuple[

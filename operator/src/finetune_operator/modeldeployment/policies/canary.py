@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import Canary, CanaryStatus, ModelDeploymentStatus
-from finetune_operator.core.conditions import EventNote, Readiness
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Plan, earliest
 from finetune_operator.finetuneclass.resolve import source_violation
 from finetune_operator.modeldeployment.canary.events import with_canary_events
@@ -34,7 +34,7 @@ from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.applied_model import applied_model
 from finetune_operator.modeldeployment.serving.desired import wanted_replicas
 from finetune_operator.modeldeployment.serving.health import broken_time, is_broken, unready_time
-from finetune_operator.modeldeployment.serving.history import RETURNED, asked_as, replaced_time, with_aborted
+from finetune_operator.modeldeployment.serving.history import asked_as, with_aborted
 from finetune_operator.modeldeployment.serving.keep_serving import DeploymentDecision, serve, serve_during_canary
 from finetune_operator.models.resolve import ResolvedModel
 
@@ -101,19 +101,6 @@ def hold_rolled_back(
     if aborted is None or aborted.canary_spec != asked_as(_spec(observed)):
         return None
     return serve_during_canary(observed, status, rolled_back(aborted), now)
-
-
-def return_to_earlier(
-    observed: ObservedModelDeployment, status: ModelDeploymentStatus, now: datetime
-) -> DeploymentDecision | None:
-    """Roll out at once what served until a short while ago: whoever goes back to it can't wait for a canary."""
-    model, window = observed.resolved_model.source, timedelta(seconds=_spec(observed).rollback_window_seconds)
-    replaced = replaced_time(status.history, model.revision)
-    if _is_running(status.canary) or replaced is None or now >= replaced + window:
-        return None
-    message = f"{model.revision!r} served until {replaced:%Y-%m-%dT%H:%M:%SZ}: it is rolled out again without a canary."
-    decision = serve(observed, status, model, now)
-    return replace(decision, events=[*decision.events, EventNote("Normal", RETURNED, message)])
 
 
 def wait_for_gateway(
