@@ -16,8 +16,10 @@ LAYERS = {
     "finetune_api": "The contracts build upon each other",
     "finetune_client": "The client's packages build upon each other",
     "finetune_gateway": "The gateway's modules build upon each other",
+    "finetune_grading": "The modules of grading build upon each other",
     "finetune_http": "The limits of clients build upon each other",
     "finetune_openai": "finetune_openai's packages build upon each other",
+    "finetune_view": "The views build upon each other",
     "kubectl_finetune": "The plugin's packages build upon each other",
 }
 
