@@ -18,8 +18,9 @@ _OF_SPEC = {
     "LimitExceeded": "raise the limits of the FineTuneClass",
     "ModelNotFound": "put the model where the spec says",
     "ModelNotListed": "list the model in spec.models of the FineTuneClass",
-    "ReferenceNotFound": "create what the spec names",
+    "ReferenceNotFound": "create what the spec names, or run again the sweep whose job is gone",
     "SourceNotAllowed": "allow the URI in spec.sources of the FineTuneClass",
+    "WaitingForModel": "run again what it refers to (a new spec.runId there)",
 }
 """The reasons for which the spec may have to change, and what else may."""
 _CONTINUES = "It continues by itself once the cause is gone; nothing has to be restarted."

@@ -167,7 +167,8 @@ def test_a_result_is_told_with_its_report() -> None:
         ("ClassNotFound", "create that FineTuneClass"),
         ("ModelNotFound", "put the model where the spec says"),
         ("ModelNotListed", "list the model in spec.models of the FineTuneClass"),
-        ("ReferenceNotFound", "create what the spec names"),
+        ("ReferenceNotFound", "create what the spec names, or run again the sweep whose job is gone"),
+        ("WaitingForModel", "run again what it refers to (a new spec.runId there)"),
     ],
 )
 def test_where_the_spec_is_wrong_the_command_that_changes_it_is_told(reason: str, other: str | None) -> None:
