@@ -202,3 +202,33 @@ def is_below(uri: str, folder: str | None) -> bool:
         return False
     root = folder.rstrip("/") + "/"
     return uri.startswith(root) and not {"", ".", ".."} & set(uri.removeprefix(root).split("/"))
+
+
+def match_glob(pattern: str, path: str) -> bool:
+    """Whether a path matches a glob: `*` is anything within a folder, `**` anything, `**/` any number of folders.
+
+    A regular expression could take exponential time in the number of stars.
+    """
+    ends = {0}  # The positions at which the parts so far may end.
+    for part in re.split(r"(\*\*/|\*\*|\*)", pattern):
+        if part == "*":
+            ends = _within_folder(path, ends)
+        elif part in ("**", "**/") and ends:
+            after = range(min(ends), len(path) + 1)
+            ends = set(after) if part == "**" else ends | {end for end in after if path.endswith("/", 0, end)}
+        else:
+            ends = {end + len(part) for end in ends if path.startswith(part, end)}
+    return len(path) in ends
+
+
+def _within_folder(path: str, starts: set[int]) -> set[int]:
+    """The positions at which a text without / that starts at one of `starts` may end."""
+    ends: set[int] = set()
+    for start in sorted(starts):
+        end = start
+        while end not in ends:
+            ends.add(end)
+            if end == len(path) or path[end] == "/":
+                break
+            end += 1
+    return ends

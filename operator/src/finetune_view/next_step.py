@@ -43,7 +43,7 @@ def next_steps(view: ObjectView, spell: Spelling = command) -> list[str]:
     if view.condition("Stalled").reason == "StatusUnreadable" and view.condition("Stalled").status == "True":
         return [f"Nothing is done until its status can be read. Where it happened: {spell(view, 'events')}"]
     if (sweep := view.owning_sweep) and view.outcome == "Failed":
-        return [f"It is a trial of FineTuneSweep {sweep}, which decides what runs: change that one, not this."]
+        return [_change_the_sweep(sweep)]
     if (
         view.kind is MODEL_DEPLOYMENT
         and view.fields.whole("spec", "replicas") != 0
@@ -77,8 +77,12 @@ def _once_mended(view: ObjectView) -> list[str]:
     other = _OF_SPEC.get(view.condition("Stalled").reason)
     if other is None:
         return [_CONTINUES]
-    steps = [_change_the_spec(view)]
+    steps = [_change_the_sweep(sweep)] if (sweep := view.owning_sweep) else [_change_the_spec(view)]
     return [*steps, f"Or {other}: it then continues by itself."] if other else steps
+
+
+def _change_the_sweep(sweep: str) -> str:
+    return f"It is a trial of FineTuneSweep {sweep}, which decides what runs: change that one, not this."
 
 
 def _change_the_spec(view: ObjectView) -> str:

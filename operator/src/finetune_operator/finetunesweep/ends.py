@@ -29,7 +29,7 @@ def end_sweep(
     status = replaced(status, *over, *have_stopped(*stopping(status)))  # those are cancelled by this very plan
     status = counted(observed.spec, status, is_over=True)
     final = observed.holdout
-    unmeasured = [final] if final is not None and is_pending(observed.spec, status) else []
+    unmeasured = [final] if final is not None and final.may_be_cancelled and is_pending(observed.spec, status) else []
     return SweepDecision(
         status.model_copy(update={"completion_time": whole_seconds(now)}),
         end,

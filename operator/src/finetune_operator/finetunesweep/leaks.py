@@ -5,13 +5,16 @@ By their places alone: a file with another name may have the same lines, which o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from finetune_api.dataset_reference import DatasetRef
 from finetune_api.finetunejob import TrainingData, ValidationData
 from finetune_api.finetunesweep import FineTuneSweepSpec, GraderScore
+from finetune_api.sources import match_glob
 
 _FOLDER = "/"
+_REPOSITORY = re.compile(r"hf://datasets/[^/]+/[^/]+")
 
 
 def leak(spec: FineTuneSweepSpec, measured: GraderScore) -> str | None:
@@ -43,11 +46,22 @@ def _place(uri: str | None, split: DatasetRef | None) -> str | None:
 
 
 def _is_in(place: str | None, places: Iterable[str]) -> bool:
-    """Whether it is one of them, below a folder among them, or a folder that one of them is below."""
+    """Whether one file is read by this place and by one of them: the same, or a folder or a glob with the other.
+
+    Of two globs only equal ones count: `train-*` and `test-*` of one folder have no file in common.
+    """
     return place is not None and any(
-        place == other or _is_below(place, other) or _is_below(other, place) for other in places
+        one == other or _reads(one, other) or _reads(other, one)
+        for one, other in ((_whole(place), _whole(each)) for each in places)
     )
 
 
-def _is_below(place: str, folder: str) -> bool:
-    return folder.endswith(_FOLDER) and place.startswith(folder)
+def _reads(wide: str, place: str) -> bool:
+    if wide.endswith(_FOLDER):
+        return place.startswith(wide)
+    return "*" in wide and "*" not in place and match_glob(wide, place)
+
+
+def _whole(place: str) -> str:
+    """The place; of a repository without a path, the folder that it is read as."""
+    return place + _FOLDER if _REPOSITORY.fullmatch(place) else place

@@ -62,6 +62,11 @@ class TrialJob:
     """Of the Evaluation, which all else is about then; None: there is none yet."""
 
     @property
+    def may_be_cancelled(self) -> bool:
+        """Whether it has not ended itself, and the sweep may end it."""
+        return self.completed is None and self.may_be_changed and not self.is_cancelled
+
+    @property
     def may_be_changed(self) -> bool:
         """Whether there is something to suspend or cancel."""
         return self.is_ours and (not self.has_trained or self.evaluation_name is not None)

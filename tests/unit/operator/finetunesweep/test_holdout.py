@@ -132,6 +132,26 @@ def test_it_is_cancelled_as_the_sweep_is() -> None:
     assert (world.holdout.phase, world.status.phase) == ("Cancelled", "Cancelled")
 
 
+@pytest.mark.parametrize("change", [{"cancel": True}, {"run_id": "2"}])
+@pytest.mark.parametrize(
+    ("found", "is_cancelled"),
+    [
+        ({"is_ours": False}, False),
+        ({"phase": "Succeeded", "completed": NOW}, False),
+        ({"phase": "Failed", "reason": "ReferenceNotFound"}, True),
+    ],
+    ids=["taken over", "over", "of another model, and not over"],
+)
+def test_an_end_of_the_sweep_cancels_it_if_it_runs_and_is_the_sweeps(
+    change: dict[str, Any], found: dict[str, Any], is_cancelled: bool
+) -> None:
+    world = searched({1: 0.4})
+    assert world.holdout is not None
+    world.holdout = replace(world.holdout, **found)
+    world.spec = world.spec.model_copy(update=change)
+    assert [body["spec"] for body in world.reconcile().merge] == ([{"cancel": True}] if is_cancelled else [])
+
+
 def test_another_run_cancels_it_and_measures_its_own_best() -> None:
     world = searched({1: 0.4})
     world.spec = world.spec.model_copy(update={"run_id": "2"})

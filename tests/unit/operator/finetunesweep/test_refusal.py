@@ -141,6 +141,18 @@ def measuring(
             measuring(TRAIN, VALID, {"uri": "s3://data/all/test.jsonl"}, {"uri": "s3://data/all/"}),
             "holdout: the trials are compared on s3://data/all/.",
         ),
+        (
+            measuring(TRAIN, VALID, {"uri": "s3://data/all/test.jsonl"}, {"uri": "s3://data/all/*.jsonl"}),
+            "holdout: the trials are compared on s3://data/all/*.jsonl.",
+        ),
+        (
+            measuring({"uri": "s3://data/**/train-*.jsonl"}, VALID, {"uri": "s3://data/all/train-1.jsonl"}),
+            "template.spec.dataset: the trials are trained on s3://data/all/train-1.jsonl.",
+        ),
+        (
+            measuring({"uri": "hf://datasets/o/n@main/train.jsonl"}, VALID, {"uri": "hf://datasets/o/n@main"}),
+            "template.spec.dataset: the trials are trained on hf://datasets/o/n@main.",
+        ),
         (measuring(TRAIN, VALID, TEST, TEST), "holdout: the trials are compared on s3://data/test.jsonl."),
         (
             measuring(split("training"), split("validation"), TEST, split("validation")),
@@ -167,6 +179,7 @@ def test_examples_that_are_used_twice_are_reported_before_a_trial_begins(spec: A
         measuring(split("training"), split("validation"), split("validation"), split("test")),
         measuring(split("training"), None, split("training", "others"), split("test")),
         measuring({"uri": "s3://data/train/"}, None, {"uri": "s3://data/training.jsonl"}, TEST),
+        measuring({"uri": "s3://data/train-*.jsonl"}, None, {"uri": "s3://data/test-*.jsonl"}, {"uri": "s3://data/a*"}),
     ],
 )
 def test_the_validation_examples_may_choose_the_best_and_the_holdout_judges_it(spec: Any) -> None:

@@ -35,8 +35,7 @@ def record_holdout(observed: ObservedFineTuneSweep, plan: SweepPlan, now: dateti
     if not is_pending(spec, status) or job is None or job.phase not in ENDED:
         return replace(plan, status=status)
     # One that can't measure what was chosen any more has not ended itself.
-    goes_on = job.completed is None and job.may_be_changed and not job.is_cancelled
-    merge = [cancelled(observed.owner, "", job)] if goes_on else []
+    merge = [cancelled(observed.owner, "", job)] if job.may_be_cancelled else []
     status = status.model_copy(update={"holdout": _with_end(known, job)})
     return replace(plan, status=status, merge=(*plan.merge, *merge))
 

@@ -9,7 +9,6 @@ from finetune_api.base import whole_seconds
 from finetune_api.finetunesweep import FineTuneSweepStatus
 from finetune_operator.finetunesweep.objects import cancelled
 from finetune_operator.finetunesweep.observed import ObservedFineTuneSweep, SweepPlan
-from finetune_operator.finetunesweep.trials import ENDED
 
 
 def begin_run(observed: ObservedFineTuneSweep, plan: SweepPlan, now: datetime) -> SweepPlan:
@@ -29,6 +28,6 @@ def begin_run(observed: ObservedFineTuneSweep, plan: SweepPlan, now: datetime) -
         if job.may_be_changed and not job.is_cancelled
     ]
     final = observed.holdout
-    if final is not None and final.phase not in ENDED and not final.is_cancelled:
+    if final is not None and final.may_be_cancelled:
         merge.append(cancelled(observed.owner, "", final))
     return replace(plan, status=status.over(before), merge=(*plan.merge, *merge))

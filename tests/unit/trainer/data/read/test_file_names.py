@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.data.read.file_names import is_data, match_glob
+from finetune_api.sources import match_glob
+from finetune_trainer.data.read.file_names import is_data
 
 
 @pytest.mark.parametrize(

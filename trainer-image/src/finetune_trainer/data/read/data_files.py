@@ -15,8 +15,8 @@ from pathlib import Path
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetSource
-from finetune_api.sources import HubDataset, StorageLocation, is_allowed, parse_hub_dataset, parse_location
-from finetune_trainer.data.read.file_names import SPLITS, SUFFIXES, is_data, match_glob
+from finetune_api.sources import HubDataset, StorageLocation, is_allowed, match_glob, parse_hub_dataset, parse_location
+from finetune_trainer.data.read.file_names import SPLITS, SUFFIXES, is_data
 from finetune_trainer.data.read.tables.saved_folders import MOST_STATE_BYTES, SavedFolderError, without_unnamed_shards
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.hub_errors import hub_errors

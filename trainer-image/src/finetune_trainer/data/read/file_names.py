@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import PurePosixPath
 
 SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".arrow")
@@ -18,36 +17,6 @@ def is_data(path: str, *, in_folder: bool) -> bool:
     if name.startswith((".", "_")) or name in ABOUT_THE_DATASET:
         return False
     return not in_folder or _without_packing(name).endswith(SUFFIXES)
-
-
-def match_glob(pattern: str, path: str) -> bool:
-    """Whether a path matches a glob: `*` is anything within a folder, `**` anything, `**/` any number of folders.
-
-    A regular expression could take exponential time in the number of stars.
-    """
-    ends = {0}  # The positions at which the parts so far may end.
-    for part in re.split(r"(\*\*/|\*\*|\*)", pattern):
-        if part == "*":
-            ends = _within_folder(path, ends)
-        elif part in ("**", "**/") and ends:
-            after = range(min(ends), len(path) + 1)
-            ends = set(after) if part == "**" else ends | {end for end in after if path.endswith("/", 0, end)}
-        else:
-            ends = {end + len(part) for end in ends if path.startswith(part, end)}
-    return len(path) in ends
-
-
-def _within_folder(path: str, starts: set[int]) -> set[int]:
-    """The positions at which a text without / that starts at one of `starts` may end."""
-    ends: set[int] = set()
-    for start in sorted(starts):
-        end = start
-        while end not in ends:
-            ends.add(end)
-            if end == len(path) or path[end] == "/":
-                break
-            end += 1
-    return ends
 
 
 def _without_packing(name: str) -> str:
