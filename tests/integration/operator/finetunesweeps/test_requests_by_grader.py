@@ -66,5 +66,4 @@ def test_a_late_trial_costs_no_more_requests_than_an_early_one(quiet_stage: Stag
         sweep.api.create("FineTuneSweep", "router", spec)
         snapshots = play_until_over(sweep)
     early, late = (snapshots[last] - snapshots[first] for first, last in (EARLY, LATE))
-    print(early, late)
     assert late.total() <= early.total() + MOST_FINISHED_LATE, f"{early}\n{late}"
