@@ -320,10 +320,9 @@ def test_a_trial_that_was_cancelled_is_the_sweeps_affair() -> None:
 def test_a_trial_that_waits_is_not_changed_by_itself_but_by_its_sweep() -> None:
     waits = {"phase": "Validating", "conditions": [condition("Stalled", "True", "WaitingForModel", "It failed.")]}
     found = seen(waits, ownerReferences=[{"kind": "FineTuneSweep", "name": "rates", "controller": True}])
-    assert next_steps(found)[:2] == [
-        "It is a trial of FineTuneSweep rates, which decides what runs: change that one, not this.",
-        "Or run again what it refers to (a new spec.runId there): it then continues by itself.",
-    ]
+    first, second, _ = next_steps(found)
+    assert first == "It is a trial of FineTuneSweep rates, which decides what runs: change that one, not this."
+    assert second == "Or run again what it refers to (a new spec.runId there): it then continues by itself."
 
 
 @pytest.mark.parametrize("phase", ["Dreaming", "Training"])
