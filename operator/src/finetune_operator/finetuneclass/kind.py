@@ -25,11 +25,12 @@ def _aliases(body: Body) -> frozenset[ObjectKey]:
 
 
 def _spec_and_default(body: Body) -> Hashable:
-    """Nobody reads a class's status, which is ours, or its other metadata."""
+    """Nothing that uses a class reads its status or its other metadata."""
     metadata = body["metadata"]
     return metadata.get("uid"), metadata.get("generation"), _is_default(body)
 
 
 def _is_default(body: Body) -> bool:
     annotations = body["metadata"].get("annotations") or {}
-    return bool(annotations.get(DEFAULT_CLASS_ANNOTATION) == "true")
+    is_default: bool = annotations.get(DEFAULT_CLASS_ANNOTATION) == "true"
+    return is_default

@@ -49,8 +49,8 @@ def handlers(
 ) -> dict[Resource, ChangeHandler]:
     """The handler of each watched resource's changes: our kinds, and the types that they own.
 
-    What refers to a changed object is woken; a finished one (each costs requests, and there may be thousands) behind
-    all other work.
+    A change of an object wakes what refers to it. Finished referrers come after all other work: each costs requests,
+    and there may be thousands.
     """
     by_name = {kind.name: kind for kind in kinds}
     owners = frozenset(kind.name for kind in kinds if kind.owns)
@@ -79,7 +79,7 @@ def handlers(
             shown.pop(key, None)
         elif after.value is not None:
             shown[key] = after
-        if type == "DELETED" or before is None or before != after:
+        if type == "DELETED" or before != after:
             for name in after.names | (frozenset() if before is None else before.names):
                 wake_referrers(name)
         if owner is not None:

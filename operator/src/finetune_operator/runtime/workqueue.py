@@ -19,7 +19,7 @@ Key = TypeVar("Key", bound=Hashable)
 BASE_DELAY_SECONDS = 0.005
 MAX_DELAY_SECONDS = 300.0
 LOW_PRIORITY_SHARE = 10
-"""While others wait, too, one of low priority follows upon so many keys: each is handed out some day."""
+"""After this many other keys one of low priority is handed out, even while more of the others wait: none starves."""
 
 
 class WorkQueue(Generic[Key]):
