@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus, TrafficReport
+from finetune_api.modeldeployment import Canary, ModelDeploymentSpec, ModelDeploymentStatus, TrafficReport
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import ROLE_LABEL, Owner
 from finetune_operator.finetuneclass.resolve import ResolvedClass
@@ -55,6 +55,11 @@ class ObservedModelDeployment:
         """The one of this kind and role, if it is there."""
         found = (one for one in self.extras if one["metadata"]["labels"].get(ROLE_LABEL) == role)
         return next((one for one in found if one["kind"] == kind), None)
+
+    @property
+    def canary_spec(self) -> Canary:
+        """How a canary is judged, with the defaults where the spec leaves it out."""
+        return self.spec.rollout.canary or Canary()
 
     @property
     def resolved_model(self) -> ResolvedModel:

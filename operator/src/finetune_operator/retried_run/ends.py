@@ -12,18 +12,18 @@ from finetune_operator.core.conditions import Readiness, cancelled
 from finetune_operator.core.plan import Decision, earliest
 from finetune_operator.pods.leftovers import active_after_end
 from finetune_operator.retried_run.current_try import tries_to_delete
-from finetune_operator.retried_run.run import RetriedRun, Seen, Status
+from finetune_operator.retried_run.run import ObservedT, RetriedRun, Status
 
 
-def cancelled_run(run: RetriedRun[Seen, Status], observed: Seen, status: Status) -> Readiness:
+def cancelled_run(run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status) -> Readiness:
     """The readiness of a cancelled run."""
     is_kept = run.resumes and status.storage_uri is not None
     return cancelled(f" What it has saved is kept in {status.storage_uri}." if is_kept else "", observed.owner.sweep)
 
 
 def fail_run(
-    run: RetriedRun[Seen, Status],
-    observed: Seen,
+    run: RetriedRun[ObservedT, Status],
+    observed: ObservedT,
     status: Status,
     readiness: Readiness,
     now: datetime,
@@ -38,8 +38,8 @@ def fail_run(
 
 
 def end_run(
-    run: RetriedRun[Seen, Status],
-    observed: Seen,
+    run: RetriedRun[ObservedT, Status],
+    observed: ObservedT,
     status: Status,
     readiness: Readiness | None,
     now: datetime,

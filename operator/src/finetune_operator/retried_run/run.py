@@ -21,7 +21,7 @@ from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import Disrupted, Failed, Report, RetriedJob, Running, Succeeded
 from finetune_operator.retried_run.observed import ObservedRun, RetriedRunSpec
 
-Seen = TypeVar("Seen", bound=ObservedRun[RetriedRunSpec, RetriedRunStatus])
+ObservedT = TypeVar("ObservedT", bound=ObservedRun[RetriedRunSpec, RetriedRunStatus])
 Status = TypeVar("Status", bound=RetriedRunStatus)
 Result = Running | Succeeded | Disrupted | Failed
 
@@ -31,7 +31,7 @@ def _never(observed: object) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetriedRun(Generic[Seen, Status]):
+class RetriedRun(Generic[ObservedT, Status]):
     """The runs of one kind, for the policies that it shares with others."""
 
     # Words.
@@ -48,15 +48,15 @@ class RetriedRun(Generic[Seen, Status]):
     reused: str = ""
     """What another run does not do again."""
     # What a run is, and what it needs.
-    is_same_run: Callable[[Seen], bool]
+    is_same_run: Callable[[ObservedT], bool]
     """Whether the status describes the run that the spec asks for."""
-    new_run: Callable[[Seen, Status, datetime], Status]
+    new_run: Callable[[ObservedT, Status, datetime], Status]
     """The status with which the run that the spec asks for begins, after the one before it."""
-    class_or_refusal: Callable[[Seen], ResolvedClass | Readiness]
+    class_or_refusal: Callable[[ObservedT], ResolvedClass | Readiness]
     """The class of its Pods, or why it may have none."""
-    missing: Callable[[Seen], Readiness | None]
+    missing: Callable[[ObservedT], Readiness | None]
     """What else a try needs and does not have."""
-    has_lost_model: Callable[[Seen], bool] = _never
+    has_lost_model: Callable[[ObservedT], bool] = _never
     """Whether what its try runs with no longer exists, so that its report would be rejected."""
     # Its tries.
     report: type[Report]
@@ -65,24 +65,24 @@ class RetriedRun(Generic[Seen, Status]):
     """Whether a try continues with what an earlier one saved."""
     has_config_map: bool = False
     """Whether each Job has a ConfigMap of the same name."""
-    job_name: Callable[[Seen, Status, int], str]
+    job_name: Callable[[ObservedT, Status, int], str]
     """Of the try with this number: deterministic, so that a Job that a crash left behind is found by it."""
-    storage_uri: Callable[[Seen, Status, ResolvedClass], str]
+    storage_uri: Callable[[ObservedT, Status, ResolvedClass], str]
     """The folder of the run."""
-    objects: Callable[[Seen, Status], list[Object] | None]
+    objects: Callable[[ObservedT, Status], list[Object] | None]
     """Of the status's try, from the current class and spec; None while none may start."""
-    try_result: Callable[[Seen, JobView, datetime], Result]
+    try_result: Callable[[ObservedT, JobView, datetime], Result]
     """What came of a Job."""
 
     def decider(
-        self, policy: Callable[[RetriedRun[Seen, Status], Seen, Status, datetime], Decision[Status] | None]
-    ) -> Decider[Seen, Status]:
+        self, policy: Callable[[RetriedRun[ObservedT, Status], ObservedT, Status, datetime], Decision[Status] | None]
+    ) -> Decider[ObservedT, Status]:
         """A shared policy, for the list of this kind."""
         return Decider(partial(policy, self))
 
     def mutator(
-        self, policy: Callable[[RetriedRun[Seen, Status], Seen, Plan[Status], datetime], Plan[Status]]
-    ) -> Mutator[Seen, Status]:
+        self, policy: Callable[[RetriedRun[ObservedT, Status], ObservedT, Plan[Status], datetime], Plan[Status]]
+    ) -> Mutator[ObservedT, Status]:
         """A shared policy, for the list of this kind."""
         return Mutator(partial(policy, self))
 

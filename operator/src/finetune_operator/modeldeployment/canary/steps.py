@@ -46,6 +46,11 @@ class Advance:
     rolled_back: str | None = None
 
 
+def is_running(canary: CanaryStatus | None) -> bool:
+    """Whether there is a canary that has not ended."""
+    return canary is not None and canary.phase != "Ending"
+
+
 def new_canary(model: ModelSource, spec: Canary, now: datetime) -> CanaryStatus:
     """A canary of this model. An approval that is there already is one of an earlier canary."""
     return CanaryStatus(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
-from finetune_api.modeldeployment import Canary, CanaryStatus, ModelDeploymentStatus
+from finetune_api.modeldeployment import CanaryStatus, ModelDeploymentStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Plan, earliest
 from finetune_operator.finetuneclass.resolve import source_violation
@@ -26,6 +26,7 @@ from finetune_operator.modeldeployment.canary.steps import (
     ending,
     is_drained,
     is_proved,
+    is_running,
     new_canary,
     promoting,
 )
@@ -49,10 +50,10 @@ def follow_canary(observed: ObservedModelDeployment, plan: DeploymentPlan, now: 
     canary = status.canary
     if canary is None:
         return replace(plan, status=status)
-    found = advance(canary, _spec(observed), wanted_replicas(observed), observation_of(observed, canary, now), now)
+    found = advance(canary, observed.canary_spec, wanted_replicas(observed), observation_of(observed, canary, now), now)
     update: dict[str, object] = {"canary": found.canary}
     if found.rolled_back is not None:
-        update["aborted"] = with_aborted(status.aborted, canary.revision, _spec(observed), found.rolled_back, now)
+        update["aborted"] = with_aborted(status.aborted, canary.revision, observed.canary_spec, found.rolled_back, now)
     elif found.canary is not None and found.canary.phase != "Ending" and _is_refused(observed, canary):
         update["canary"] = ending(found.canary, "Withdrawn", now)
     return replace(plan, status=status.model_copy(update=update))
@@ -61,7 +62,7 @@ def follow_canary(observed: ObservedModelDeployment, plan: DeploymentPlan, now: 
 def wake_for_canary(observed: ObservedModelDeployment, plan: DeploymentPlan, now: datetime) -> DeploymentPlan:
     """Requeue when something of a canary is due, though nothing happens."""
     canary, before = plan.status.canary, observed.status.canary
-    following = None if canary is None else due(canary, _spec(observed), now)
+    following = None if canary is None else due(canary, observed.canary_spec, now)
     resync = now + timedelta(seconds=RESYNC_SECONDS) if _published(canary) != _published(before) else None
     unreported = None if canary is None else no_report_time(canary)
     later = [moment for moment in (unreported, broken_time(plan.status)) if moment is not None and moment > now]
@@ -70,7 +71,7 @@ def wake_for_canary(observed: ObservedModelDeployment, plan: DeploymentPlan, now
 
 def record_canary_events(observed: ObservedModelDeployment, plan: DeploymentPlan, now: datetime) -> DeploymentPlan:
     """Say what became of a canary, whichever condition the object is in."""
-    events = with_canary_events(plan.events, observed.status, plan.status, _spec(observed))
+    events = with_canary_events(plan.events, observed.status, plan.status, observed.canary_spec)
     return replace(plan, events=tuple(events))
 
 
@@ -98,7 +99,7 @@ def hold_rolled_back(
     """Try no canary again that was rolled back, as long as the same is asked for."""
     revision = observed.resolved_model.source.revision
     aborted = next((one for one in status.aborted if one.revision == revision), None)
-    if aborted is None or aborted.canary_spec != asked_as(_spec(observed)):
+    if aborted is None or aborted.canary_spec != asked_as(observed.canary_spec):
         return None
     return serve_during_canary(observed, status, rolled_back(aborted), now)
 
@@ -116,7 +117,7 @@ def replace_broken(
     observed: ObservedModelDeployment, status: ModelDeploymentStatus, now: datetime
 ) -> DeploymentDecision | None:
     """Roll the model out without a canary where what serves has not answered for long."""
-    if _is_running(status.canary) or not is_broken(observed, status, now):
+    if is_running(status.canary) or not is_broken(observed, status, now):
         return None
     return serve(observed, status, observed.resolved_model.source, now)
 
@@ -125,7 +126,7 @@ def wait_for_stable(
     observed: ObservedModelDeployment, status: ModelDeploymentStatus, now: datetime
 ) -> DeploymentDecision | None:
     """Start no canary while no Pod answers that it could be compared with."""
-    if _is_running(status.canary) or status.unready_time is None:
+    if is_running(status.canary) or status.unready_time is None:
         return None
     return serve_during_canary(observed, status, waiting_for_stable(observed.resolved_model.source), now)
 
@@ -144,11 +145,11 @@ def run_canary(observed: ObservedModelDeployment, status: ModelDeploymentStatus,
     """Begin the canary, or keep it up until it has passed."""
     canary = status.canary
     if canary is None:
-        canary = new_canary(observed.resolved_model.source, _spec(observed), now)
-    elif is_proved(canary, _spec(observed)):
+        canary = new_canary(observed.resolved_model.source, observed.canary_spec, now)
+    elif is_proved(canary, observed.canary_spec):
         canary = promoting(canary, now)
     failing = observation_of(observed, canary, now).failing
-    readiness = canary_readiness(canary, _spec(observed), failing, now)
+    readiness = canary_readiness(canary, observed.canary_spec, failing, now)
     return serve_during_canary(observed, status.model_copy(update={"canary": canary}), readiness, now)
 
 
@@ -163,10 +164,6 @@ def _may_run(observed: ObservedModelDeployment) -> bool:
     """Whether there can be something to compare with, and something that splits the requests."""
     has_gateway = observed.gateway_image is not None and observed.progress_endpoint is not None
     return has_gateway and wanted_replicas(observed) > 0
-
-
-def _is_running(canary: CanaryStatus | None) -> bool:
-    return canary is not None and canary.phase != "Ending"
 
 
 def _is_refused(observed: ObservedModelDeployment, canary: CanaryStatus) -> bool:
@@ -184,7 +181,3 @@ def _is_refused(observed: ObservedModelDeployment, canary: CanaryStatus) -> bool
 def _published(canary: CanaryStatus | None) -> object:
     """What gateways get of it."""
     return None if canary is None else (canary.split, canary.percent, canary.sources)
-
-
-def _spec(observed: ObservedModelDeployment) -> Canary:
-    return observed.spec.rollout.canary or Canary()

@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
-from finetune_api.modeldeployment import Canary, CanaryStatus, ModelDeploymentStatus
+from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_operator.core.conditions import EventNote, Readiness, stalled
 from finetune_operator.finetuneclass.resolve import source_violation
-from finetune_operator.modeldeployment.canary.steps import ending
+from finetune_operator.modeldeployment.canary.steps import ending, is_running
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.serving.applied_model import applied_model, as_known
 from finetune_operator.modeldeployment.serving.history import RETURNED, earlier_model, replaced_time, with_aborted
@@ -25,7 +25,7 @@ def roll_back(
     if not revision:
         return None
     canary = status.canary
-    if canary is not None and _is_running(canary):
+    if canary is not None and is_running(canary):
         status = status.model_copy(update={"canary": ending(canary, "Withdrawn", now)})
     model = earlier_model(status.history, revision)
     if model is None:
@@ -42,7 +42,7 @@ def roll_back(
     undone = before.revision if before is not None and before.revision != revision else None
     is_canary = observed.spec.rollout.type == "Canary"
     if undone is not None and is_canary:
-        spec, why = _canary_spec(observed), "It served, and spec.rollout.rollbackTo undid that."
+        spec, why = observed.canary_spec, "It served, and spec.rollout.rollbackTo undid that."
         status = status.model_copy(update={"aborted": with_aborted(status.aborted, undone, spec, why, now)})
     decision = serve(observed, status, as_known(model), now)
     readiness = decision.readiness
@@ -59,18 +59,10 @@ def return_to_earlier(
     observed: ObservedModelDeployment, status: ModelDeploymentStatus, now: datetime
 ) -> DeploymentDecision | None:
     """Roll out at once what served until a short while ago: whoever goes back to it can't wait for a canary."""
-    model, window = observed.resolved_model.source, timedelta(seconds=_canary_spec(observed).rollback_window_seconds)
+    model, window = observed.resolved_model.source, timedelta(seconds=observed.canary_spec.rollback_window_seconds)
     replaced = replaced_time(status.history, model.revision)
-    if _is_running(status.canary) or replaced is None or now >= replaced + window:
+    if is_running(status.canary) or replaced is None or now >= replaced + window:
         return None
     message = f"{model.revision!r} served until {replaced:%Y-%m-%dT%H:%M:%SZ}: it is rolled out again without a canary."
     decision = serve(observed, status, model, now)
     return replace(decision, events=[*decision.events, EventNote("Normal", RETURNED, message)])
-
-
-def _is_running(canary: CanaryStatus | None) -> bool:
-    return canary is not None and canary.phase != "Ending"
-
-
-def _canary_spec(observed: ObservedModelDeployment) -> Canary:
-    return observed.spec.rollout.canary or Canary()

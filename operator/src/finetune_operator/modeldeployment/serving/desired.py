@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api.finetuneclass import FineTuneClassSpec
-from finetune_api.modeldeployment import Canary
 from finetune_api.pod_contracts.run import ModelSource
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.finetuneclass.resolve import ResolvedClass
@@ -81,7 +80,7 @@ def _canary(
     canary = observed.status.canary
     if canary is None or canary.model is None or is_drained(canary, now):
         return []
-    spec = observed.spec.rollout.canary or Canary()
+    spec = observed.canary_spec
     found = canary_objects(observed.owner, replicas_of(canary, spec, wanted_replicas(observed)), class_, canary.model)
     known = {key_of(item) for item in others}
     return [item for item in found if key_of(item) not in known]

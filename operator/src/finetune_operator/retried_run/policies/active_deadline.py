@@ -16,11 +16,11 @@ from finetune_operator.core.plan import Decision, Plan, earliest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.retried_run.current_try import current_job
 from finetune_operator.retried_run.ends import fail_run
-from finetune_operator.retried_run.run import RetriedRun, Seen, Status
+from finetune_operator.retried_run.run import ObservedT, RetriedRun, Status
 
 
 def count_suspended_time(
-    run: RetriedRun[Seen, Status], observed: Seen, plan: Plan[Status], now: datetime
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, plan: Plan[Status], now: datetime
 ) -> Plan[Status]:
     """Record since when the clock is stopped, or for how long it was."""
     if plan.status.start_time is None or plan.status.completion_time is not None:
@@ -32,7 +32,7 @@ def count_suspended_time(
 
 
 def fail_at_active_deadline(
-    run: RetriedRun[Seen, Status], observed: Seen, status: Status, now: datetime
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status, now: datetime
 ) -> Decision[Status] | None:
     """End the run at its deadline."""
     deadline = _deadline(run, observed, status)
@@ -45,14 +45,16 @@ def fail_at_active_deadline(
     return fail_run(run, observed, status, failed(Reason.DEADLINE_EXCEEDED, message), now, at_once=True)
 
 
-def wake_at_deadline(run: RetriedRun[Seen, Status], observed: Seen, plan: Plan[Status], now: datetime) -> Plan[Status]:
+def wake_at_deadline(
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, plan: Plan[Status], now: datetime
+) -> Plan[Status]:
     """Requeue at the run's deadline, unless it ends before."""
     if plan.status.completion_time is not None:
         return plan
     return replace(plan, requeue_at=earliest([plan.requeue_at, _deadline(run, observed, plan.status)]))
 
 
-def _clock_is_stopped(run: RetriedRun[Seen, Status], observed: Seen) -> bool:
+def _clock_is_stopped(run: RetriedRun[ObservedT, Status], observed: ObservedT) -> bool:
     if observed.spec.suspend:
         return True
     job = current_job(run, observed)
@@ -61,13 +63,13 @@ def _clock_is_stopped(run: RetriedRun[Seen, Status], observed: Seen) -> bool:
     return isinstance(run.class_or_refusal(observed), Readiness) or run.missing(observed) is not None
 
 
-def _deadline(run: RetriedRun[Seen, Status], observed: Seen, status: Status) -> datetime | None:
+def _deadline(run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status) -> datetime | None:
     """The run's deadline, by the spec or its class; None of a run that the spec does not ask for any more."""
     if not run.is_same_run(observed):
         return None
     return deadline_of(status, shorter(observed.spec.active_deadline_seconds, _class_seconds(observed)))
 
 
-def _class_seconds(observed: Seen) -> int | None:
+def _class_seconds(observed: ObservedT) -> int | None:
     class_ = observed.class_
     return class_.spec.limits.active_deadline_seconds if isinstance(class_, ResolvedClass) else None

@@ -10,11 +10,11 @@ from finetune_operator.core.plan import Decision
 from finetune_operator.pods.retried_job import with_previous_failure
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 from finetune_operator.retried_run.current_try import active_tries, current_job
-from finetune_operator.retried_run.run import RetriedRun, Seen, Status
+from finetune_operator.retried_run.run import ObservedT, RetriedRun, Status
 
 
 def wait_for_class(
-    run: RetriedRun[Seen, Status], observed: Seen, status: Status, now: datetime
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status, now: datetime
 ) -> Decision[Status] | None:
     """Start nothing that the class does not allow; a running try continues."""
     found = run.class_or_refusal(observed)

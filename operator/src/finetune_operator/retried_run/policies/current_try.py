@@ -12,10 +12,12 @@ from finetune_operator.pods.job_outcome import first_disruption, next_sidecar_ch
 from finetune_operator.pods.retried_job import Running, retry_readiness, with_previous_failure
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, queued_message
 from finetune_operator.retried_run.current_try import next_try, tries_to_delete, try_to_watch
-from finetune_operator.retried_run.run import RetriedRun, Seen, Status
+from finetune_operator.retried_run.run import ObservedT, RetriedRun, Status
 
 
-def record_disruption(run: RetriedRun[Seen, Status], observed: Seen, plan: Plan[Status], now: datetime) -> Plan[Status]:
+def record_disruption(
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, plan: Plan[Status], now: datetime
+) -> Plan[Status]:
     """Record why the infrastructure is ending the Pod, before the Pod is gone."""
     job = try_to_watch(run, observed, plan.status)
     if job is None or plan.status.disruption is not None:
@@ -24,7 +26,9 @@ def record_disruption(run: RetriedRun[Seen, Status], observed: Seen, plan: Plan[
     return replace(plan, status=plan.status.model_copy(update={"disruption": seen}))
 
 
-def watch_try(run: RetriedRun[Seen, Status], observed: Seen, status: Status, now: datetime) -> Decision[Status] | None:
+def watch_try(
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status, now: datetime
+) -> Decision[Status] | None:
     """Wait for the try that has no result yet, and report its state."""
     job = try_to_watch(run, observed, status)
     result = None if job is None else run.try_result(observed, job, now)
@@ -51,7 +55,9 @@ def watch_try(run: RetriedRun[Seen, Status], observed: Seen, status: Status, now
     )
 
 
-def start_try(run: RetriedRun[Seen, Status], observed: Seen, status: Status, now: datetime) -> Decision[Status]:
+def start_try(
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status, now: datetime
+) -> Decision[Status]:
     """Create the objects of the next try, in place of an outdated one and of those that have ended."""
     class_ = run.class_or_refusal(observed)
     assert not isinstance(class_, Readiness), "wait_for_class decides before"

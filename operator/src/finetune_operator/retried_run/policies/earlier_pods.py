@@ -11,11 +11,11 @@ from finetune_operator.pods.leftovers import stuck_jobs
 from finetune_operator.pods.retried_job import with_previous_failure
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 from finetune_operator.retried_run.current_try import next_try, still_there, tries_to_delete
-from finetune_operator.retried_run.run import RetriedRun, Seen, Status
+from finetune_operator.retried_run.run import ObservedT, RetriedRun, Status
 
 
 def wait_for_earlier_pods(
-    run: RetriedRun[Seen, Status], observed: Seen, status: Status, now: datetime
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status, now: datetime
 ) -> Decision[Status] | None:
     """Stop the tries of an earlier run and an outdated one, and start nothing until all Pods have ended."""
     keep = next_try(run, observed, status).name
@@ -34,7 +34,7 @@ def wait_for_earlier_pods(
     )
 
 
-def _job_to_look_for(observed: Seen, status: Status) -> str | None:
+def _job_to_look_for(observed: ObservedT, status: Status) -> str | None:
     """A Job that lost its owner is found by its name alone. Another one is forgotten: its deletion is no loss."""
     if observed.disowned or status.retry_time is not None:
         return observed.status.job_name

@@ -15,11 +15,11 @@ from finetune_operator.core.conditions import (
 )
 from finetune_operator.core.plan import ENDED_UNSUCCESSFULLY, Decision
 from finetune_operator.retried_run.ends import cancelled_run, end_run
-from finetune_operator.retried_run.run import RetriedRun, Seen, Status
+from finetune_operator.retried_run.run import ObservedT, RetriedRun, Status
 
 
 def keep_unsuccessful(
-    run: RetriedRun[Seen, Status], observed: Seen, status: Status, now: datetime
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status, now: datetime
 ) -> Decision[Status] | None:
     """Keep a finished run; its conditions are restored if another version wrote something else there."""
     if status.completion_time is None or not run.is_same_run(observed):
@@ -33,7 +33,7 @@ def keep_unsuccessful(
     return end_run(run, observed, status, missing, now, at_once=is_cancelled)
 
 
-def _without_outcome(run: RetriedRun[Seen, Status], status: Status) -> Readiness:
+def _without_outcome(run: RetriedRun[ObservedT, Status], status: Status) -> Readiness:
     """The readiness of a run that failed or was cancelled, where the conditions no longer say how."""
     if status.failure is None:
         return failed(Reason.FAILED, f"The run ended without {run.outcome}. {run.run_again}")

@@ -13,10 +13,12 @@ from finetune_operator.pods.leftovers import lost_job_message
 from finetune_operator.pods.retried_job import Disrupted, Failed, retry_limit_message, waiting_to_retry
 from finetune_operator.retried_run.current_try import current_job, result_of_try
 from finetune_operator.retried_run.ends import fail_run
-from finetune_operator.retried_run.run import RetriedRun, Seen, Status, retried_job
+from finetune_operator.retried_run.run import ObservedT, RetriedRun, Status, retried_job
 
 
-def record_failure(run: RetriedRun[Seen, Status], observed: Seen, plan: Plan[Status], now: datetime) -> Plan[Status]:
+def record_failure(
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, plan: Plan[Status], now: datetime
+) -> Plan[Status]:
     """Count a failure of the newest try, whatever the spec says by now."""
     result = result_of_try(run, observed, plan.status, now)
     if not isinstance(result, Failed):
@@ -26,7 +28,7 @@ def record_failure(run: RetriedRun[Seen, Status], observed: Seen, plan: Plan[Sta
 
 
 def fail_at_retry_limit(
-    run: RetriedRun[Seen, Status], observed: Seen, status: Status, now: datetime
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status, now: datetime
 ) -> Decision[Status] | None:
     """End the run if another try can't help, or if the limit is reached."""
     result = result_of_try(run, observed, status, now)
@@ -42,7 +44,7 @@ def fail_at_retry_limit(
 
 
 def retry_failed(
-    run: RetriedRun[Seen, Status], observed: Seen, status: Status, now: datetime
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status, now: datetime
 ) -> Decision[Status] | None:
     """Retry, with exponential backoff, a try that failed."""
     if not isinstance(result_of_try(run, observed, status, now), Failed):
@@ -53,7 +55,7 @@ def retry_failed(
 
 
 def retry_disrupted(
-    run: RetriedRun[Seen, Status], observed: Seen, status: Status, now: datetime
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status, now: datetime
 ) -> Decision[Status] | None:
     """Retry, with exponential backoff, a try that the infrastructure ended: it never counts."""
     message = _disruption(run, observed, status, now)
@@ -67,7 +69,7 @@ def retry_disrupted(
 
 
 def wait_for_retry_time(
-    run: RetriedRun[Seen, Status], observed: Seen, status: Status, now: datetime
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status, now: datetime
 ) -> Decision[Status] | None:
     """Start no try before status.retryTime."""
     if not waits(status.retry_time, now):
@@ -76,11 +78,11 @@ def wait_for_retry_time(
     return Decision(status, readiness, requeue_at=status.retry_time, meanwhile=Reason.RETRYING)
 
 
-def _waiting(run: RetriedRun[Seen, Status], observed: Seen, status: Status) -> Readiness:
+def _waiting(run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status) -> Readiness:
     return waiting_to_retry(run.working, status.failure, status.retry_time, observed.status.conditions)
 
 
-def _disruption(run: RetriedRun[Seen, Status], observed: Seen, status: Status, now: datetime) -> str | None:
+def _disruption(run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status, now: datetime) -> str | None:
     """What disrupted the newest try; None if nothing did."""
     if current_job(run, observed) is None and status.job_name is not None and status.retry_time is None:
         return lost_job_message(status.job_name, is_disowned=bool(observed.disowned))

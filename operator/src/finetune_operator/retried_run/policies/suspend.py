@@ -14,17 +14,21 @@ from finetune_operator.core.plan import Decision
 from finetune_operator.pods.leftovers import STOPPING_CHECK_SECONDS
 from finetune_operator.retried_run.current_try import active_tries, still_there
 from finetune_operator.retried_run.ends import cancelled_run, end_run
-from finetune_operator.retried_run.run import RetriedRun, Seen, Status
+from finetune_operator.retried_run.run import ObservedT, RetriedRun, Status
 
 
-def suspend(run: RetriedRun[Seen, Status], observed: Seen, status: Status, now: datetime) -> Decision[Status] | None:
+def suspend(
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status, now: datetime
+) -> Decision[Status] | None:
     """Stop the running Pod while spec.suspend is true, and start nothing."""
     if not observed.spec.suspend:
         return None
     return _stop(run, observed, status, "suspend", now) or Decision(_without_job(status), suspended())
 
 
-def cancel(run: RetriedRun[Seen, Status], observed: Seen, status: Status, now: datetime) -> Decision[Status] | None:
+def cancel(
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status, now: datetime
+) -> Decision[Status] | None:
     """Stop the running Pod, and then end the run as Cancelled, whatever it waits for."""
     if not observed.spec.cancel:
         return None
@@ -38,7 +42,7 @@ def cancel(run: RetriedRun[Seen, Status], observed: Seen, status: Status, now: d
 
 
 def _stop(
-    run: RetriedRun[Seen, Status], observed: Seen, status: Status, field: str, now: datetime
+    run: RetriedRun[ObservedT, Status], observed: ObservedT, status: Status, field: str, now: datetime
 ) -> Decision[Status] | None:
     """End what runs and wait for it; None: nothing does."""
     message = still_there(observed, now)
